@@ -1,0 +1,304 @@
+"""Video in and out: files and folders of frames become uint8 RGB arrays, counted by what a decoder really returns.
+
+decord reads (random access), PyAV counts, streams, writes, and reads wherever decord's own frame count cannot be
+trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
+"""
+
+import dataclasses
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.paths import atomic
+
+if TYPE_CHECKING:
+    import av
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
+Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What `probe` finds out about a video."""
+
+    n_frames: int  # frames that a decoder returns
+    fps: float  # average frames per second; NaN for a folder of frames, which holds no time
+    width: int  # pixels
+    height: int  # pixels
+
+
+def list_frames(folder: str | Path) -> list[Path]:
+    """The images of a frame folder in natural order (2 before 10), without hidden files like macOS' ``._001.tif``."""
+    images = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not images:
+        raise ZsadError(f"{folder}: no frames in this folder; expected {', '.join(IMAGE_SUFFIXES)} files")
+    return sorted(images, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name.lower())])
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Counts the frames by decoding them all, and reads size and rate.
+
+    Raises:
+        ZsadError: missing, empty, truncated or damaged file, or no video in it.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        frames = list_frames(path)
+        height, width = _read_image(frames[0]).shape[:2]
+        return VideoInfo(len(frames), float("nan"), width, height)
+    sizes = [(fps, frame.width, frame.height) for frame, fps in _decode(path)]
+    return VideoInfo(len(sizes), *sizes[0])
+
+
+def frame_times(path: str | Path) -> np.ndarray:
+    """Seconds from the first frame to every decoded frame, float64 [T]; right at variable rates too."""
+    times = np.array([frame.time if frame.time is not None else np.nan for frame, _ in _decode(_existing(path))])
+    return times - times[0]
+
+
+def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarray]:
+    """Streams a video or frame folder as uint8 [H, W, 3], one frame in memory at a time.
+
+    Args:
+        path: video file, or folder of .tif .jpg .png .bmp frames.
+        size: output size in pixels, int or (height, width); None keeps each frame as it is.
+
+    Raises:
+        ZsadError: as `probe`; a truncated file raises after its last good frame.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        frames = map(_read_image, list_frames(path))
+    else:
+        frames = (frame.to_ndarray(format="rgb24") for frame, _ in _decode(path))
+    for frame in frames:
+        yield resize(frame, size)
+
+
+def read_video(
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray | None = None,
+    size: Size | None = None,
+    decoder: Literal["decord", "pyav"] = "decord",
+) -> np.ndarray:
+    """Reads frames by number; both decoders give the same frames.
+
+    Args:
+        path: video file, or folder of .tif .jpg .png .bmp frames.
+        indices: 0-based frame numbers in any order, repeats allowed; None reads all.
+        size: output size in pixels, int or (height, width), bilinear with anti-aliasing; None keeps the size.
+        decoder: "decord" (seeks) or "pyav" (decodes from the start).
+
+    Returns:
+        uint8 [T, H, W, 3], RGB.
+
+    Raises:
+        ZsadError: as `probe`, or a frame number outside the video.
+    """
+    path = _existing(path)
+    if decoder not in ("decord", "pyav"):
+        raise ZsadError(f"decoder {decoder!r} is unknown; use 'decord' or 'pyav'")
+    if indices is not None:
+        indices = [int(i) for i in indices]
+        if not indices:
+            raise ZsadError(f"{path}: an empty list of frame numbers; None reads all frames")
+        if min(indices) < 0:
+            raise ZsadError(f"{path}: frame {min(indices)} does not exist; frame numbers start at 0")
+    if path.is_dir():
+        files = list_frames(path)
+        frames = [resize(_read_image(files[i]), size) for i in _within(path, indices, len(files))]
+    else:
+        frames = _read_decord(path, indices, size) if decoder == "decord" else None
+        if frames is None:
+            frames = _read_pyav(path, indices, size)
+    shapes = sorted({frame.shape for frame in frames})
+    if len(shapes) > 1:
+        raise ZsadError(f"{path}: frames of different sizes, {shapes[0][:2]} and {shapes[-1][:2]}; give a size")
+    return np.stack(frames)  # [T, H, W, 3]
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
+    """Writes H.264 in yuv420p (plays everywhere), whole or not at all; the same frames give the same bytes.
+
+    Args:
+        path: target, usually ``.mp4``.
+        frames: uint8 [H, W, 3] each, all of one size; an odd size is padded by one repeated row or column.
+        fps: frames per second, > 0.
+        crf: x264's constant rate factor, 0 (lossless) .. 51.
+
+    Returns:
+        Number of frames written.
+    """
+    import av
+
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ZsadError(f"{path}: no frames to write")
+    height, width = first.shape[:2]
+    pad = ((0, height % 2), (0, width % 2), (0, 0))
+    n_frames = 0
+    with atomic(path, mode=None) as temporary:
+        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+            stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+            stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+            for image in itertools.chain([first], frames):
+                if image.shape != first.shape or image.dtype != np.uint8:
+                    raise ZsadError(
+                        f"{path}: frame {n_frames} is {image.dtype} {image.shape}; all must be uint8 {first.shape}"
+                    )
+                frame = av.VideoFrame.from_ndarray(np.pad(image, pad, mode="edge"), format="rgb24")
+                container.mux(stream.encode(frame))
+                n_frames += 1
+            container.mux(stream.encode(None))
+    return n_frames
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise ZsadError(f"{path}: no such video file or frame folder")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ZsadError(f"{path}: the file is empty; fetch it again")
+    return path
+
+
+def _within(path: Path, indices: list[int] | None, n_frames: int) -> Sequence[int]:
+    if indices is None:
+        return range(n_frames)
+    if max(indices) >= n_frames:
+        raise ZsadError(f"{path}: frame {max(indices)} does not exist; the video has {n_frames} frames, 0 first")
+    return indices
+
+
+def resize(frame: np.ndarray, size: Size | None) -> np.ndarray:
+    if size is None:
+        return frame
+    height, width = (size, size) if isinstance(size, int) else size
+    if frame.shape[:2] == (height, width):
+        return frame
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ZsadError(f"{path}: more than 8 bits per channel; convert the frames to 8 bits")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ZsadError(f"{path}: not a readable image ({error}); fetch it again") from error
+
+
+def _open(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise ZsadError(
+            f"{path}: not a readable video ({error.strerror}), or truncated; fetch it again or convert it to .mp4"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
+    return container, container.streams.video[0]
+
+
+def _packets(path: Path, container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
+    import av
+
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError as error:
+        raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
+
+
+def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
+    """Yields (frame, average frames per second); raises after the last good frame where the file breaks off."""
+    import av
+
+    container, stream = _open(path)
+    with container:
+        fps = float(stream.average_rate or stream.guessed_rate or "nan")
+        n_frames, end = 0, 0.0
+        for packet in _packets(path, container, stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                if n_frames == 0:
+                    continue  # a recording that starts between key frames: nothing can be shown yet
+                raise ZsadError(
+                    f"{path}: cannot decode after frame {n_frames - 1} ({error.strerror}); the file is truncated or "
+                    "damaged, fetch or convert it again"
+                ) from error
+            for frame in frames:
+                n_frames += 1
+                end = frame.time if frame.time is not None else n_frames / fps
+                yield frame, fps
+        if n_frames == 0:
+            raise ZsadError(f"{path}: the video holds no decodable frame; fetch it again")
+        seconds = _declared_seconds(container, stream)
+        if seconds - end > 1 + 0.05 * seconds:  # .avi and .mkv end early without an error
+            raise ZsadError(
+                f"{path}: the file is truncated: {end:.1f} of {seconds:.1f} s could be decoded; fetch it again"
+            )
+
+
+def _declared_seconds(container: "av.container.InputContainer", stream: "av.VideoStream") -> float:
+    """Seconds from the time origin to the end of the video that the header promises; 0 where it promises nothing."""
+    import av
+
+    if stream.duration is not None and "mp4" not in container.format.name:  # .mp4 counts what its edit list hides
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return ((container.start_time or 0) + container.duration) / av.time_base
+    return 0.0
+
+
+def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray]:
+    last = max(indices) if indices is not None else None
+    wanted = None if indices is None else set(indices)
+    kept, n_frames = {}, 0
+    for number, (frame, _) in enumerate(_decode(path)):
+        n_frames = number + 1
+        if wanted is None or number in wanted:
+            kept[number] = resize(frame.to_ndarray(format="rgb24"), size)
+        if number == last:
+            break
+    return [kept[i] for i in _within(path, indices, n_frames)]
+
+
+def _read_decord(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray] | None:
+    """Frames through decord, or None where its count differs from the packets or a frame would be made up."""
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
+    import decord
+
+    container, stream = _open(path)
+    with container:
+        n_packets = sum(1 for p in _packets(path, container, stream) if p.size and not p.is_discard)
+    try:
+        decord.logging.set_level(decord.logging.QUIET)
+        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=1)
+        if len(reader) != n_packets:
+            return None
+        numbers = _within(path, indices, n_packets)
+        frames = (reader.get_batch(numbers[i : i + 64]).asnumpy() for i in range(0, len(numbers), 64))
+        return [resize(frame, size) for batch in frames for frame in batch]
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError):
+        return None
