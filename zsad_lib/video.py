@@ -145,9 +145,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
         raise ZsadError(f"{path}: no frames to write")
     height, width = first.shape[:2]
     pad = ((0, height % 2), (0, width % 2), (0, 0))
+    options = {"movflags": "+faststart"} if Path(path).suffix in (".mp4", ".mov") else {}
     n_frames = 0
     with atomic(path, mode=None) as temporary:
-        with av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+        with av.open(str(temporary), "w", options=options) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
             stream.options = {"crf": str(crf), "preset": "veryfast"}
@@ -221,12 +222,34 @@ def _open(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
 
 
 def _packets(path: Path, container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
+    """All packets of the video stream; raises at the end where the file breaks off before its declared duration."""
     import av
 
+    end = 0.0  # seconds
     try:
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            yield packet
     except av.FFmpegError as error:
         raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
+    declared = _declared_end(container, stream)
+    if declared - end > 0.5 + 0.02 * declared:
+        raise ZsadError(f"{path}: the file is truncated at {end:.1f} of {declared:.1f} s; fetch it again")
+
+
+def _declared_end(container: "av.container.InputContainer", stream: "av.VideoStream") -> float:
+    """Seconds at which the video ends according to the file's header; 0 where it does not say."""
+    import av
+
+    start = float((stream.start_time or 0) * stream.time_base)
+    if container.format.name == "avi":  # its duration is guessed from the file's size, its frame count is declared
+        return start + float(stream.frames / stream.average_rate) if stream.average_rate else 0.0
+    if stream.duration is not None:
+        return start + float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:  # sound may last longer
+        return ((container.start_time or 0) + container.duration) / av.time_base
+    return 0.0
 
 
 def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
@@ -236,7 +259,7 @@ def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
     container, stream = _open(path)
     with container:
         fps = float(stream.average_rate or stream.guessed_rate or "nan")
-        n_frames, end = 0, 0.0
+        n_frames = 0
         for packet in _packets(path, container, stream):
             try:
                 frames = packet.decode()
@@ -249,26 +272,9 @@ def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
                 ) from error
             for frame in frames:
                 n_frames += 1
-                end = frame.time if frame.time is not None else n_frames / fps
                 yield frame, fps
         if n_frames == 0:
             raise ZsadError(f"{path}: the video holds no decodable frame; fetch it again")
-        seconds = _declared_seconds(container, stream)
-        if seconds - end > 1 + 0.05 * seconds:  # .avi and .mkv end early without an error
-            raise ZsadError(
-                f"{path}: the file is truncated: {end:.1f} of {seconds:.1f} s could be decoded; fetch it again"
-            )
-
-
-def _declared_seconds(container: "av.container.InputContainer", stream: "av.VideoStream") -> float:
-    """Seconds from the time origin to the end of the video that the header promises; 0 where it promises nothing."""
-    import av
-
-    if stream.duration is not None and "mp4" not in container.format.name:  # .mp4 counts what its edit list hides
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return 0.0
 
 
 def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray]:
