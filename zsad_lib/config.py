@@ -1,0 +1,120 @@
+"""Profiles: every setting of a run in one frozen, typed place. A name or type that does not fit is an error."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal
+
+from zsad_lib.errors import ZsadError
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The resolved settings of one run; saved with every result."""
+
+    name: str
+    dataset: Literal["scene_rules", "ucsd_ped2"]
+    is_result: bool = True  # False: a quick look, marked "not results" wherever its numbers are printed
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of training; scores are averaged over them
+    bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own
+    data_root: str = ""  # local copy of the data set in its official layout; "" = data/<dataset>
+    jobs: int = 1  # parallel processes; changes no number
+    window: int = 24  # frames per window
+    window_stride: int = 4  # frames between window starts
+    alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
+    bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
+    far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1
+    released: tuple[str, ...] = ()  # defects of the released code to switch on
+
+    @property
+    def run_name(self) -> str:
+        """Folder under runs/: the profile's name, and the render's seed where it is not the default."""
+        return self.name if self.bench_seed == _defaults()["bench_seed"] else f"{self.name}-seed{self.bench_seed}"
+
+
+PROFILES = {
+    "smoke": Profile("smoke", "scene_rules", is_result=False, seeds=(0,), bootstrap_draws=50),
+    "demo": Profile("demo", "scene_rules"),
+    "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2)),
+}
+
+
+def get_profile(name: str, **overrides: Any) -> Profile:
+    """The profile `name` with some fields replaced.
+
+    Args:
+        name: one of `PROFILES`.
+        overrides: fields by name, in any case (``DATA_ROOT`` is ``data_root``). Strings, as the Makefile gives
+            them, are read by the field's type: ``seeds="0,1"``, ``is_result="no"``.
+
+    Raises:
+        ZsadError: unknown profile or field (naming the nearest valid one), or a value of the wrong type.
+
+    >>> get_profile("demo", seeds="0, 1").seeds
+    (0, 1)
+    >>> get_profile("demo", bench_sed=1)
+    Traceback (most recent call last):
+    ...
+    zsad_lib.errors.ZsadError: setting 'bench_sed' is unknown; did you mean 'bench_seed'?
+    """
+    if name not in PROFILES:
+        raise ZsadError(f"profile {name!r} is unknown; did you mean {nearest(name, PROFILES)!r}?")
+    hints = typing.get_type_hints(Profile)
+    values = {}
+    for key, value in overrides.items():
+        field = key.lower()
+        if field not in hints or field in ("name", "dataset"):
+            valid = [name for name in hints if name not in ("name", "dataset")]
+            raise ZsadError(f"setting {key!r} is unknown; did you mean {nearest(field, valid)!r}?")
+        values[field] = typed(key, value, hints[field])
+    return dataclasses.replace(PROFILES[name], **values)
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str:
+    """The valid name most like `name`."""
+    return max(valid, key=lambda other: difflib.SequenceMatcher(None, str(name).lower(), other.lower()).ratio())
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint` (bool, int, float, str, Literal, tuple[X, ...] or X | None); strings are read.
+
+    Raises:
+        ZsadError: the value does not fit; names the setting, the value and what would be right.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return typed(name, value, next(a for a in arguments if a is not type(None)))
+    if origin is tuple:
+        items = value.replace(",", " ").split() if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise ZsadError(f"setting {name}={value!r}: give values separated by commas")
+        return tuple(typed(name, item, arguments[0]) for item in items)
+    if origin is Literal:
+        if value not in arguments:
+            raise ZsadError(f"setting {name}={value!r} is unknown; did you mean {nearest(value, arguments)!r}?")
+        return value
+    if isinstance(value, str) and hint is not str:
+        word = value.strip().lower()
+        if hint is bool and word in _WORDS:
+            return _WORDS[word]
+        if hint in (int, float):
+            try:
+                return hint(word)
+            except ValueError:
+                pass
+    elif type(value) is hint:
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    raise ZsadError(f"setting {name}={value!r}: {_EXPECTED[hint]} is needed")
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_EXPECTED = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(Profile)}
