@@ -23,7 +23,7 @@ def test_profiles_are_frozen_named_and_well_typed():
 
 
 def test_every_field_has_a_comment():
-    lines = re.findall(r"^    (\w+): .* = (.*)$", inspect.getsource(Profile), re.MULTILINE)
+    lines = re.findall(r"^    (\w+): .*? = (.*)$", inspect.getsource(Profile), re.MULTILINE)
     assert {name for name, _ in lines} == set(typing.get_type_hints(Profile)) - {"name", "dataset"}
     assert all("  # " in rest for _, rest in lines)
 
