@@ -1,0 +1,284 @@
+"""One table per data set, and the published text formats that it is made from.
+
+The manifest (``manifest.csv``, a row per video) is the only thing later steps know of a data set. Frame numbers are
+0-based and span ends inclusive throughout, as in UCF-Crime's official temporal annotation, whose 290 test videos hold
+84,331 abnormal frames read this way.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.paths import atomic, write_json
+
+COLUMNS = {
+    "video": str,  # unique name, the stem of its score file
+    "path": str,  # video file or frame folder; relative to the manifest's folder, or absolute
+    "split": str,  # train | val | test
+    "set": str,  # main | night | lookalike | long: rows with other sets are reported on their own
+    "scene": str,
+    "site": str,  # camera position within a scene
+    "family": str,  # normal | semantic | temporal | contextual
+    "action": str,  # what happens, or the data set's class name
+    "n_frames": int,  # decoded frames
+    "fps": float,  # frames per second
+    "spans": str,  # abnormal frames, "12-35;50-60", 0-based and inclusive; "" = normal
+    "caption": str,
+}
+_VALUES = {
+    "split": {"train", "val", "test"},
+    "set": {"main", "night", "lookalike", "long"},
+    "family": {"normal", "semantic", "temporal", "contextual"},
+}
+OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
+_NO_SPAN = (-1, -1)
+
+
+def load_manifest(folder: str | Path) -> pd.DataFrame:
+    """Reads and checks ``manifest.csv`` in `folder`; ``path`` comes back absolute.
+
+    Raises:
+        ZsadError: missing file, no rows, missing columns, doubled names, unknown values, spans outside the video.
+    """
+    file = Path(folder) / "manifest.csv"
+    if not file.is_file():
+        raise ZsadError(f"{file}: no such manifest; `make data` writes it")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ZsadError(f"{file}: not a readable table ({error}); `make data` writes it again") from error
+    table = _checked(table, file)
+    table["path"] = [str(file.parent.absolute() / path) for path in table["path"]]
+    return table
+
+
+def save_manifest(table: pd.DataFrame, folder: str | Path) -> Path:
+    """Checks `table` and writes it as ``manifest.csv``; paths inside `folder` are stored relative to it.
+
+    Spans that end up to `OVERHANG` frames past their video are clipped, counted and printed.
+
+    Returns:
+        The file written.
+    """
+    file, base = Path(folder) / "manifest.csv", Path(folder).absolute()
+    table = _checked(table, file)
+    clipped = [format_spans(_spans_within(row)) for row in table.itertuples()]
+    changed = table["video"][table["spans"] != clipped].tolist()
+    if changed:
+        print(f"{len(changed)} videos have spans that end 1 to {OVERHANG} frames late, clipped: {', '.join(changed)}")
+    paths = [Path(path) for path in table["path"]]
+    paths = [path.relative_to(base) if path.is_relative_to(base) else path for path in paths]
+    table = table.assign(spans=clipped, path=[path.as_posix() for path in paths])
+    with atomic(file) as handle:
+        table.to_csv(handle, index=False, lineterminator="\n")
+    return file
+
+
+def parse_spans(text: str) -> list[tuple[int, int]]:
+    """Spans of frame numbers, both ends inclusive.
+
+    >>> parse_spans("12-35;50-60")
+    [(12, 35), (50, 60)]
+    """
+    spans = []
+    for part in filter(None, text.split(";")):
+        match = re.fullmatch(r"(\d+)-(\d+)", part.strip())
+        if not match or int(match[1]) > int(match[2]):
+            raise ZsadError(f"span {part!r} is not readable; write first-last with first <= last, as 12-35;50-60")
+        spans.append((int(match[1]), int(match[2])))
+    return spans
+
+
+def format_spans(spans: Iterable[tuple[int, int]]) -> str:
+    """The inverse of `parse_spans`."""
+    return ";".join(f"{first}-{last}" for first, last in spans)
+
+
+def labels_to_spans(labels: np.ndarray) -> str:
+    """Spans of the nonzero runs in frame labels [T].
+
+    >>> labels_to_spans(np.array([0, 1, 1, 0, 1]))
+    '1-2;4-4'
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(labels) != 0, [0]]).astype(int)))
+    return format_spans((int(first), int(end) - 1) for first, end in edges.reshape(-1, 2))
+
+
+def frame_labels(row) -> np.ndarray:
+    """Ground truth of one video: uint8 [n_frames], 1 = abnormal.
+
+    Args:
+        row: anything with ``video``, ``n_frames`` and ``spans``: a manifest row (Series or named tuple).
+
+    Raises:
+        ZsadError: a span starts outside the video or ends more than `OVERHANG` frames past it.
+    """
+    labels = np.zeros(int(row.n_frames), np.uint8)
+    for first, last in _spans_within(row):
+        labels[first : last + 1] = 1
+    return labels
+
+
+def _spans_within(row) -> list[tuple[int, int]]:
+    try:
+        spans, last_frame = parse_spans(row.spans), int(row.n_frames) - 1
+    except ZsadError as error:
+        raise ZsadError(f"{row.video}: {error}") from None
+    for first, last in spans:
+        if first > last_frame or last > last_frame + OVERHANG:
+            raise ZsadError(
+                f"{row.video}: span {first}-{last} lies outside the video's {row.n_frames} frames; "
+                "check the annotation and the video's length"
+            )
+    return [(first, min(last, last_frame)) for first, last in spans]
+
+
+def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ZsadError(f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}")
+    if table.empty:
+        raise ZsadError(f"{file}: no rows; expected one per video")
+    try:
+        table = table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+    except (ValueError, TypeError) as error:
+        raise ZsadError(f"{file}: n_frames must be whole numbers and fps numbers ({error})") from error
+    doubled = table["video"][table["video"].duplicated()]
+    if len(doubled):
+        raise ZsadError(f"{file}: video {doubled.iloc[0]!r} occurs twice; names must be unique")
+    for name, valid in _VALUES.items():
+        wrong = table[~table[name].isin(valid)]
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise ZsadError(f"{file}: {row.video}: {name} {row[name]!r} is unknown; use {', '.join(sorted(valid))}")
+    for row in table.itertuples():
+        if row.n_frames < 1:
+            raise ZsadError(f"{file}: {row.video}: n_frames is {row.n_frames}; a video holds at least one frame")
+        _spans_within(row)
+    return table
+
+
+# --- UCF-Crime's temporal annotation: "Abuse028_x264.mp4  Abuse  165  240  -1  -1" ----------------------------------
+
+
+def read_ucf_annotation(path: str | Path) -> pd.DataFrame:
+    """Reads UCF-Crime's temporal annotation.
+
+    Returns:
+        Table with ``video`` (without suffix), ``action`` (the class as written) and ``spans``.
+
+    Raises:
+        ZsadError: empty file, or a line that does not fit, as file:line.
+    """
+    rows = []
+    for place, line in _lines(path):
+        match = re.fullmatch(r"(\S+)\s+(\S+)((?:\s+-?\d+\s+-?\d+)+)", line)
+        numbers = [int(text) for text in match[3].split()] if match else [-1, -2]
+        pairs = list(zip(numbers[::2], numbers[1::2]))
+        if any(first > last or (first < 0 and (first, last) != _NO_SPAN) for first, last in pairs):
+            raise ZsadError(f"{place}: expected `name class first last [first last]` with -1 -1 for none, got {line!r}")
+        spans = [pair for pair in pairs if pair != _NO_SPAN]
+        rows.append((re.sub(r"\.\w+$", "", match[1]), match[2], format_spans(spans)))
+    return pd.DataFrame(rows, columns=["video", "action", "spans"])
+
+
+def write_ucf_annotation(path: str | Path, table: pd.DataFrame, suffix: str = ".mp4") -> None:
+    """Writes ``video``, ``action`` and ``spans`` (as many as there are, at least two slots) in UCF-Crime's format."""
+    with atomic(path) as handle:
+        for row in table.itertuples():
+            spans = parse_spans(row.spans)
+            spans += [_NO_SPAN] * (2 - len(spans))
+            handle.write("  ".join([row.video + suffix, row.action, *(str(n) for s in spans for n in s)]) + "  \n")
+
+
+# --- UCA's captions: "Normal_Videos_924_x264 00:00.0 00:12.5 ##A man in white walked over", and JSON ----------------
+
+
+def read_captions(path: str | Path) -> pd.DataFrame:
+    """Reads UCA captions from a ``.json`` file or from lines ``video start end ##caption`` (times as [hh:]mm:ss.d).
+
+    Returns:
+        Table with ``video``, ``start_s``, ``end_s`` (seconds) and ``caption``, in the file's order.
+
+    Raises:
+        ZsadError: empty file, or an entry that does not fit, as file:line (JSON: file: video).
+    """
+    rows = list(_caption_json(path) if Path(path).suffix == ".json" else _caption_lines(path))
+    return pd.DataFrame(rows, columns=["video", "start_s", "end_s", "caption"])
+
+
+def write_captions(path: str | Path, table: pd.DataFrame) -> None:
+    """Writes captions as UCA lines, or as UCA JSON where `path` ends in ``.json`` (``duration`` = the last end)."""
+    if Path(path).suffix == ".json":
+        videos = {
+            video: {
+                "duration": float(rows["end_s"].max()),
+                "timestamps": rows[["start_s", "end_s"]].to_numpy().tolist(),
+                "sentences": rows["caption"].tolist(),
+            }
+            for video, rows in table.groupby("video", sort=False)
+        }
+        write_json(path, videos)
+        return
+    with atomic(path) as handle:
+        for row in table.itertuples():
+            handle.write(f"{row.video} {_clock(row.start_s)} {_clock(row.end_s)} ##{row.caption}\n")
+
+
+def _caption_lines(path: str | Path) -> Iterator[tuple[str, float, float, str]]:
+    for place, line in _lines(path):
+        match = re.fullmatch(r"(\S+)\s+([\d:.]+)\s+([\d:.]+)\s+##\s*(.+)", line)
+        times = [_seconds(text) for text in match.group(2, 3)] if match else [None]
+        if None in times or times[1] < times[0]:
+            raise ZsadError(f"{place}: expected `video mm:ss.d mm:ss.d ##caption` with start <= end, got {line[:80]!r}")
+        yield match[1], *times, match[4].strip()
+
+
+def _caption_json(path: str | Path) -> Iterator[tuple[str, float, float, str]]:
+    try:
+        videos = json.loads(_text(path))
+        for video, entry in videos.items():
+            times, sentences = entry["timestamps"], entry["sentences"]
+            if len(times) != len(sentences) or any(not 0 <= start <= end for start, end in times):
+                raise ZsadError(f"{path}: {video}: expected as many timestamps [start, end] as sentences, start <= end")
+            for (start, end), sentence in zip(times, sentences):
+                yield video, float(start), float(end), sentence.strip()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZsadError(
+            f'{path}: expected UCA\'s {{video: {{"timestamps": [[start, end]], "sentences": [text]}}}} ({error!r})'
+        ) from error
+
+
+def _text(path: str | Path) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such label file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZsadError(f"{path}: not a readable text file ({error}); expected UTF-8") from error
+    if not text.strip():
+        raise ZsadError(f"{path}: the label file is empty; fetch it again")
+    return text
+
+
+def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Non-empty lines with their place, "file:line"."""
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.strip()
+
+
+def _seconds(text: str) -> float | None:
+    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    return None if match is None else 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
+
+
+def _clock(seconds: float) -> str:
+    tenths = round(seconds * 10)
+    hours, rest = divmod(tenths, 36000)
+    return (f"{hours:02d}:" if hours else "") + f"{rest // 600:02d}:{rest % 600 // 10:02d}.{rest % 10}"
