@@ -1,7 +1,7 @@
 """Strict loading of the official checkpoints: every key must find its place, and what does not is named.
 
-The released code of the context-aware method loads Places365 with ``strict=False`` from a nested file, matches no key at all,
-and goes on with random weights without a word. Hence one strict loader for all models.
+The released code of the context-aware method loads Places365 with ``strict=False`` from a nested file, matches no key
+at all, and goes on with random weights without a word. Hence one strict loader for all models.
 """
 
 import logging
@@ -69,7 +69,7 @@ def drop_head(tensors: dict[str, torch.Tensor], head: str, model: str) -> dict[s
 def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> None:
     """Copy ``tensors`` into ``module``; nothing is copied unless all keys and shapes agree.
 
-    BatchNorm's ``num_batches_tracked`` may be missing: checkpoints older than PyTorch 0.4.1 lack it, and nothing reads it.
+    BatchNorm's ``num_batches_tracked`` may be missing: checkpoints older than PyTorch 0.4.1 lack it; nothing reads it.
 
     Args:
         module: Model to fill.

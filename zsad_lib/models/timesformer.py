@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class DividedBlock(nn.Module):
     r"""One block with divided space-time attention.
 
-    With x the patch tokens, c the class token, TA attention over the frames of one place, SA over the places of one frame:
+    With x the patch tokens, c the class token, TA attention over the frames of a place, SA over the places of a frame:
 
         x  <- x + W_fc TA(LN(x))                        Eq. (11), time; W_fc is ``temporal_fc``
         (c_t, y) = SA(LN([c ; x_t])) for each frame t   Eq. (6), space; c goes into every frame

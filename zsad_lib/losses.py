@@ -1,0 +1,134 @@
+r"""Training losses of the context-aware method: L = alpha * L_align + (1 - alpha) * L_pred.
+
+Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
+Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.models.gates import ContextGate
+
+
+def info_nce(
+    v: Tensor, t: Tensor, temperature: float = 0.07, same: Tensor | None = None, extra: Tensor | None = None
+) -> Tensor:
+    """Symmetric InfoNCE over a batch of video-text pairs.
+
+        s_ik = v_i . t_k / tau
+        L = 1/2 mean_i [-log softmax_k(s_ik)_i] + 1/2 mean_i [-log softmax_k(s_ki)_i]
+
+    Rows are used as they are: give unit vectors, except where a gate's length carries meaning (``relevance``).
+
+    Args:
+        v: Video embeddings [B, D].
+        t: Text embeddings [B, D], row i belongs to video i; gated with their own context.
+        temperature: tau > 0.
+        same: [B, B] bool, True where video i and text k are no negatives, because clip or caption repeat; the diagonal
+            is always the positive.
+        extra: [B, M] similarities of further negatives of each video (before tau), -inf where there is none; see
+            `swap_similarities`. They enter the video-to-text direction only.
+
+    Returns:
+        Scalar.
+    """
+    logits = v @ t.T / temperature  # [B, B]
+    if same is not None:
+        own = torch.eye(len(v), dtype=torch.bool, device=v.device)
+        logits = logits.masked_fill(same & ~own, -torch.inf)
+    target = torch.arange(len(v), device=v.device)
+    rows = logits if extra is None else torch.cat([logits, extra / temperature], dim=1)  # [B, B+M]
+    return (F.cross_entropy(rows, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def swap_partners(
+    context: Tensor, count: int = 8, max_cosine: float = 0.7, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw for each clip other clips of the batch from dissimilar scenes, without repetition.
+
+    Args:
+        context: Context vectors [B, C].
+        count: Partners M per clip.
+        max_cosine: A scene is dissimilar when the cosine of the two contexts is below this.
+        generator: Random numbers, on the context's device.
+
+    Returns:
+        Indices [B, M] into the batch, and a mask [B, M], False (index 0) where a clip has fewer than M such others.
+    """
+    unit = F.normalize(context.detach(), dim=-1)
+    dissimilar = unit @ unit.T < max_cosine  # [B, B]
+    order = torch.rand(dissimilar.shape, generator=generator, device=context.device)
+    score, index = order.masked_fill(~dissimilar, -1).topk(min(count, len(context)), dim=1)
+    missing = (0, count - index.shape[1])
+    valid = F.pad(score >= 0, missing)
+    return F.pad(index, missing) * valid, valid
+
+
+def swap_similarities(
+    gate: ContextGate, v: Tensor, text: Tensor, context: Tensor, partners: Tensor, valid: Tensor
+) -> Tensor:
+    """Context-swap negatives v_i . gate(t_i, c_j): a clip's own caption under the scenes of its partners j.
+
+    This kit's own: only negatives that show a caption under a wrong scene teach a gate what belongs where.
+
+    Args:
+        gate: Context gate.
+        v: Video embeddings [B, D].
+        text: Captions before the gate [B, D].
+        context: Contexts [B, C].
+        partners: Indices [B, M] of `swap_partners`.
+        valid: Its mask [B, M].
+
+    Returns:
+        [B, M] similarities, -inf where not valid: `info_nce`'s ``extra``.
+    """
+    gated = gate.paired(text.unsqueeze(1), context[partners])  # [B, M, D]
+    return torch.einsum("bd,bmd->bm", v, gated).masked_fill(~valid, -torch.inf)
+
+
+def cpc_loss(predicted: Tensor, actual: Tensor, temperature: float = 1.0) -> Tensor:
+    """Contrastive predictive coding: every predicted cell must pick its own actual cell out of the whole batch.
+
+        L = mean_i [-log softmax_j(z_i . a_j / tau)_i],  i, j over all cells (clip, step, place)
+
+    Paper: Han, Xie, Zisserman, "Video Representation Learning by Dense Predictive Coding", 2019,
+    https://arxiv.org/abs/1909.04656, Eq. (5). Official DPC takes raw dot products, tau = 1; the released code of the
+    context-aware method divides them by 0.07.
+
+    Args:
+        predicted: Predicted cells z [B, P, D, h, w].
+        actual: Actual cells a [B, P, D, h, w].
+        temperature: tau > 0.
+
+    Returns:
+        Scalar, the cross-entropy of official DPC's ``score`` with its ``mask``.
+
+    Raises:
+        ZsadError: the shapes differ or are not five-dimensional.
+    """
+    if predicted.dim() != 5 or predicted.shape != actual.shape:
+        raise ZsadError(f"cpc_loss needs two [B, P, D, h, w], got {list(predicted.shape)} and {list(actual.shape)}")
+    z, a = (x.movedim(2, -1).flatten(0, 3) for x in (predicted, actual))  # [B*P*h*w, D]
+    return F.cross_entropy(z @ a.T / temperature, torch.arange(len(z), device=z.device))
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """Rows of all processes in the order of their ranks, with gradient: in-batch negatives across devices.
+
+    Each process computes the loss of the whole batch; averaging gradients over processes, as DistributedDataParallel
+    does, then gives the gradient of one process with that batch.
+
+    Args:
+        x: [B, ...], the same shape in every process.
+
+    Returns:
+        [W*B, ...] for W processes; ``x`` itself without a process group.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x.contiguous()))
