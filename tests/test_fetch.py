@@ -1,0 +1,198 @@
+"""Downloads from a local server that breaks off, and archives that mean harm."""
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+import zipfile
+
+import pytest
+
+from data_prep.fetch import fetch, sha256_file, unpack
+from zsad_lib.errors import ZsadError
+
+CONTENT = bytes(range(256)) * 1200  # 300 KB
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves the server's `content` with Range and ETag; sends at most `limit` bytes of the body when that is set."""
+
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers.get("Range"))
+        if self.path == "/absent":
+            return self.send_error(404)
+        start, tag = 0, hashlib.md5(server.content).hexdigest()
+        if self.headers.get("Range") and self.headers.get("If-Range") == tag:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                return self.send_error(416)
+            self.send_response(206)
+            first = server.lie if server.lie is not None else start
+            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+        else:
+            self.send_response(200)
+        body = server.content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(body[: server.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.limit, server.ranges, server.lie = CONTENT, None, [], None
+    server.url = f"http://127.0.0.1:{server.server_port}/data.bin"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_fetches_once_and_checks_ever_after(server, tmp_path):
+    target = tmp_path / "new" / "data.bin"
+    assert fetch(server.url, target, SHA).read_bytes() == CONTENT
+    assert sha256_file(target) == SHA and [f.name for f in target.parent.iterdir()] == ["data.bin"]
+    fetch(server.url, target, SHA)
+    assert len(server.ranges) == 1
+    target.write_bytes(b"other")
+    with pytest.raises(ZsadError, match="expected sha256"):
+        fetch(server.url, target, SHA)
+    assert fetch(server.url, target).read_bytes() == b"other"  # nothing to compare with
+
+
+def test_resumes_where_it_stopped(server, tmp_path):
+    target = tmp_path / "data.bin"
+    server.limit = 100_000
+    for _ in range(2):
+        with pytest.raises(ZsadError, match="run again to continue"):
+            fetch(server.url, target)
+    assert not target.exists()
+    server.limit = None
+    assert fetch(server.url, target).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_starts_again_when_the_file_on_the_server_changed(server, tmp_path):
+    target = tmp_path / "data.bin"
+    server.limit = 1000
+    with pytest.raises(ZsadError):
+        fetch(server.url, target)
+    server.content, server.limit = CONTENT[::-1], None
+    assert fetch(server.url, target).read_bytes() == CONTENT[::-1]
+
+
+def test_a_complete_part_is_taken(server, tmp_path):
+    target = tmp_path / "data.bin"
+    (tmp_path / "data.bin.part").write_bytes(CONTENT)
+    (tmp_path / "data.bin.part.etag").write_text(hashlib.md5(CONTENT).hexdigest())
+    assert fetch(server.url, target, SHA).read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT)}-"]
+
+
+def test_wrong_content_never_gets_the_name(server, tmp_path):
+    with pytest.raises(ZsadError, match="thrown away"):
+        fetch(server.url, tmp_path / "data.bin", "0" * 64)
+    assert not list(tmp_path.glob("data.bin")) and not list(tmp_path.glob("*.part"))
+
+
+def test_a_server_that_continues_elsewhere_is_refused(server, tmp_path):
+    server.limit = 1000
+    with pytest.raises(ZsadError):
+        fetch(server.url, tmp_path / "data.bin")
+    server.limit, server.lie = None, 7
+    with pytest.raises(ZsadError, match="another byte"):
+        fetch(server.url, tmp_path / "data.bin")
+
+
+def test_addresses_that_do_not_answer(server, tmp_path):
+    with pytest.raises(ZsadError, match="404"):
+        fetch(server.url.replace("data.bin", "absent"), tmp_path / "x")
+    with pytest.raises(ZsadError, match="only http"):
+        fetch("file:///etc/passwd", tmp_path / "x")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ZsadError, match="transfer failed"):
+        fetch(server.url, tmp_path / "x")
+    with pytest.raises(ZsadError, match="cannot write"):
+        (tmp_path / "file").write_text("")
+        fetch(server.url, tmp_path / "file" / "x")
+
+
+def tar(path, *members, mode="w:gz"):
+    with tarfile.open(path, mode) as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content
+                file.addfile(info)
+    return path
+
+
+def make_zip(path, *members, link=False):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o120777 if link else 0o100644) << 16
+            file.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize("make, name", [(tar, "a.tar.gz"), (make_zip, "a.zip")])
+def test_unpacks_what_is_wanted(make, name, tmp_path):
+    archive = make(tmp_path / name, ("set/one.txt", b"1"), ("set/deep/two.txt", b"2"), ("other/three.txt", b"3"))
+    folder = unpack(archive, tmp_path / "out", keep=lambda n: n.startswith("set/"))
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.txt")) == ["set/deep/two.txt", "set/one.txt"]
+    with pytest.raises(ZsadError, match="exists already"):
+        unpack(archive, folder)
+
+
+@pytest.mark.parametrize(
+    "make, members, reason",
+    [
+        (tar, [("../evil", b"x")], "outside"),
+        (tar, [("/tmp/evil", b"x")], "outside"),
+        (tar, [("good", b"x"), ("link", (tarfile.SYMTYPE, "/etc"))], "link"),
+        (tar, [("good", b"x"), ("hard", (tarfile.LNKTYPE, "good"))], "link"),
+        (tar, [("pipe", (tarfile.FIFOTYPE, ""))], "link or device"),
+        (tar, [(f"f{i}", b"") for i in range(6)], "more than 5 files"),
+        (tar, [("big", b"0" * 2000)], "1000 bytes"),
+        (make_zip, [("../evil", b"x")], "outside"),
+        (make_zip, [("a\\..\\..\\evil", b"x")], "outside"),
+        (make_zip, [("C:/evil", b"x")], "outside"),
+        (make_zip, [("big", b"0" * 2000)], "1000 bytes"),
+    ],
+)
+def test_hostile_archives_leave_nothing(make, members, reason, tmp_path):
+    archive = make(tmp_path / "archive", *members)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ZsadError, match=reason):
+        unpack(archive, tmp_path / "out", max_files=5, max_bytes=1000)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_links_in_zip_archives_are_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", ("link", "/etc/passwd"), link=True)
+    with pytest.raises(ZsadError, match="link"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_damaged_archives_leave_nothing(tmp_path):
+    with pytest.raises(ZsadError, match="no such archive"):
+        unpack(tmp_path / "none.tar", tmp_path / "out")
+    archive = tar(tmp_path / "a.tar.gz", ("one", bytes(range(256)) * 400))
+    archive.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(ZsadError, match="not a readable archive"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
