@@ -248,9 +248,10 @@ class DPC(nn.Module):
             raise ZsadError(f"DPC: {features.shape[1]} blocks leave none to observe with pred_steps={self.pred_steps}")
         context = hidden = self.aggregate(features[:, : -self.pred_steps])
         predicted = []
-        for _ in range(self.pred_steps):
+        for step in range(self.pred_steps):
+            if step:
+                hidden = self.agg(F.relu(predicted[-1]), hidden)
             predicted.append(self.network_pred(hidden))
-            hidden = self.agg(F.relu(predicted[-1]), hidden)
         return DPCOutput(torch.stack(predicted, 1), features[:, -self.pred_steps :], context)
 
     def forward(self, blocks: Tensor) -> DPCOutput:
