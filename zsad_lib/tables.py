@@ -1,0 +1,214 @@
+"""Result tables as a paper prints them: Markdown and LaTeX (booktabs) from the tidy detection table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zsad_lib import paths
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.floors import FLOORS
+
+ORDER = ("full_memory", "full", "paper", "semantic", "predictive", "knn_predictive", "knn", "motion_floor")
+HEADINGS = {  # metric -> column heading with its unit
+    "clip_auc": "Clip AUC",
+    "micro_auc": "Micro AUC",
+    "ap": "AP",
+    "abnormal_auc": "AUC, abnormal videos",
+    "macro_auc": "Macro AUC",
+    "pixel_auc": "Pixel AUC",
+    "far": "False alarm rate",
+    "recall": "Recall",
+    "event_f1": "Event F1",
+    "false_alarms_per_hour": "False alarms per hour",
+    "delay_s": "Delay (s)",
+    "false_alarms_per_hour_at_threshold": "False alarms per hour",
+    "event_recall_at_threshold": "Event recall",
+    "delay_s_at_threshold": "Delay (s)",
+}
+RANKING = ("clip_auc", "micro_auc", "ap", "abnormal_auc", "macro_auc", "pixel_auc")
+THRESHOLD = (
+    "far",
+    "recall",
+    "event_f1",
+    "event_recall_at_threshold",
+    "false_alarms_per_hour_at_threshold",
+    "delay_s_at_threshold",
+)
+RECALL = ("false_alarms_per_hour", "delay_s")
+
+
+def table(
+    df: pd.DataFrame,
+    metrics: Sequence[str] = RANKING,
+    *,
+    groups: Sequence[str] = ("all",),
+    families: Sequence[str] = ("all",),
+    variants: Sequence[str] | None = None,
+    intervals: bool = True,
+) -> pd.DataFrame:
+    """Methods as rows, metrics as columns, cells as text "0.912 [0.890, 0.931]"; floors come last.
+
+    Args:
+        df: tidy detection table.
+        metrics: which, in this order; those without any row are left out.
+        groups, families: which parts; a column for each that has rows, in the given order.
+        variants: which; None: all.
+        intervals: with the 95 % interval.
+
+    Returns:
+        text cells ("-" where undefined), index "method" or "method (variant)" for other variants than raw.
+    """
+    chosen = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(families)]
+    if variants is not None:
+        chosen = chosen[chosen["variant"].isin(variants)]
+    if chosen.empty:
+        raise ZsadError(f"no rows with metric {', '.join(metrics)}, group {', '.join(groups)}: nothing to print")
+    columns: dict[str, dict[tuple[str, str], str]] = {}
+    for metric in metrics:
+        for group in groups:
+            for family in families:
+                rows = chosen[(chosen["metric"] == metric) & (chosen["group"] == group) & (chosen["family"] == family)]
+                if len(rows):
+                    heading = ", ".join([_heading(metric), *(part for part in (group, family) if part != "all")])
+                    columns[heading] = {(r.method, r.variant): _cell(r, intervals) for r in rows.itertuples()}
+    known = sorted(set(zip(chosen["method"], chosen["variant"])), key=_place)
+    labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in known]
+    cells = {heading: [column.get(key, "-") for key in known] for heading, column in columns.items()}
+    return pd.DataFrame(cells, index=pd.Index(labels, name="method"))
+
+
+def _heading(metric: str) -> str:
+    return HEADINGS.get(metric) or metric.replace("event_f1@", "Event F1 at IoU ")
+
+
+def _cell(row: Any, intervals: bool) -> str:
+    digits = 3 if row.high <= 1.5 and "_s" not in row.metric else 2 if row.high < 100 else 0
+    value = f"{row.value:.{digits}f}"
+    return f"{value} [{row.low:.{digits}f}, {row.high:.{digits}f}]" if intervals and row.low == row.low else value
+
+
+def _place(key: tuple[str, str]) -> tuple:
+    method, variant = key
+    known = [*ORDER, method, *FLOORS] if method not in (*ORDER, *FLOORS) else [*ORDER, "", *FLOORS]
+    return method in FLOORS, known.index(method), method, variant != "raw", variant
+
+
+def caption(df: pd.DataFrame, title: str, level: str) -> str:
+    """Says what a table holds: split, level, videos, frames, prevalence, seeds and the kind of interval."""
+    whole = df[(df["group"] == "all") & (df["family"] == "all")]
+    row = whole.loc[whole["n_frames"].idxmax()]
+    frames = whole[(whole["level"] == "frame") & (whole["n_frames"] == row["n_frames"])]
+    share = f", {100 * frames['prevalence'].iloc[0]:.1f} % of frames abnormal" if len(frames) else ""
+    seeds = sorted(set(whole["seeds"]))
+    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"{title}. {level} Test split: {row['n_videos']} videos, {row['n_frames']:,} frames{share}. "
+        f"Mean over {many} seed{'s' if seeds[-1] > 1 else ''}, in brackets the 95 % interval (bootstrap over videos)."
+    )
+
+
+def to_markdown(cells: pd.DataFrame, text: str) -> str:
+    """Markdown table under its caption; a row of dashes separates the floors."""
+    is_floor = cells.index.isin(FLOORS)
+    rows = [cells[~is_floor]]
+    if is_floor.any() and not is_floor.all():
+        rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
+    body = pd.concat([*rows, cells[is_floor]])
+    return f"{text}\n\n{body.rename_axis('method').to_markdown(disable_numparse=True)}\n"
+
+
+def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
+    """LaTeX table (packages booktabs and graphicx); ``\\midrule`` separates the floors."""
+    head = [r"\textbf{Method}", *(rf"\textbf{{{_escape(name)}}}" for name in cells.columns)]
+    is_floor = cells.index.isin(FLOORS)
+    lines = [[_escape(str(name)), *map(_escape, row)] for name, row in zip(cells.index, cells.to_numpy())]
+    body = [" & ".join(line) + r" \\" for line in lines]
+    if is_floor.any() and not is_floor.all():
+        body.insert(int((~is_floor).sum()), r"\midrule")
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{_escape(text)}}}",
+            rf"\label{{{label}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{l{'c' * len(cells.columns)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    """Text with LaTeX's special characters made safe."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
+    """Writes ``<stem>.md`` and ``<stem>.tex``: ranking, families, alarms, scenes and sets, each where it has rows.
+
+    Args:
+        df: tidy detection table.
+        stem: path without suffix.
+        title: what was evaluated on what; opens each caption.
+
+    Returns:
+        the Markdown text.
+    """
+    families = [name for name in df["family"].unique() if name != "all"]
+    scenes = [name for name in df["group"].unique() if name.startswith("scene:")]
+    sets = [name for name in df["group"].unique() if name.startswith("set:")]
+    by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
+    at_threshold = (
+        "Alarms at the threshold that held-out normal video fixes; F1 is the mean over temporal IoU 0.1 to 0.5."
+    )
+    at_recall = "Threshold set where 80 % of the test events are detected, hence not known beforehand."
+    ranked = "Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes."
+    per_part = "Clip level." if by_part == ["clip_auc"] else "Frame level."
+    plans = [
+        ("ranking", ranked, RANKING, dict()),
+        (
+            "families",
+            "Each family's abnormal videos against all normal ones.",
+            (*by_part, "recall"),
+            dict(families=families),
+        ),
+        ("alarms", at_threshold, THRESHOLD, dict()),
+        ("operation", at_recall, RECALL, dict()),
+        ("scenes", per_part, by_part, dict(groups=scenes)),
+        ("sets", per_part + " Further sets of test videos, each on its own.", by_part, dict(groups=sets)),
+    ]
+    markdown, latex = [], []
+    for name, level, metrics, parts in plans:
+        groups, kinds = parts.get("groups", ["all"]), parts.get("families", ["all"])
+        if df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)].empty:
+            continue
+        cells, text = table(df, metrics, **parts), caption(df, title, level)
+        markdown.append(to_markdown(cells, text))
+        latex.append(to_latex(cells, text, f"tab:{name}"))
+    stem = Path(stem)
+    for suffix, parts in ((".md", markdown), (".tex", latex)):
+        with paths.atomic(stem.with_name(stem.name + suffix)) as handle:
+            handle.write("\n".join(parts))
+    return "\n".join(markdown)
+
+
+def write(profile: Profile, folder: Path) -> dict[str, Any]:
+    """Pipeline step: ``tables/detection.md`` and ``.tex`` from the run's ``tables/detection.csv``."""
+    stem = folder.parent / "tables" / "detection"
+    if not stem.with_suffix(".csv").is_file():
+        raise ZsadError(f"{stem}.csv: no such table; run the step `detection` first")
+    df = pd.read_csv(stem.with_suffix(".csv"))
+    warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
+    save(df, stem, f"{warning}Detection on {profile.dataset}, profile {profile.name}")
+    return {"metrics": {}, "artefacts": {name: f"{stem}.{name}" for name in ("md", "tex")}}
