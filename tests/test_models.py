@@ -22,4 +22,4 @@ def test_names():
     assert models.build_clip.__module__ == "zsad_lib.models.text"
     assert {"TimeSformer", "DPC", "ContextGate", "Detector", "build_clip"} <= set(dir(models))
     with pytest.raises(AttributeError, match="TimeSfomer"):
-        models.TimeSfomer
+        _ = models.TimeSfomer

@@ -5,6 +5,7 @@ import logging
 import open_clip
 import pytest
 import torch
+from reference_tensors import reference, relative_error
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.models.text import UNKNOWN, Vocabulary, build_clip, encode_captions, tokenize
@@ -18,6 +19,37 @@ SMALL = dict(
 
 def activation(clip) -> type:
     return type(clip.transformer.resblocks[0].mlp.gelu)
+
+
+@pytest.mark.data
+def test_official_clip_text_tower(shared):
+    """Features of the official CLIP text tower (AnomalyCLIP's reference: learned vectors before each class name).
+
+    OpenAI's QuickGELU is the default without weights; with plain GELU the features must be off, or this could not fail.
+    """
+    config, tensors, state = reference(shared, "anomalyclip_a0", scale=0.1)
+    c = config["clip"]
+    names = "Abuse Arrest Arson Assault Burglary Explosion Fighting Normal RoadAccidents Robbery Shooting Shoplifting"
+    names = [*names.split(), "Stealing", "Vandalism"]
+    places = " ".join("X" * config["n_ctx"])
+    tokens = tokenize([f"{places} {name}." for name in names], c["context_length"])
+    errors = {}
+    for overrides in ({}, {"quick_gelu": False}):
+        clip = build_clip(
+            "ViT-B-16", embed_dim=c["embed_dim"], text_width=c["transformer_width"], text_heads=c["transformer_heads"],
+            text_layers=c["transformer_layers"], vision_width=64, vision_layers=1, **overrides,
+        )  # fmt: skip
+        own = {k.removeprefix("net.text_encoder."): v for k, v in state.items() if k.startswith("net.text_encoder.")}
+        own["token_embedding.weight"] = state["net.token_embedding.weight"]
+        missing, unexpected = clip.load_state_dict(own, strict=False)
+        assert not unexpected and all(k.startswith("visual.") or k == "logit_scale" for k in missing)
+        with torch.no_grad():
+            x = clip.token_embedding(tokens)
+            x[:, 1 : 1 + config["n_ctx"]] = state["net.prompt_learner.ctx"]
+            x = clip.transformer(x + clip.positional_embedding, attn_mask=clip.attn_mask)
+            x = clip.ln_final(x)[torch.arange(len(x)), tokens.argmax(-1)] @ clip.text_projection
+        errors[bool(overrides)] = relative_error(x, tensors["text_features"])
+    assert errors[False] < 1e-5 and errors[True] > 1e-4
 
 
 def test_small_stand_in():
