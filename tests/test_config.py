@@ -2,12 +2,13 @@
 
 import dataclasses
 import inspect
+import json
 import re
 import typing
 
 import pytest
 
-from zsad_lib.config import PROFILES, Profile, get_profile, nearest, typed
+from zsad_lib.config import PROFILES, Profile, as_dict, changes, get_profile, nearest, typed
 from zsad_lib.errors import ZsadError
 
 
@@ -66,3 +67,9 @@ def test_optional_and_literal_types():
     with pytest.raises(ZsadError, match="did you mean 'raw'"):
         typed("x", "rw", typing.Literal["raw", "smoothed"])
     assert nearest("PED", PROFILES) == "ped2"
+
+
+def test_changes_restore_the_profile():
+    profile = get_profile("demo", seeds="1,2", jobs=3)
+    assert changes(profile) == {"seeds": (1, 2), "jobs": 3} and get_profile("demo", **changes(profile)) == profile
+    assert json.loads(json.dumps(as_dict(profile))) == as_dict(profile)

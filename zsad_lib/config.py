@@ -20,8 +20,16 @@ class Profile:
     bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own
     data_root: str = ""  # local copy of the data set in its official layout; "" = data/<dataset>
     jobs: int = 1  # parallel processes; changes no number
-    window: int = 24  # frames per window
-    window_stride: int = 4  # frames between window starts
+    train_sites: int = 3  # benchmark: cameras per scene that training sees
+    val_sites: int = 1  # benchmark: cameras per scene for design choices, statistics and thresholds
+    test_sites: int = 3  # benchmark: unseen cameras per scene
+    train_clips: int = 24  # benchmark: normal clips per training camera
+    normal_clips: int = 18  # benchmark: normal clips per validation or test camera
+    family_clips: int = 9  # benchmark: clips per family of anomalies and camera
+    extra_clips: int = 3  # benchmark: clips per family and scene of the sets night and lookalike, with twice as many normal
+    long_videos: int = 6  # benchmark: continuous videos
+    long_frames: int = 1200  # benchmark: their length, frames
+    train_steps: int = 300  # optimiser steps of the detector
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
     far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1
@@ -34,7 +42,10 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile("smoke", "scene_rules", is_result=False, seeds=(0,), bootstrap_draws=50),
+    "smoke": Profile(
+        "smoke", "scene_rules", is_result=False, seeds=(0,), bootstrap_draws=50, train_sites=1, test_sites=1, train_clips=6,
+        normal_clips=4, family_clips=3, extra_clips=0, long_videos=1, long_frames=300, train_steps=40,
+    ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2)),
 }
@@ -69,6 +80,18 @@ def get_profile(name: str, **overrides: Any) -> Profile:
             raise ZsadError(f"setting {key!r} is unknown; did you mean {nearest(field, valid)!r}?")
         values[field] = typed(key, value, hints[field])
     return dataclasses.replace(PROFILES[name], **values)
+
+
+def as_dict(profile: Profile) -> dict[str, Any]:
+    """All settings by name, as JSON gives them back (tuples are lists)."""
+    values = dataclasses.asdict(profile)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def changes(profile: Profile) -> dict[str, Any]:
+    """The settings in which `profile` differs from the one of its name."""
+    usual = get_profile(profile.name)
+    return {name: value for name, value in vars(profile).items() if value != getattr(usual, name)}
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:

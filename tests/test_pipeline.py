@@ -1,0 +1,306 @@
+"""Steps run once, resume after a kill, and run again only for what could change a number."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from zsad_lib import fingerprint, paths, pipeline
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+
+STEPS = {
+    "data": ("toy.prepare:prepare", ()),
+    "train": ("toy.train:fit", ("data",)),
+    "tables": ("toy.tables:write", ("train",)),
+}
+TOY = {
+    "__init__": "",
+    "log": """
+        import os, pathlib
+        def ran(name):
+            with open(os.environ["TOY_LOG"], "a") as file:
+                file.write(name + "\\n")
+    """,
+    "prepare": """
+        from toy.log import ran
+        CONTENT = "a"
+        def prepare(profile, folder):
+            ran("data")
+            (folder / "manifest.csv").write_text(CONTENT)
+            return {"metrics": {"manifest_sha256": CONTENT}, "artefacts": [folder / "manifest.csv"]}
+    """,
+    "train": """
+        import os, time
+        from toy.log import ran
+        from zsad_lib.paths import atomic
+        def fit(profile, folder):
+            for item in range(5):
+                file = folder / f"{item}.txt"
+                if file.exists():
+                    continue
+                with atomic(file) as handle:
+                    handle.write(str(item * item))
+                    if item == 3 and os.environ.get("TOY_HANG"):
+                        handle.flush(); ran("hanging"); time.sleep(60)
+                ran(f"item {item}")
+            total = sum(int((folder / f"{item}.txt").read_text()) for item in range(5))
+            return {"metrics": {"total": total}, "artefacts": {"last": "4.txt"}}
+    """,
+    "tables": """
+        from toy.log import ran
+        COLOUR = "red"
+        def write(profile, folder):
+            ran("tables")
+    """,
+}
+# What a user starts: the command line on the toy steps.
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {home!r})
+from zsad_lib import fingerprint, pipeline
+fingerprint.PACKAGES["toy"] = Path({home!r}) / "toy"
+pipeline.STEPS["scene_rules"] = {steps!r}
+{patch}
+sys.exit(pipeline.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def toy(run_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (run_home / "toy").mkdir()
+    for name, source in TOY.items():
+        (run_home / "toy" / f"{name}.py").write_text(textwrap.dedent(source))
+    monkeypatch.setitem(fingerprint.PACKAGES, "toy", run_home / "toy")
+    monkeypatch.setitem(pipeline.STEPS, "scene_rules", STEPS)
+    monkeypatch.setenv("TOY_LOG", str(run_home / "log"))
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    monkeypatch.syspath_prepend(run_home)
+    yield run_home
+    for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+        del sys.modules[name]
+
+
+def ran(toy: Path) -> list[str]:
+    """What ran since the last look."""
+    log = toy / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.write_text("")
+    return lines
+
+
+def edit(toy: Path, module: str, old: str, new: str) -> None:
+    file = toy / "toy" / f"{module}.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    sys.modules.pop(f"toy.{module}", None)  # a new process would read it again
+
+
+EVERYTHING = ["data", *(f"item {i}" for i in range(5)), "tables"]
+
+
+def test_needed_steps_run_first_and_only_once(toy):
+    result = pipeline.ensure("tables", get_profile("demo"))
+    assert ran(toy) == EVERYTHING and result["step"] == "tables" and result["artefacts"] == {}
+    recorded = paths.read_json(toy / "runs" / "demo" / "train" / "result.json")
+    assert recorded["metrics"] == {"total": 30} and recorded["artefacts"] == {"last": "4.txt"}
+    assert set(recorded) == {
+        "fingerprint", "step", "profile", "seconds", "versions", "git", "metrics", "artefacts", "output_hash",
+    }  # fmt: skip
+    assert recorded["profile"]["name"] == "demo" and "torch" in recorded["versions"]
+    for name in ("log", "prepare", "train", "tables"):
+        os.utime(toy / "toy" / f"{name}.py")
+    edit(toy, "train", "import os, time", "# a comment\nimport os, time")
+    assert pipeline.ensure("tables", get_profile("demo", jobs=2)) == result and ran(toy) == []
+
+
+def test_only_what_depends_on_a_change_runs_again(toy):
+    profile = get_profile("demo")
+    pipeline.ensure("tables", profile)
+    ran(toy)
+    edit(toy, "tables", "red", "blue")
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == ["tables"]
+    edit(toy, "train", "item * item", "item + item")
+    assert pipeline.current("tables", profile) is None and pipeline.current("data", profile)
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == EVERYTHING[1:]  # the old items are gone, so none of them was mixed in
+    pipeline.ensure("train", get_profile("demo", bench_seed=1))
+    assert ran(toy) == EVERYTHING[:-1] and (toy / "runs" / "demo-seed1" / "train").is_dir()
+
+
+def test_same_output_stops_the_change(toy):
+    profile = get_profile("demo")
+    pipeline.ensure("tables", profile)
+    ran(toy)
+    edit(toy, "prepare", 'ran("data")', 'ran("data"); del profile')
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == ["data"]
+    edit(toy, "prepare", '"a"', '"b"')
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == EVERYTHING
+
+
+def test_deleted_or_broken_files_are_made_again(toy):
+    profile = get_profile("demo")
+    pipeline.ensure("tables", profile)
+    ran(toy)
+    (toy / "runs" / "demo" / "train" / "4.txt").unlink()
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == ["item 4"]
+    (toy / "runs" / "demo" / "data" / "result.json").write_text("{")
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == ["data"]
+
+
+def test_exchanged_data_root_is_seen(toy):
+    root = toy / "copy"
+    root.mkdir()
+    (root / "a.jpg").write_text("1")
+    profile = get_profile("demo", data_root=str(root))
+    pipeline.ensure("tables", profile)
+    os.utime(root / "a.jpg")
+    assert pipeline.current("tables", profile)
+    (root / "a.jpg").write_text("other")
+    assert pipeline.current("data", profile) is None
+    ran(toy)
+    pipeline.ensure("tables", profile)
+    assert ran(toy) == ["data"]  # prepared again, with the same content
+
+
+def test_failures_are_told_and_leave_no_result(toy):
+    profile = get_profile("demo")
+    with pytest.raises(ZsadError, match="step 'trian' is unknown for profile demo; did you mean 'train'"):
+        pipeline.ensure("trian", profile)
+    edit(toy, "tables", 'ran("tables")', 'return {"artefacts": ["absent.csv"]}')
+    with pytest.raises(ZsadError, match="absent.csv: announced as artefact 'absent.csv' but not written"):
+        pipeline.ensure("tables", profile)
+    assert not (toy / "runs" / "demo" / "tables" / "result.json").exists()
+
+
+def test_run_folder_that_cannot_be_written(toy):
+    (toy / "runs").write_text("a file in the place of the folder")
+    with pytest.raises(ZsadError, match="cannot write"):
+        pipeline.ensure("data", get_profile("demo"))
+    assert ran(toy) == []
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def start(toy: Path, *arguments: str, hang: bool = False, patch: str = "") -> subprocess.Popen:
+    file = toy / "driver.py"
+    file.write_text(DRIVER.format(home=str(toy), steps=STEPS, patch=patch))
+    environment = {**os.environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1]), "TOY_HANG": "1" if hang else ""}
+    return subprocess.Popen(
+        [sys.executable, str(file), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(toy: Path, line: str) -> None:
+    deadline = time.monotonic() + 20
+    while not ((toy / "log").exists() and line in (toy / "log").read_text()):
+        assert time.monotonic() < deadline, f"{line!r} never happened"
+        time.sleep(0.02)
+
+
+def test_kill_9_resumes_with_the_same_result(toy):
+    process = start(toy, "step", "--child", "tables", hang=True)
+    wait_for(toy, "hanging")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = toy / "runs" / "demo" / "train"
+    assert sorted(p.name for p in folder.glob("*.txt")) == ["0.txt", "1.txt", "2.txt"]
+    assert list(folder.glob(f"{paths.PARTIAL}*")) and not (folder / "result.json").exists()
+    ran(toy)
+    process = start(toy, "step", "--child", "tables")
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, out
+    assert ran(toy) == ["item 3", "item 4", "tables"]  # items 0 to 2 were kept
+    assert paths.read_json(folder / "result.json")["metrics"] == {"total": 30}
+    assert not list(folder.glob(f"{paths.PARTIAL}*"))
+
+
+def test_interrupt_is_one_line_and_130(toy):
+    process = start(toy, "step", "--child", "train", hang=True)
+    wait_for(toy, "hanging")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in out
+    assert not (toy / "runs" / "demo" / "train" / "result.json").exists()
+    assert not list((toy / "runs").rglob(f"{paths.PARTIAL}*"))
+
+
+CHILD_IS_TOY = """
+command = pipeline.run_child
+pipeline.run_child = lambda line: command([line[0], __file__, *line[3:]])
+"""
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_children_end_with_their_parent(toy, sign, code):
+    process = start(toy, "step", "train", hang=True, patch=CHILD_IS_TOY)
+    wait_for(toy, "hanging")
+    child = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[0])
+    process.send_signal(sign)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "Traceback" not in out and out.count("interrupted; the same command resumes") == (code == 130)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_killed_child_is_explained(toy):
+    process = start(toy, "step", "train", hang=True, patch=CHILD_IS_TOY)
+    wait_for(toy, "hanging")
+    os.kill(int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[0]), signal.SIGKILL)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 2 and "error: train: ended by signal 9 (SIGKILL)" in out and "memory" in out
+
+
+def test_second_run_waits_then_says_who_holds_the_folder(toy, monkeypatch):
+    process = start(toy, "step", "--child", "train", hang=True)
+    wait_for(toy, "hanging")
+    monkeypatch.setattr(pipeline, "LOCK_WAIT_S", 0.3)
+    with pytest.raises(ZsadError, match=f"in use by process {process.pid}; wait for it or end it"):
+        pipeline.ensure("tables", get_profile("demo"))
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(pipeline, "LOCK_WAIT_S", 5)
+    assert pipeline.ensure("tables", get_profile("demo"))["step"] == "tables"
+
+
+def test_command_line(toy, capsys):
+    assert pipeline.main(["status", "--profile", "demo"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["data: to run", "train: to run", "tables: to run"]
+    pipeline.ensure("train", get_profile("demo"))
+    capsys.readouterr()
+    assert pipeline.main(["status", "JOBS=2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["data: up to date", "train: up to date", "tables: to run"]
+    for arguments, line in (
+        (["step", "trian"], "error: step 'trian' is unknown"),
+        (["status", "--profile", "dmo"], "error: profile 'dmo' is unknown; did you mean 'demo'?"),
+        (["status", "JOBS=many"], "error: setting JOBS='many': a whole number is needed"),
+    ):
+        assert pipeline.main(arguments) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_check_path_imports_nothing_heavy():
+    code = (
+        "import sys, zsad_lib.pipeline as p; p.main(['status']); print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(pipeline.__file__).parents[1])
+    assert out.splitlines()[-1] == ""
