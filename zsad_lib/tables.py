@@ -116,7 +116,7 @@ def to_markdown(cells: pd.DataFrame, text: str) -> str:
     rows = [cells[~is_floor]]
     if is_floor.any() and not is_floor.all():
         rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
-    body = pd.concat([*rows, cells[is_floor]])
+    body = pd.concat([*rows, cells[is_floor]]).rename(index=lambda name: name.replace("|", "\\|"))
     return f"{text}\n\n{body.rename_axis('method').to_markdown(disable_numparse=True)}\n"
 
 

@@ -1,0 +1,81 @@
+"""Tables as a paper prints them."""
+
+import pandas as pd
+import pytest
+
+from zsad_lib import tables
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate import COLUMNS
+
+
+def rows(*items):
+    """Tidy rows from (method, variant, metric, level, group, family, value)."""
+    tail = (0.1, 0.95, 12, 1234, 0.25, 5)
+    return pd.DataFrame([(*item, *tail) for item in items], columns=COLUMNS)
+
+
+TIDY = rows(
+    ("random", "raw", "micro_auc", "frame", "all", "all", 0.5),
+    ("knn_5%", "raw", "micro_auc", "frame", "all", "all", 0.7),
+    ("full", "smoothed", "micro_auc", "frame", "all", "all", 0.95),
+    ("full", "raw", "micro_auc", "frame", "all", "all", 0.9),
+    ("full", "raw", "clip_auc", "clip", "all", "all", 0.93),
+    ("full", "raw", "clip_auc", "clip", "all", "semantic", 0.94),
+    ("full", "raw", "clip_auc", "clip", "scene:road", "all", 0.91),
+    ("full", "raw", "clip_auc", "clip", "set:night", "all", 0.81),
+    ("full", "raw", "far", "frame", "all", "all", 0.05),
+    ("full", "raw", "delay_s", "event", "all", "all", 1.25),
+)
+
+
+def test_rows_columns_and_cells():
+    cells = tables.table(TIDY, families=("all", "semantic"))
+    assert cells.index.tolist() == ["full", "full (smoothed)", "knn_5%", "random"]  # floors last
+    assert cells.columns.tolist() == ["Clip AUC", "Clip AUC, semantic", "Micro AUC"]
+    assert cells.loc["full", "Clip AUC, semantic"] == "0.940 [0.100, 0.950]"
+    assert cells.loc["random", "Clip AUC"] == "-"
+    assert tables.table(TIDY, ["micro_auc"], variants=["smoothed"], intervals=False).to_numpy().tolist() == [["0.950"]]
+    assert tables.table(TIDY, ["delay_s"], intervals=False).to_numpy().tolist() == [["1.25"]]
+    with pytest.raises(ZsadError, match="nothing to print"):
+        tables.table(TIDY, ["ap"])
+
+
+def test_caption_says_what_the_numbers_are():
+    text = tables.caption(TIDY, "Mine", "Frame level.")
+    for part in (
+        "Mine. Frame level.",
+        "Test split: 12 videos, 1,234 frames, 25.0 % of frames abnormal",
+        "5 seeds",
+        "95 %",
+    ):
+        assert part in text
+
+
+def test_latex_is_escaped_and_ruled():
+    text = tables.to_latex(tables.table(TIDY, ["micro_auc"]), "50 % & more_", "tab:x")
+    assert r"\caption{50 \% \& more\_}" in text and r"knn\_5\% & 0.700" in text
+    body = text.split("\n")
+    assert (
+        body.index(r"\midrule", body.index(r"\midrule") + 1) == next(i for i, x in enumerate(body) if "random" in x) - 1
+    )
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2 and r"\toprule" in text and r"\bottomrule" in text
+
+
+def test_markdown_marks_the_floors_and_escapes_bars():
+    lines = tables.to_markdown(tables.table(TIDY.replace("knn_5%", "a|b"), ["micro_auc"]), "Caption.").splitlines()
+    assert lines[0] == "Caption." and "floors" in lines[-2] and "random" in lines[-1]
+    assert any(r"a\|b" in line for line in lines)
+
+
+def test_step_writes_both_files(tmp_path):
+    with pytest.raises(ZsadError, match="run the step"):
+        tables.write(get_profile("smoke"), tmp_path / "tables_step")
+    (tmp_path / "tables").mkdir()
+    TIDY.to_csv(tmp_path / "tables" / "detection.csv", index=False)
+    result = tables.write(get_profile("smoke"), tmp_path / "tables_step")
+    markdown = (tmp_path / "tables" / "detection.md").read_text()
+    assert markdown.startswith("NOT RESULTS") and "scene:road" in markdown and "set:night" in markdown
+    latex = (tmp_path / "tables" / "detection.tex").read_text()
+    assert latex.count(r"\begin{table}") == 6 == latex.count(r"\label{tab:")
+    assert set(result["artefacts"]) == {"md", "tex"}
