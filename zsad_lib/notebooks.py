@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zsad_lib import paths, pipeline
@@ -119,14 +120,16 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
     os.environ["ZSAD_NOTEBOOK"] = notebook.stem
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters={"PROFILE": profile.name, **settings},
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(paths.root()),
-        )
+        with _stderr_to(_folder(notebook, profile) / "kernel.log"):
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters={"PROFILE": profile.name, **settings},
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=str(paths.root()),
+            )
     except papermill.PapermillExecutionError as error:
         reason = error.evalue if error.ename == "ZsadError" else f"{error.ename}: {error.evalue}"
         last = next(reversed([line for line in reason.splitlines() if line.strip()]), error.ename)
@@ -137,6 +140,21 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         ) from None
     finally:
         del os.environ["ZSAD_NOTEBOOK"]
+
+
+@contextlib.contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Sends what this process and the kernel it starts write to stderr into `path`."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(path, "wb") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _html(output: Path) -> None:

@@ -1,0 +1,142 @@
+"""Notebooks run in order, are skipped when unchanged, and fail with one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from zsad_lib import fingerprint, notebooks, paths, pipeline
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+
+REPOSITORY = Path(pipeline.__file__).parents[1]
+SETUP = "import zsad_lib as z\nrun = z.begin(globals())"
+
+
+def write(folder: Path, name: str, *cells: str, framed: bool = True) -> Path:
+    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    parameters = nbformat.v4.new_code_cell("PROFILE = 'smoke'", metadata={"tags": ["parameters"]})
+    book.cells = [nbformat.v4.new_markdown_cell("# Title"), parameters]
+    cells = (SETUP, *cells, "run.finish(metrics={'x': 1})") if framed else cells  # the frame imports torch
+    book.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def home(run_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (run_home / "toy").mkdir()
+    (run_home / "toy" / "__init__.py").write_text("")
+    (run_home / "toy" / "step.py").write_text("def prepare(profile, folder):\n    return {'metrics': {'n': 3}}\n")
+    monkeypatch.setitem(fingerprint.PACKAGES, "toy", run_home / "toy")
+    monkeypatch.setitem(pipeline.STEPS, "scene_rules", {"data": ("toy.step:prepare", ())})
+    monkeypatch.setattr(pipeline, "ensure_apart", lambda steps, profile: [pipeline.ensure(s, profile) for s in steps])
+    monkeypatch.syspath_prepend(run_home)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    yield run_home
+    for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+        del sys.modules[name]
+
+
+def test_executed_once_with_the_profile_and_its_settings(home, capsys):
+    book = write(
+        home, "01_look", "%matplotlib inline\nassert (PROFILE, BENCH_SEED) == ('demo', 3)\nprint(run.profile.jobs)"
+    )
+    profile = get_profile("demo", bench_seed=3, jobs=2)
+    notebooks.execute([book], profile)
+    folder = home / "runs" / "demo-seed3" / "notebooks"
+    result = paths.read_json(folder / "01_look" / "result.json")
+    assert result["metrics"] == {"x": 1} and result["profile"]["bench_seed"] == 3
+    assert "[1/1] 01_look: done in" in capsys.readouterr().out
+    assert (folder / "01_look.html").read_text().count("Title") >= 1
+    assert "ZSAD_NOTEBOOK" not in os.environ
+    os.utime(book)
+    notebooks.execute([book], profile)
+    assert capsys.readouterr().out == "" and notebooks.is_current(book, profile)
+    write(home, "01_look", "changed = 1")
+    assert not notebooks.is_current(book, profile)
+    assert not notebooks.is_current(book, get_profile("demo"))
+
+
+def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
+    book = write(home, "01_look", "import toy.step", "run.need('data')")
+    folder, profile = home / "runs" / "smoke" / "notebooks", get_profile("smoke")
+    ran = []
+
+    def fake(notebook, output, profile):
+        ran.append(notebook.stem)
+        output.write_bytes(notebook.read_bytes())
+        paths.write_json(folder / notebook.stem / "result.json", {})
+
+    monkeypatch.setattr(notebooks, "_papermill", fake)
+    notebooks.execute([book], profile)
+    notebooks.execute([book], profile)
+    assert ran == ["01_look"] and pipeline.current("data", profile)
+    (home / "toy" / "step.py").write_text("def prepare(profile, folder):\n    return {'metrics': {'n': 4}}\n")
+    sys.modules.pop("toy.step")
+    notebooks.execute([book], profile)
+    assert len(ran) == 2 and pipeline.ensure("data", profile)["metrics"] == {"n": 4}
+    (home / "runs" / "smoke" / "data" / "result.json").unlink()
+    assert not notebooks.is_current(book, profile)
+    notebooks.execute([book], profile)
+    (folder / "01_look" / "stamp.json").write_text("{")
+    assert not notebooks.is_current(book, profile)
+    monkeypatch.setattr(notebooks, "_papermill", lambda notebook, output, profile: None)
+    with pytest.raises(ZsadError, match=r"01_look: ended without run\.finish"):
+        notebooks.execute([book], profile)
+
+
+def test_failures_are_one_line_with_notebook_and_cell(home):
+    profile = get_profile("smoke")
+    for cell, line in (
+        ("raise ValueError('first\\nlast words')", r"last words \(02_fail, cell 3; see .*02_fail\.ipynb\)"),
+        (
+            "import zsad_lib as z\nraise z.ZsadError('a.mp4: the file is empty')",
+            r"^a\.mp4: the file is empty \(02_fail, cell 3",
+        ),
+    ):
+        with pytest.raises(ZsadError, match=line) as error:
+            notebooks.execute([write(home, "02_fail", cell, framed=False)], profile)
+        assert "\n" not in str(error.value)
+        assert not (home / "runs" / "smoke" / "notebooks" / "02_fail" / "result.json").exists()
+    with pytest.raises(ZsadError, match="absent.ipynb: no such notebook"):
+        notebooks.execute([home / "absent.ipynb"], profile)
+    (home / "broken.ipynb").write_text("{}")
+    with pytest.raises(ZsadError, match="broken.ipynb: not a readable notebook"):
+        notebooks.execute([home / "broken.ipynb"], profile)
+    with pytest.raises(ZsadError, match="not valid Python"):
+        notebooks.execute([write(home, "03_syntax", "x = = 1")], profile)
+
+
+def test_dead_kernel_is_explained(home):
+    with pytest.raises(ZsadError, match="04_dies: its kernel died, most often because memory ran out"):
+        notebooks.execute([write(home, "04_dies", "import os; os._exit(9)", framed=False)], get_profile("smoke"))
+
+
+def test_interrupt_ends_the_kernel(home):
+    book = write(
+        home,
+        "05_long",
+        f"import os; open({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\nimport time; time.sleep(60)",
+        framed=False,
+    )
+    command = [sys.executable, "-m", "zsad_lib.pipeline", "run", "--profile", "smoke", str(book)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 30
+    while not ((home / "pid").exists() and (home / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    kernel = Path("/proc") / (home / "pid").read_text()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, out
+    assert out.strip() == "interrupted; the same command resumes"
+    deadline = time.monotonic() + 5
+    while kernel.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not kernel.exists()

@@ -1,0 +1,116 @@
+"""The frame of a notebook: parameters are checked, results are written last, headless output is plain."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from zsad_lib import checks, paths, pipeline
+from zsad_lib import run as frame
+from zsad_lib.errors import ZsadError
+
+
+def test_begin_seeds_and_says_where_it_stands(run_home, monkeypatch, capsys):
+    monkeypatch.setenv("ZSAD_NOTEBOOK", "99_try_things")
+    run = frame.begin({"PROFILE": "smoke", "np": np, "_hidden": 1, "fn": print})
+    line = capsys.readouterr().out.strip()
+    assert line.startswith("profile smoke · seed 0 · c") and line.endswith("a quick look, not results")
+    assert run.folder == run_home / "runs" / "smoke" / "notebooks" / "99_try_things" and run.folder.is_dir()
+    drawn = random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    frame.begin({"PROFILE": "demo", "BENCH_SEED": 2, "SEEDS": [0], "ALPHA": None})
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == drawn  # noqa: NPY002
+    line = capsys.readouterr().out.strip()
+    assert "profile demo-seed2" in line and "not results" not in line
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({}, "sets no PROFILE"),
+        ({"PROFILE": "smok"}, "profile 'smok' is unknown; did you mean 'smoke'"),
+        ({"PROFILE": "smoke", "SEDS": [0]}, "parameter 'SEDS' is unknown; did you mean 'SEEDS'"),
+        ({"PROFILE": "smoke", "profile": "demo"}, "parameter 'profile' is unknown; did you mean 'PROFILE'"),
+        ({"PROFILE": "smoke", "JOBS": "many"}, "JOBS='many': a whole number is needed"),
+        ({"PROFILE": "smoke", "NAME": "demo"}, "'NAME' is unknown"),
+    ],
+)
+def test_unknown_or_ill_typed_parameters_fail(run_home, parameters, line):
+    with pytest.raises(ZsadError, match=line):
+        frame.begin(parameters)
+    assert not (run_home / "runs").exists()
+
+
+def test_only_parameter_cells_are_checked_in_a_notebook(run_home):
+    cells = ["", "# parameters\nPROFILE = 'smoke'  # which", "%matplotlib inline", "run = z.begin(globals())", "n = 3"]
+    frame.begin({"In": cells, "PROFILE": "smoke", "n": 3})
+    with pytest.raises(ZsadError, match="'SEDS'"):
+        frame.begin({"In": [*cells[:2], "SEDS = [1]", *cells[2:]], "PROFILE": "smoke", "SEDS": [1], "n": 3})
+    run = frame.begin({"In": [*cells, "PROFILE = 'demo'\nALPHA = 0.2"], "PROFILE": "demo", "ALPHA": 0.2, "n": 3})
+    assert run.profile.name == "demo" and run.profile.alpha == 0.2
+
+
+def test_notebook_name_from_the_surroundings(monkeypatch):
+    for name in ("ZSAD_NOTEBOOK", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert frame._notebook_name({}) == "interactive"
+    assert frame._notebook_name({"__vsc_ipynb_file__": "/a/02_b.ipynb"}) == "02_b"
+    monkeypatch.setenv("JPY_SESSION_NAME", "/x/01_a.ipynb")
+    assert frame._notebook_name({"__vsc_ipynb_file__": "/a/02_b.ipynb"}) == "01_a"
+
+
+def test_finish_writes_the_result_whole(run_home, monkeypatch):
+    monkeypatch.setenv("ZSAD_NOTEBOOK", "99_try_things")
+    run = frame.begin({"PROFILE": "smoke"})
+    (run.folder / "a.png").write_text("")
+    run.finish(metrics={"auc": np.float64(0.5)}, artefacts={"picture": "a.png"})
+    result = paths.read_json(run.folder / "result.json")
+    assert result["metrics"] == {"auc": 0.5} and result["artefacts"] == {"picture": "a.png"}
+    assert result["notebook"] == "99_try_things" and result["is_result"] is False
+    assert {"profile", "seed", "seconds", "versions", "git"} <= set(result)
+    (run.folder / "result.json").unlink()
+    with pytest.raises(ZsadError, match="not written"):
+        run.finish(artefacts=[run.folder / "b.png"])
+    assert not (run.folder / "result.json").exists()
+
+
+def test_need_asks_the_pipeline(run_home, monkeypatch):
+    monkeypatch.setattr(pipeline, "ensure", lambda step, profile: {"step": step, "of": profile.name})
+    assert frame.begin({"PROFILE": "smoke"}).need("score") == {"step": "score", "of": "smoke"}
+
+
+def test_say_show_progress_in_plain_text(capsys):
+    frame.say("AUC {auc:.3f}", auc=0.98765)
+    frame.show(frame.say)
+    assert list(frame.progress([1, 2], "reading")) == [1, 2] and list(frame.progress(iter("ab"), "letters")) == [
+        "a",
+        "b",
+    ]
+    out = capsys.readouterr().out
+    assert out.startswith("AUC 0.988\ndef say(")
+    assert "reading: started, 2 items\nreading: done in 0.0 s\nletters: started\nletters: done" in out
+    with pytest.raises(ZsadError, match="'rand' is not from this library"):
+        frame.show(torch.rand)
+
+
+def test_rich_output_in_a_notebook(monkeypatch):
+    shown = []
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.delenv("PYTEST_VERSION", raising=False)
+    monkeypatch.setattr("tqdm.notebook.tqdm", lambda items, desc, total: shown.append(desc) or items)
+    frame.say("**{n}** clips", n=3)
+    frame.show(frame.say)
+    assert list(frame.progress([1], "reading")) == [1]
+    assert shown[0].data == "**3** clips" and "def say(" in shown[1].data and shown[2] == "reading"
+
+
+def test_checks_tell_right_from_wrong(capsys):
+    checks.close(torch.ones(2, requires_grad=True), [1, 1], "the gate")
+    assert capsys.readouterr().out == "the gate: right\n"
+    with pytest.raises(AssertionError, match="the gate: differs by up to 0.1"):
+        checks.close(1.1, 1.0, "the gate")
+    with pytest.raises(AssertionError, match=r"shape \(2,\), expected \(3,\)"):
+        checks.close([1, 1], [1, 1, 1], "the gate")
