@@ -41,7 +41,7 @@ STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step
     "ucsd_ped2": {
         "data": ("data_prep.ucsd_ped2:prepare", ()),
         "train": ("zsad_lib.predictive:fit", ("data",)),
-        "score": ("zsad_lib.predictive:score_all", ("train",)),
+        "score": ("zsad_lib.predictive_score:score_all", ("train",)),
         **_LAST,
     },
 }
