@@ -46,7 +46,7 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
     Returns:
         metrics: counts, content hash, and `mask_exceptions`: frames (Test001/012, 1-based) whose mask contradicts
-        their label; artefacts: the manifest.
+        their label; artefacts: the manifest; output_hash: of all that later steps depend on.
 
     Raises:
         ZsadError: the data set is missing, incomplete, damaged, or not what it was when it was first seen.
@@ -70,15 +70,18 @@ def prepare(profile: Profile, folder: Path) -> dict:
     if n_abnormal != ABNORMAL:
         raise ZsadError(f"{root}/Test/UCSDped2.m: {n_abnormal} abnormal frames, expected {ABNORMAL}; fetch it again")
     hashes["Test/UCSDped2.m"] = sha256_file(root / "Test" / "UCSDped2.m")
-    manifest = save_manifest(_table(rows), folder)
+    table, content = _table(rows), _verify_content(root, hashes)
+    manifest = save_manifest(table, folder)
     metrics = {
         "n_train_frames": sum(FRAMES["Train"]),
         "n_test_frames": sum(FRAMES["Test"]),
         "n_abnormal_frames": n_abnormal,
         "mask_exceptions": exceptions,
-        "content_sha256": _verify_content(root, hashes),
+        "content_sha256": content,
     }
-    return {"metrics": metrics, "artefacts": {"manifest": manifest}}
+    made = table.drop(columns="path").to_csv(index=False) + content  # where the frames lie changes no number
+    output_hash = hashlib.sha256(made.encode()).hexdigest()
+    return {"metrics": metrics, "artefacts": {"manifest": manifest}, "output_hash": output_hash}
 
 
 def locate(data_root: str | Path) -> Path:
