@@ -54,8 +54,8 @@ def is_current(notebook: Path, profile: Profile) -> bool:
     if not all(file.is_file() for file in files):
         return False
     with contextlib.suppress(ZsadError):  # a broken stamp means: run again
-        stamp = paths.read_json(folder / "stamp.json")
-        return stamp == _stamp(notebook, profile) and all(pipeline.current(s, profile) for s in stamp["steps"])
+        stamp, found = paths.read_json(folder / "stamp.json"), pipeline.survey(profile)
+        return stamp == _stamp(notebook, profile, found) and all(found[step][1] for step in stamp["steps"])
     return False
 
 
@@ -67,10 +67,10 @@ def _output(notebook: Path, profile: Profile) -> Path:
     return _folder(notebook, profile).with_suffix(".ipynb")
 
 
-def _stamp(notebook: Path, profile: Profile) -> dict:
+def _stamp(notebook: Path, profile: Profile, found: dict[str, tuple[str, dict | None]]) -> dict:
     code, needs = _facts(notebook)
     settings = {name: value for name, value in as_dict(profile).items() if name != "jobs"}
-    return {"code": digest([code, settings]), "steps": {step: pipeline.fingerprint(step, profile) for step in needs}}
+    return {"code": digest([code, settings]), "steps": {step: found[step][0] for step in needs if step in found}}
 
 
 def _facts(notebook: Path) -> tuple[str, list[str]]:
@@ -100,14 +100,13 @@ def _run(notebook: Path, profile: Profile) -> None:
     paths.make_folder(folder)
     for name in ("result.json", "stamp.json"):
         (folder / name).unlink(missing_ok=True)
-    before = _stamp(notebook, profile)["code"]
+    before = _facts(notebook)[0]
     _papermill(notebook, output, profile)
     if not (folder / "result.json").is_file():
         raise ZsadError(f"{notebook.stem}: ended without run.finish(...); its last cell must call it; see {output}")
     _html(output)
-    stamp = _stamp(notebook, profile)
-    if stamp["code"] == before:  # else it was edited while it ran, and runs again next time
-        paths.write_json(folder / "stamp.json", stamp)
+    if _facts(notebook)[0] == before:  # else it was edited while it ran, and runs again next time
+        paths.write_json(folder / "stamp.json", _stamp(notebook, profile, pipeline.survey(profile)))
 
 
 def _papermill(notebook: Path, output: Path, profile: Profile) -> None:

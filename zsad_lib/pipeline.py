@@ -68,16 +68,16 @@ def fingerprint(step: str, profile: Profile) -> str:
     and sizes of the files in it.
     """
     _declared(step, profile)
-    return _survey(profile)[step][0]
+    return survey(profile)[step][0]
 
 
 def current(step: str, profile: Profile) -> dict | None:
     """The step's result where it is up to date and its artefacts exist, else None."""
     _declared(step, profile)
-    return _survey(profile)[step][1]
+    return survey(profile)[step][1]
 
 
-def _survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
+def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
     """(fingerprint, result or None where it has to run) of every step; what depends on an outdated step is outdated."""
     settings = {name: value for name, value in as_dict(profile).items() if name not in NOT_IN_FINGERPRINT}
     found: dict[str, tuple[str, dict | None]] = {}

@@ -1,0 +1,134 @@
+# The commands of the kit. `make` alone prints this list; README.md shows the two that most people need.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PROFILE ?= demo
+DATA_ROOT ?=
+BENCH_SEED ?=
+JOBS ?=
+VIDEO ?=
+SCORES ?=
+LABELS ?=
+RUN ?=
+CAUSAL ?=
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
+SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $(value $(name)),'$(name)=$(value $(name))'))
+PIPELINE = $(PYTHON) -m zsad_lib.pipeline
+STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
+
+# The order of notebooks is declared here, never inferred from their numbers.
+NOTEBOOKS_demo := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
+	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
+NOTEBOOKS_smoke := $(NOTEBOOKS_demo)
+NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
+	22_evaluate_detection 60_print_tables
+NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
+
+.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce status lab \
+	test test-notebooks test-gpu lint lock clean
+
+help:  ## this list
+	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
+
+reproduce: env  ## everything: data, training, scores, tables, figures and all notebooks of PROFILE
+	@$(PIPELINE) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+
+test: env  ## the whole test suite, with coverage
+	@$(PYTHON) -m pytest --cov --cov-report=term tests zsad_lib data_prep --doctest-modules
+
+env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first)
+
+doctor: env  ## check this machine and say how to mend what is missing
+	@$(PYTHON) -m zsad_lib doctor
+
+data features train tables figures: env
+	@$(STEP) $@
+data:  ## prepare the data set of PROFILE
+features:  ## compute the frozen features, once
+train:  ## train the detector
+tables:  ## write the tables
+figures:  ## draw the figures
+
+pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository)
+	@$(PYTHON) -m zsad_lib.pretrain
+
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1]
+ifdef VIDEO
+	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal)
+else
+	@$(STEP) score
+endif
+
+evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
+ifneq ($(SCORES)$(LABELS),)
+	@$(PYTHON) -m zsad_lib evaluate '$(SCORES)' '$(LABELS)'
+else
+	@$(STEP) evaluate
+endif
+
+status: env  ## what is up to date and what would run
+	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+
+lab: env  ## open the notebooks in JupyterLab
+	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+
+test-notebooks: env  ## run every notebook in the smoke profile under nbval
+	@$(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+test-gpu: env  ## the tests that need a CUDA device
+	@$(PYTHON) -m pytest -m gpu tests
+
+lint: env  ## check style and that notebooks hold no outputs
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" \
+		notebooks/*.ipynb
+
+lock:  ## pin all libraries again after a change of pyproject.toml
+	@$(FIND_PYTHON); rm -rf build/lock; "$$python" -m venv build/lock; build/lock/bin/python -m pip install --quiet uv
+	@build/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
+	@rm -rf build/lock; echo "requirements.lock: written"
+
+clean:  ## remove results and caches; keeps data/ and .venv
+	@rm -rf runs cache build .pytest_cache .ruff_cache .coverage .coverage.*
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+# The stamp holds the content hash of the lock, of pyproject.toml up to its tool settings, and of this folder's path:
+# touching a file does nothing; a change, a move or an interrupted set-up starts again.
+
+define FIND_PYTHON
+python=; for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found; install one (Debian, Ubuntu: apt install python3 python3-venv)" >&2; exit 1; fi
+endef
+
+ENV_MARK := $(shell { cat requirements.lock; sed '/^\[tool.ruff/,$$d' pyproject.toml; pwd; } 2>/dev/null | git hash-object --stdin 2>/dev/null)
+ifneq ($(ENV_MARK),$(shell cat $(VENV)/.ready 2>/dev/null))
+.PHONY: $(VENV)/.ready
+endif
+
+$(VENV)/.ready:
+	@$(FIND_PYTHON); \
+	rm -rf $(VENV); \
+	echo "set-up: $$("$$python" --version) into $(VENV)"; \
+	if ! "$$python" -m venv $(VENV) >/dev/null 2>&1; then \
+		rm -rf $(VENV); \
+		echo "error: $$python cannot make a virtual environment (no ensurepip); install it: apt install python3-venv" >&2; \
+		exit 1; \
+	fi; \
+	echo "set-up: installing the pinned libraries (about 3 GB, some minutes)"; \
+	$(PYTHON) -m pip install --quiet --require-hashes -r requirements.lock; \
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	echo "$(ENV_MARK)" > $(VENV)/.ready; \
+	echo "set-up: done in $$SECONDS s"

@@ -1,0 +1,116 @@
+"""The Makefile says what it does, quotes what it is given, and rebuilds .venv only for a reason."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = (
+    "help env doctor data pretrain features train score evaluate tables figures reproduce test test-notebooks test-gpu "
+    "lint lock clean"
+).split()
+
+
+def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PROFILE"))}
+    command = ["make", "--no-print-directory", *arguments]
+    done = subprocess.run(command, cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, check=False)
+    done.stdout = re.sub(" +", " ", done.stdout)  # settings that are not given leave blanks
+    return done
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A copy of what set-up reads, with a .venv that is up to date and holds nothing."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    mark = make("-pn", "help", cwd=tmp_path).stdout.split("ENV_MARK := ")[1].split("\n")[0]
+    assert len(mark) == 40
+    (tmp_path / ".venv" / ".ready").write_text(mark + "\n")
+    return tmp_path
+
+
+def test_make_alone_prints_help_with_a_line_for_each_target():
+    result = make()
+    assert result.returncode == 0
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[1:])
+    assert set(TARGETS) <= set(lines) and all(lines.values())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_resolves(clone, target):
+    result = make("-n", target, cwd=clone)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("profile", ["demo", "smoke", "ped2"])
+def test_reproduce_names_notebooks_in_order(clone, profile):
+    line = make("-n", "reproduce", f"PROFILE={profile}", "DATA_ROOT=/my data/ped2", "BENCH_SEED=3", cwd=clone).stdout
+    assert f"run --profile '{profile}' 'DATA_ROOT=/my data/ped2' 'BENCH_SEED=3' notebooks/00_start_here.ipynb" in line
+    names = [word for word in line.split() if word.endswith(".ipynb")]
+    assert names == sorted(names) and names[-1] == "notebooks/60_print_tables.ipynb"
+    assert ("notebooks/12_align_prompts.ipynb" in names) == (profile != "ped2")  # Ped2 has no captions
+
+
+def test_declared_notebooks_exist():
+    if not (ROOT / "notebooks").is_dir():
+        pytest.skip("no notebooks yet")
+    names = {word for word in make("-n", "reproduce").stdout.split() if word.endswith(".ipynb")}
+    assert {name for name in names if not (ROOT / name).is_file()} == set()
+
+
+def test_own_video_and_own_scores(clone):
+    line = make("-n", "score", "VIDEO=my clip.mp4", "CAUSAL=1", cwd=clone).stdout
+    assert "-m zsad_lib score 'my clip.mp4'" in line and "--causal" in line
+    assert "pipeline step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
+    assert "-m zsad_lib evaluate 'a' 'b'" in make("-n", "evaluate", "SCORES=a", "LABELS=b", cwd=clone).stdout
+    assert "step --profile 'ped2' evaluate" in make("-n", "evaluate", "PROFILE=ped2", cwd=clone).stdout
+
+
+def test_touching_does_not_set_up_again_but_a_change_or_an_interruption_does(clone):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        os.utime(clone / name)
+    assert "-m venv" not in make("-n", "data", cwd=clone).stdout
+    text = (clone / "pyproject.toml").read_text()
+    (clone / "pyproject.toml").write_text(text + "\n# lint settings only\n")
+    assert "-m venv" not in make("-n", "data", cwd=clone).stdout
+    (clone / "pyproject.toml").write_text(text.replace("numpy>=", "numpy>"))
+    assert "-m venv" in make("-n", "data", cwd=clone).stdout
+    (clone / "pyproject.toml").write_text(text)
+    (clone / ".venv" / ".ready").unlink()
+    assert "-m venv" in make("-n", "data", cwd=clone).stdout
+
+
+def test_missing_python_and_missing_ensurepip_are_one_line(clone, tmp_path):
+    (clone / ".venv" / ".ready").unlink()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "make", "git", "sed", "cat", "rm", "pwd"):
+        (tools / name).symlink_to(shutil.which(name))
+    result = make("env", cwd=clone, PATH=str(tools))
+    assert result.returncode != 0 and "error: no Python 3.11 or newer found" in result.stderr
+    (tools / "python3").write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && exit 0\n[ "$1" = --version ] && echo Python 3.11 && exit 0\nexit 1\n'
+    )
+    (tools / "python3").chmod(0o755)
+    result = make("env", cwd=clone, PATH=str(tools))
+    assert result.returncode != 0 and "apt install python3-venv" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_failing_recipe_fails_make(clone):
+    (clone / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 3\n")
+    (clone / ".venv" / "bin" / "python").chmod(0o755)
+    assert make("train", cwd=clone).returncode == 2
+
+
+def test_lock_names_no_index_and_pins_with_hashes():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert all("==" in line for line in pins) and not any("://" in line or line.startswith("-") for line in lines)
+    assert sum("--hash=sha256:" in line for line in lines) >= len(pins)

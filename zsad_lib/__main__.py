@@ -1,0 +1,71 @@
+"""``python -m zsad_lib score | evaluate | doctor``: the three commands that need no make."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsad_lib.errors import ZsadError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 (doctor found something missing), 2 (``error: <line>``), 130 (Ctrl-C)."""
+    parser = argparse.ArgumentParser(prog="python -m zsad_lib", description="Zero-shot anomaly detection in video.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="a score for every frame of one video")
+    score.add_argument("video", type=Path, help="video file or folder of frames")
+    score.add_argument("--run", help="run whose detector is used, as runs/demo; default: the one shipped with the kit")
+    score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
+    score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
+    evaluate = commands.add_parser("evaluate", help="the evaluation protocol for anybody's frame scores")
+    evaluate.add_argument("scores", type=Path, help="folder with one CSV or NPY of frame scores per video")
+    evaluate.add_argument("labels", type=Path, help="folder with one CSV or NPY of frame labels per video")
+    evaluate.add_argument("--out", type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores")
+    evaluate.add_argument(
+        "--normal", type=Path, help="folder of scores of held-out normal videos, to set the threshold"
+    )
+    evaluate.add_argument("--fps", type=float, help="frames per second, for delays and false alarms per hour")
+    commands.add_parser("doctor", help="check this machine")
+    options = parser.parse_args(arguments)
+    try:
+        return {"score": _score, "evaluate": _evaluate, "doctor": _doctor}[options.command](options)
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from zsad_lib.paths import atomic
+    from zsad_lib.score import score_video
+
+    table = score_video(options.video, run=options.run, causal=options.causal)
+    output = options.output or Path(f"{options.video.stem}.scores.csv")
+    with atomic(output) as handle:
+        table.to_csv(handle, index=False, lineterminator="\n")
+    top = table.loc[table["score"].idxmax()]
+    print(f"{len(table)} frames, highest score {top['score']:.3f} at {top['time_s']:.1f} s, written to {output}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from zsad_lib.evaluate import evaluate_folders
+
+    evaluate_folders(options.scores, options.labels, options.out, normal=options.normal, fps=options.fps)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from zsad_lib import doctor
+
+    return doctor.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
