@@ -1,11 +1,11 @@
 """The protocol against slow references: loops over pairs, repeated videos, scikit-learn, and examples done by hand."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from zsad_lib import manifest
@@ -443,10 +443,8 @@ def scored_run(run_home):
         rows.append((f"v{i}", "x.mp4", "test", kind, scene, "s", family, "walk", 16, 8.0, spans, ""))
     rows.append(("train", "x.mp4", "train", "main", "road", "s", "normal", "walk", 16, 8.0, "", ""))
     table = pd.DataFrame(rows, columns=list(manifest.COLUMNS))
-    manifest.save_manifest(table, run_home / "data")
     run = run_home / "runs" / "smoke"
-    (run / "data").mkdir(parents=True)
-    (run / "data" / "result.json").write_text(json.dumps({"artefacts": {"manifest": str(run_home / "data")}}))
+    manifest.save_manifest(table, run / "data")
     for method in ("full", "knn", "full@causal"):
         for seed in range(2):
             folder = run / "scores" / method / str(seed)
@@ -465,8 +463,8 @@ def scored_run(run_home):
 
 def test_detection_step(scored_run):
     profile = get_profile("smoke", seeds="0,1")
-    result = detection(profile, scored_run / "detection")
-    path = scored_run / "tables" / "detection.csv"
+    result = detection(profile, scored_run / "evaluate")
+    path = scored_run / "evaluate" / "detection.csv"
     first = path.read_bytes()
     table = pd.read_csv(path)
     assert tuple(table.columns) == COLUMNS
@@ -485,10 +483,13 @@ def test_detection_step(scored_run):
     assert result["metrics"]["full smoothed micro_auc"] > result["metrics"]["full raw micro_auc"] > 0.8
     lookalike = table[(table["group"] == "set:lookalike") & (table["method"] == "knn") & (table["variant"] == "raw")]
     assert set(lookalike["metric"]) == {"far", "false_alarms_per_hour_at_threshold"}  # normal video only
-    detection(get_profile("smoke", seeds="0,1", jobs=2), scored_run / "detection")
+    detection(get_profile("smoke", seeds="0,1", jobs=2), scored_run / "evaluate")
     assert path.read_bytes() == first
-    assert len(list((scored_run / "scores" / "random").iterdir())) == 2
-    assert pd.read_csv(scored_run / "scores" / "centre" / "0" / "v0.csv").columns.tolist() == [
+    assert sorted(path.name for path in (scored_run / "scores" / "random").iterdir()) == ["0", "1"]
+    detection(get_profile("smoke", seeds="1"), scored_run / "evaluate")  # what other seeds left does not count
+    again = pd.read_csv(path)
+    assert set(again["seeds"]) == {1} and [p.name for p in (scored_run / "scores" / "random").iterdir()] == ["1"]
+    assert pd.read_csv(scored_run / "scores" / "centre" / "1" / "v0.csv").columns.tolist() == [
         "frame",
         "time_s",
         "score",
@@ -503,12 +504,47 @@ def test_detection_step(scored_run):
         (lambda run: (run / "scores/knn/1/normal.npz").unlink(), "normal.npz: not readable"),
         (lambda run: (run / "scores/knn/1/normal.npz").write_bytes(b"x"), "normal.npz: not readable"),
         (lambda run: np.savez(run / "scores/knn/1/normal.npz", m=np.zeros(40)), "other videos or lengths"),
-        (lambda run: (run / "scores/odd").mkdir(), "odd: no folder of a seed"),
+        (lambda run: (run / "scores/odd").mkdir(), "odd: no folder of seed 0, 1"),
         (lambda run: (run / "scores").rename(run / "elsewhere"), "no scored method"),
     ],
 )
 def test_detection_names_what_is_missing(scored_run, harm, message):
     harm(scored_run)
     with pytest.raises(ZsadError, match=message):
-        detection(get_profile("smoke", seeds="0,1"), scored_run / "detection")
-    assert not (scored_run / "tables").exists()
+        detection(get_profile("smoke", seeds="0,1"), scored_run / "evaluate")
+    assert not (scored_run / "evaluate").exists()
+
+
+def test_detection_adds_ped2_pixels(run_home):
+    generator = np.random.default_rng(0)
+    rows = []
+    run = run_home / "runs" / "ped2"
+    for i in range(3):
+        masks = np.zeros((6, 24, 36), np.uint8)
+        masks[2:, 8:16, 12:20] = 255 if i else 0
+        for folder, frames in ((f"Test{i}", masks), (f"Test{i}_gt", masks)):
+            (run_home / "clips" / folder).mkdir(parents=True)
+            for t, frame in enumerate(frames):
+                Image.fromarray(frame).save(run_home / "clips" / folder / f"{t + 1:03d}.png")
+        family = "semantic" if i else "normal"
+        spans = "2-5" if i else ""
+        rows.append(
+            (f"Test{i}", run_home / "clips" / f"Test{i}", "test", "main", "w", "s", family, "", 6, 10.0, spans, "")
+        )
+        small = masks[:, ::4, ::4].astype(np.float16) + generator.random((6, 6, 9)).astype(np.float16)
+        for part, content in (
+            ("maps", None),
+            ("scores", "score\n" + "".join(f"{x}\n" for x in small.max(axis=(1, 2)))),
+        ):
+            folder = run / part / "predictive" / "0"
+            folder.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                np.savez(folder / f"Test{i}.npz", maps=small)
+            else:
+                (folder / f"Test{i}.csv").write_text(content)
+    manifest.save_manifest(pd.DataFrame(rows, columns=list(manifest.COLUMNS)).astype({"path": str}), run / "data")
+    detection(get_profile("ped2", bootstrap_draws=20), run / "evaluate")
+    table = pd.read_csv(run / "evaluate" / "detection.csv")
+    row = table[table["metric"] == "pixel_auc"].iloc[0]
+    assert (row["method"], row["variant"], row["n_videos"], row["n_frames"]) == ("predictive", "raw", 3, 18)
+    assert row["value"] > 0.95 and row["prevalence"] == pytest.approx(2 * 4 * 64 / (18 * 24 * 36))

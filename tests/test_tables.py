@@ -70,12 +70,15 @@ def test_markdown_marks_the_floors_and_escapes_bars():
 
 def test_step_writes_both_files(tmp_path):
     with pytest.raises(ZsadError, match="run the step"):
-        tables.write(get_profile("smoke"), tmp_path / "tables_step")
-    (tmp_path / "tables").mkdir()
-    TIDY.to_csv(tmp_path / "tables" / "detection.csv", index=False)
-    result = tables.write(get_profile("smoke"), tmp_path / "tables_step")
+        tables.write(get_profile("smoke"), tmp_path / "tables")
+    (tmp_path / "evaluate").mkdir()
+    TIDY.to_csv(tmp_path / "evaluate" / "detection.csv", index=False)
+    result = tables.write(get_profile("smoke"), tmp_path / "tables")
     markdown = (tmp_path / "tables" / "detection.md").read_text()
     assert markdown.startswith("NOT RESULTS") and "scene:road" in markdown and "set:night" in markdown
     latex = (tmp_path / "tables" / "detection.tex").read_text()
     assert latex.count(r"\begin{table}") == 6 == latex.count(r"\label{tab:")
-    assert set(result["artefacts"]) == {"md", "tex"}
+    assert set(result["artefacts"]) == {"csv", "md", "tex"} and all(
+        path.is_file() for path in result["artefacts"].values()
+    )
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables" / "detection.csv"), TIDY)

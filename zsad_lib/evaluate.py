@@ -4,6 +4,7 @@
 content-free floors beside them; `evaluate_folders` reads one file per video and serves the command line.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from zsad_lib.floors import FLOORS, floor_scores
 from zsad_lib.frames import check_series, require
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.metrics import DRAWS, auc, bootstrap_weights, interval, pixel_pairs
-from zsad_lib.series import read_folder, read_seeds, write_scores
+from zsad_lib.series import read_archive, read_folder, read_seeds, write_scores
 
 __all__ = ["bootstrap_weights", "detection", "evaluate", "evaluate_folders", "paired_difference", "pixel_auc"]
 
@@ -153,41 +154,45 @@ def pixel_auc(
 
 
 def detection(profile: Profile, folder: Path) -> dict[str, Any]:
-    """Pipeline step: evaluates every method under ``scores/`` and the floors, writes ``tables/detection.csv``.
+    """Pipeline step: evaluates every method under ``scores/`` and the floors, writes ``detection.csv`` into `folder`.
 
     Reads per method and seed ``scores/<method>/<seed>/<video>.csv`` and, where they exist, ``windows.npz`` (window
     scores, for clip_auc) and ``normal.npz`` (frame scores of held-out normal videos, for the threshold). A folder
     ``<method>@causal`` is the causal variant; the others give ``raw`` and ``smoothed`` (Gaussian, deviation `SMOOTHING`
     frames, within the video).
     Test videos of the manifest's set "main" are group "all", other sets are groups "set:NAME".
-    The floors' frame scores are written beside the methods'.
+    The floors' frame scores are written beside the methods'. Ped2's maps (``maps/<method>/<seed>/<video>.npz``) are
+    compared with its pixel masks.
     """
     run = folder.parent
-    home = paths.root() / paths.read_json(run / "data" / "result.json")["artefacts"]["manifest"]
-    manifest = load_manifest(home.parent if home.suffix == ".csv" else home)
+    manifest = load_manifest(run / "data")
     test = manifest[manifest["split"] == "test"].set_index("video", drop=False)
     labels = {row.video: frame_labels(row) for row in test.itertuples()}
     fps = test["fps"].to_dict()
-    tasks = {path.name: path for path in sorted(run.glob("scores/[!.]*/")) if path.name not in FLOORS}
-    if not tasks:
+    methods = sorted(path.name for path in run.glob("scores/[!.]*/") if path.name not in FLOORS)
+    if not methods:
         raise ZsadError(f"{run / 'scores'}: no scored method; run the step that scores the test videos first")
     lengths = {video: len(label) for video, label in labels.items()}
     has_windows = any(run.glob("scores/*/*/windows.npz"))
     floors = {seed: floor_scores(lengths, labels, seed) for seed in profile.seeds}
     for name in FLOORS:
+        shutil.rmtree(run / "scores" / name, ignore_errors=True)  # of other seeds, or half-written
         for seed in profile.seeds if name == "random" else profile.seeds[:1]:
             write_scores(run / "scores" / name / str(seed), floors[seed][name], fps)
     done = Parallel(n_jobs=profile.jobs)(
-        delayed(_method_table)(run / "scores" / name, test, labels, profile, has_windows) for name in (*tasks, *FLOORS)
+        delayed(_method_table)(run / "scores" / name, test, labels, profile, has_windows)
+        for name in (*methods, *FLOORS)
     )
+    if profile.dataset == "ucsd_ped2":
+        done += [_pixel_table(path, test, profile) for path in sorted(run.glob("maps/[!.]*/"))]
     table = pd.concat(done, ignore_index=True)
-    target = run / "tables" / "detection.csv"
+    target = folder / "detection.csv"
     with paths.atomic(target) as handle:
         table.to_csv(handle, index=False, float_format="%.9g")
     headline = table[(table["group"] == "all") & (table["family"] == "all")]
     headline = headline[headline["metric"].isin(["clip_auc", "micro_auc"])]
     metrics = {f"{r.method} {r.variant} {r.metric}": r.value for r in headline.itertuples()}
-    return {"metrics": metrics, "artefacts": {"detection": str(target)}}
+    return {"metrics": metrics, "artefacts": {"detection": target}}
 
 
 def _method_table(
@@ -195,7 +200,7 @@ def _method_table(
 ) -> pd.DataFrame:
     """All rows of one method folder: every variant and every set of test videos."""
     method, _, causal = folder.name.partition("@")
-    found = read_seeds(folder, {video: len(label) for video, label in labels.items()})
+    found = read_seeds(folder, {video: len(label) for video, label in labels.items()}, profile.seeds)
     if method in FLOORS and has_windows:
         found = found._replace(windows=found.scores)  # a floor's score has no windows: each frame is one
     variants = {causal: 0.0} if causal else {"raw": 0.0} if method in FLOORS else {"raw": 0.0, "smoothed": SMOOTHING}
@@ -222,6 +227,17 @@ def _method_table(
             else:  # a look-alike set may hold one class: its false alarms still count
                 done.append(tidy(estimates(*series, group=f"set:{name}", **options), method, variant))
     return pd.concat(done, ignore_index=True)
+
+
+def _pixel_table(folder: Path, test: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """The pixel AUC of one method's maps on Ped2."""
+    from data_prep.ucsd_ped2 import read_masks  # the library otherwise knows nothing of any one data set
+
+    method, _, variant = folder.name.partition("@")
+    masks = {video: read_masks(path) for video, path in test["path"].items()}
+    seeds = [folder / str(seed) for seed in profile.seeds if (folder / str(seed)).is_dir()]
+    maps = [{video: read_archive(seed / f"{video}.npz")["maps"] for video in masks} for seed in seeds]
+    return pixel_auc(maps, masks, method=method, variant=variant or "raw", draws=profile.bootstrap_draws)
 
 
 def _smoothed(series: Mapping[str, np.ndarray], sigma: float) -> dict[str, np.ndarray]:

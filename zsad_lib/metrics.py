@@ -15,6 +15,7 @@ METHOD 3.1 and 3.4 of the kit's protocol. Equal to scikit-learn's ``roc_auc_scor
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -167,11 +168,12 @@ def average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
     return ratio(area, hits)
 
 
+@lru_cache(maxsize=8)
 def resize_matrix(target: int, source: int) -> np.ndarray:
-    """Bilinear interpolation along one axis as a matrix [target, source] (half-pixel centres, edges repeated)."""
+    """Bilinear interpolation along one axis: float32 [target, source] (half-pixel centres, edges repeated)."""
     place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     low = np.minimum(place.astype(int), max(source - 2, 0))
-    matrix = np.zeros((target, source))
+    matrix = np.zeros((target, source), np.float32)
     matrix[np.arange(target), low] = 1 - (place - low)
     matrix[np.arange(target), np.minimum(low + 1, source - 1)] += place - low
     return matrix
@@ -201,7 +203,7 @@ def pixel_pairs(
     for v, name in enumerate(names):
         for frame, mask in zip(maps[name], masks[name], strict=True):
             rows, columns = resize_matrix(mask.shape[0], frame.shape[0]), resize_matrix(mask.shape[1], frame.shape[1])
-            step = ((rows @ frame @ columns.T - low) * scale + 0.5).astype(np.int64)  # [H, W]
+            step = (rows @ ((frame - low) * scale).astype(np.float32) @ columns.T + 0.5).astype(np.int32)  # [H, W]
             step += bins * (np.asarray(mask) != 0)
             counts[v] += np.bincount(step.ravel(), minlength=2 * bins).reshape(2, bins)
     normal, abnormal = counts[:, 0], counts[:, 1]

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,19 +92,20 @@ def read_folder(folder: str | Path, column: str) -> dict[str, np.ndarray]:
     return found
 
 
-def read_seeds(folder: Path, lengths: Mapping[str, int]) -> SeedScores:
+def read_seeds(folder: Path, lengths: Mapping[str, int], chosen: Collection[int]) -> SeedScores:
     """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``<seed>/windows.npz`` and ``normal.npz``.
 
     Args:
         folder: of one method; its sub-folders with a number as name are the seeds.
         lengths: video -> number of frames.
+        chosen: the seeds to read, of which at least one must be there (a method that does not train has only one).
 
     Raises:
         ZsadError: no seed, a missing video, a file with another number of frames, an archive that not every seed has.
     """
-    seeds = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    seeds = [folder / str(seed) for seed in sorted(chosen) if (folder / str(seed)).is_dir()]
     if not seeds:
-        raise ZsadError(f"{folder}: no folder of a seed (0, 1, ...); score the test videos first")
+        raise ZsadError(f"{folder}: no folder of seed {', '.join(map(str, chosen))}; score the test videos first")
     scores = {}
     for video, n_frames in lengths.items():
         rows = []
@@ -116,17 +117,22 @@ def read_seeds(folder: Path, lengths: Mapping[str, int]) -> SeedScores:
     return SeedScores(scores, _read_archives(seeds, "windows.npz"), _read_archives(seeds, "normal.npz"))
 
 
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an NPZ file by name; ZsadError where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ZsadError(f"{path}: not readable ({error}); score the videos again") from None
+
+
 def _read_archives(seeds: list[Path], name: str) -> dict[str, np.ndarray]:
     """One NPZ per seed (video -> [n]) as video -> [S, n]; empty where no seed has it."""
     if not any((seed / name).exists() for seed in seeds):
         return {}
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
     for seed in seeds:
-        try:
-            with np.load(seed / name, allow_pickle=False) as archive:
-                parts.append({video: archive[video] for video in archive.files})
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ZsadError(f"{seed / name}: not readable ({error}); score the videos again") from None
+        parts.append(read_archive(seed / name))
         if parts[-1].keys() != parts[0].keys() or any(
             np.shape(parts[-1][v]) != np.shape(parts[0][v]) for v in parts[0]
         ):

@@ -204,11 +204,12 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
 
 
 def write(profile: Profile, folder: Path) -> dict[str, Any]:
-    """Pipeline step: ``tables/detection.md`` and ``.tex`` from the run's ``tables/detection.csv``."""
-    stem = folder.parent / "tables" / "detection"
-    if not stem.with_suffix(".csv").is_file():
-        raise ZsadError(f"{stem}.csv: no such table; run the step `detection` first")
-    df = pd.read_csv(stem.with_suffix(".csv"))
+    """Pipeline step: the evaluation's ``detection.csv`` into `folder`, with its ``.md`` and ``.tex`` beside it."""
+    source = folder.parent / "evaluate" / "detection.csv"
+    if not source.is_file():
+        raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
-    save(df, stem, f"{warning}Detection on {profile.dataset}, profile {profile.name}")
-    return {"metrics": {}, "artefacts": {name: f"{stem}.{name}" for name in ("md", "tex")}}
+    save(pd.read_csv(source), folder / "detection", f"{warning}Detection on {profile.dataset}, profile {profile.name}")
+    with paths.atomic(folder / "detection.csv", "wb") as handle:
+        handle.write(source.read_bytes())
+    return {"metrics": {}, "artefacts": {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}}
