@@ -24,7 +24,7 @@ _NAMES = {
     "load_manifest": "manifest",
     "frame_labels": "manifest",
     "load_weights": "weights",
-    "score_video": "score",
+    "score_video": "own_video",
 }
 _MODULES = {
     "checks", "config", "doctor", "errors", "evaluate", "features", "figures", "losses", "manifest", "models", "paths",

@@ -26,7 +26,9 @@ class Profile:
     train_clips: int = 24  # benchmark: normal clips per training camera
     normal_clips: int = 18  # benchmark: normal clips per validation or test camera
     family_clips: int = 9  # benchmark: clips per family of anomalies and camera
-    extra_clips: int = 3  # benchmark: clips per family and scene of the sets night and lookalike, with twice as many normal
+    extra_clips: int = (
+        3  # benchmark: clips per family and scene of the sets night and lookalike, with twice as many normal
+    )
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
     train_steps: int = 300  # optimiser steps of the detector; on real footage, of the predictive coding
@@ -43,8 +45,20 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(
-        "smoke", "scene_rules", is_result=False, seeds=(0,), bootstrap_draws=50, train_sites=1, test_sites=1, train_clips=6,
-        normal_clips=4, family_clips=3, extra_clips=0, long_videos=1, long_frames=300, train_steps=40,
+        "smoke",
+        "scene_rules",
+        is_result=False,
+        seeds=(0,),
+        bootstrap_draws=50,
+        train_sites=1,
+        test_sites=1,
+        train_clips=6,
+        normal_clips=4,
+        family_clips=3,
+        extra_clips=0,
+        long_videos=1,
+        long_frames=300,
+        train_steps=40,
     ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=240, jobs=3),  # seeds share the cores evenly

@@ -33,7 +33,7 @@ COLUMNS = {
 _VALUES = {
     "split": {"train", "val", "test"},
     "set": {"main", "night", "lookalike", "long"},
-    "family": {"normal", "semantic", "temporal", "contextual"},
+    "family": {"normal", "semantic", "temporal", "contextual", "mixed"},  # mixed: several kinds in one video
 }
 OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
 _NO_SPAN = (-1, -1)

@@ -1,0 +1,55 @@
+"""Captions of rendered clips: a small grammar with several subjects and verbs per action, in UCA's plain English.
+
+Benchmark captions never name the scene; captions of the stand-ins' web corpus do in `SCENE_WORD_SHARE` of the cases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+PEOPLE = (
+    "a man",
+    "a woman",
+    "a person",
+    "someone",
+    "a pedestrian",
+    "a man in dark clothes",
+    "a woman in bright clothes",
+)
+PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # action -> (subjects, verb phrases)
+    "walk": (PEOPLE, ("walks by", "is walking", "strolls past", "passes on foot", "walks from one side to the other")),
+    "run": ((*PEOPLE, "a runner"), ("runs by", "is running", "jogs past", "sprints across", "is jogging")),
+    "cycle": ((*PEOPLE, "a cyclist"), ("rides a bicycle", "cycles past", "is riding a bike", "pedals by on a bicycle")),
+    "drive": (("a car", "a vehicle", "a small car", "an automobile"), ("drives by", "is driving", "passes", "drives past")),
+    "loiter": (PEOPLE, ("stands around", "is loitering", "waits in one place", "stands still", "lingers with a phone")),
+    "carry": (PEOPLE, ("carries a box", "is carrying a parcel", "walks with a box in both arms", "brings a package")),
+    "cart": (PEOPLE, ("pushes a cart", "is pushing a trolley", "walks behind a cart", "wheels a trolley along")),
+    "fight": (("two people", "two men", "a pair of people"), ("are fighting", "hit each other", "start a fight", "punch each other")),
+    "fall": (PEOPLE, ("falls down", "collapses to the ground", "falls over and stays down", "drops to the ground")),
+    "fire": (("a fire", "something", "a heap"), ("burns with high flames", "is on fire", "is burning", "goes up in flames")),
+}  # fmt: skip
+PLACES: dict[str, tuple[str, ...]] = {
+    "road": ("on a road", "on the street", "in traffic"),
+    "plaza": ("on a plaza", "on the square", "in front of a fountain"),
+    "park": ("in a park", "on the grass", "between trees"),
+    "corridor": ("in a corridor", "in a hallway", "indoors between doors"),
+    "shop": ("in a shop", "between shelves", "in a store"),
+    "platform": ("on a platform", "at a station", "beside the tracks"),
+}
+SCENE_WORD_SHARE = 0.6  # web captions that name the scene
+
+
+def caption(actions: list[str], rng: np.random.Generator, place: str | None = None) -> str:
+    """One sentence about what the actors do, joined by "and".
+
+    Args:
+        actions: one concept per actor, main actor first.
+        rng: source of the choice of words.
+        place: scene whose words are added to the end; None for none.
+    """
+    clauses = []
+    for action in actions:
+        subjects, verbs = PHRASES[action]
+        clauses.append(f"{rng.choice(subjects)} {rng.choice(verbs)}")
+    sentence = " and ".join(clauses)
+    return f"{sentence} {rng.choice(PLACES[place])}" if place else sentence

@@ -1,0 +1,251 @@
+"""From a script (who does what, where, when) to frames, frame labels and boxes. Everything follows from the generator passed in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from . import world as w
+from .draw import Pose, Site, draw_actor
+
+MARGIN = 10  # pixels that an actor's centre keeps from the side
+RISE_FRAMES = 6  # a fall, or a fire's first flames, take this long
+EVENT_SLOT = 100  # frames between the events of a long video
+NOISE_BANK = 16  # sensor-noise pictures per clip, drawn once and shifted at random
+
+
+@dataclass(frozen=True)
+class Track:
+    """One actor's script. Frames are 0-based; `event` is the inclusive span in which the actor is abnormal, None for never."""
+
+    concept: str
+    x: float
+    velocity: float  # pixels per frame, signed
+    y: float  # feet, pixels
+    height: float  # pixels
+    phase: float
+    look: int  # seed of its colours
+    start: int = 0
+    stop: int = 10**9  # first frame after which it is gone
+    enters: bool = False  # comes in from outside instead of turning round at the margins
+    glitch: str | None = None  # one of `TEMPORAL`, active during `event`
+    event: tuple[int, int] | None = None
+    hold: tuple[int, int] | None = None  # walks, but stands during this span
+    period: int = 6  # frames between glitches
+    jumps: tuple[float, ...] = field(default=())  # pixels, one per teleport
+
+
+def own_time(track: Track, frames: int) -> np.ndarray:
+    """The actor's own clock [frames]: it runs at 1, stands in `hold`, and is broken by `glitch` during `event`."""
+    rate = np.ones(frames)
+    t = np.arange(frames)
+    if track.hold:
+        rate[(t >= track.hold[0]) & (t <= track.hold[1])] = 0.0
+    if track.glitch in ("speed", "reversal"):
+        inside = (t >= track.event[0]) & (t <= track.event[1])
+        beat = (t - track.event[0]) // track.period
+        rate[inside] = w.SPEED_UP if track.glitch == "speed" else np.where(beat[inside] % 2 == 0, -1.0, 1.0)
+    clock = np.cumsum(rate) - rate[0] - (np.cumsum(rate)[min(track.start, frames - 1)] - rate[0])
+    if track.glitch == "freeze":  # the picture of the actor stutters: it stands, then is where it would have been
+        inside = (t >= track.event[0]) & (t <= track.event[1])
+        held = track.event[0] + (t - track.event[0]) // (2 * track.period) * (2 * track.period)
+        clock = np.where(inside, clock[np.clip(held, 0, frames - 1)], clock)
+    return clock
+
+
+def poses(track: Track, frames: int) -> list[tuple[str, Pose] | None]:
+    """Concept and pose per frame, None where the actor is not in the picture."""
+    clock, low, high = own_time(track, frames), MARGIN, w.WIDTH - MARGIN
+    jump, out = 0.0, []
+    for t in range(frames):
+        if (
+            track.glitch == "teleport"
+            and track.event[0] <= t <= track.event[1]
+            and (t - track.event[0]) % track.period == 0
+        ):
+            jump += track.jumps[(t - track.event[0]) // track.period]
+        if not track.start <= t < track.stop:
+            out.append(None)
+            continue
+        x, facing = track.x + track.velocity * clock[t] + jump, 1 if track.velocity >= 0 else -1
+        since = t - track.event[0] if track.event else -1
+        concept, fallen, height = track.concept, 0.0, track.height
+        if concept == "fall":
+            fallen = float(np.clip(since / RISE_FRAMES, 0, 1)) if since >= 0 else 0.0
+            x = x if since < 0 else track.x + track.velocity * clock[track.event[0]]
+        elif concept == "fire":
+            height *= float(np.clip((since + 1) / RISE_FRAMES, 0.2, 1))
+        elif concept == "fight" and since < 0:
+            concept = "stand-off"
+        elif concept == "loiter" and track.hold and not track.hold[0] <= t <= track.hold[1]:
+            concept = "walk"
+        if not track.enters:  # turn round at the margins
+            span = high - low
+            folded = (x - low) % (2 * span)
+            if folded > span:
+                folded, facing = 2 * span - folded, -facing
+            x = low + folded
+        elif not -2 * MARGIN < x < w.WIDTH + 2 * MARGIN:
+            out.append(None)
+            continue
+        rate = {"fight": 0.9, "fire": 0.8, "loiter": 0.0}.get(concept, w.GAIT.get(concept, w.GAIT["walk"]))
+        ticks = t if concept in ("fight", "fire") else clock[t]
+        out.append((concept, Pose(x, track.y, height, facing, track.phase + rate * ticks, fallen)))
+    return out
+
+
+def frame_labels(tracks: list[Track], frames: int) -> np.ndarray:
+    """uint8 [frames], 1 where an abnormal actor is visible and at it. Needs no drawing."""
+    labels = np.zeros(frames, np.uint8)
+    for track in tracks:
+        if track.event:
+            for t, shown in enumerate(poses(track, frames)):
+                labels[t] |= shown is not None and track.event[0] <= t <= track.event[1]
+    return labels
+
+
+def render(site: Site, tracks: list[Track], frames: int, rng: np.random.Generator) -> tuple[np.ndarray, list]:
+    """Draw the clip.
+
+    Returns:
+        video uint8 [frames, HEIGHT, WIDTH, 3]; boxes: per frame a list of (concept, x0, y0, x1, y1) in pixels.
+    """
+    video = np.empty((frames, w.HEIGHT, w.WIDTH, 3), np.uint8)
+    boxes = [[] for _ in range(frames)]
+    noise = rng.normal(0, site.noise, (NOISE_BANK, w.HEIGHT, w.WIDTH, 3)).astype(np.float32)
+    script = [poses(track, frames) for track in tracks]
+    order = np.argsort([track.y for track in tracks])  # far actors first
+    for t in range(frames):
+        image = site.background.copy()
+        d = ImageDraw.Draw(image)
+        for i in order:
+            if script[i][t] is None:
+                continue
+            concept, pose = script[i][t]
+            drawn = "fight" if concept == "stand-off" else concept
+            still = Pose(pose.x, pose.y, pose.height, pose.facing, 0.0, pose.fallen) if concept == "stand-off" else pose
+            box = draw_actor(d, drawn, still, np.random.default_rng(tracks[i].look))
+            boxes[t].append(("loiter" if concept == "stand-off" else concept, *box))
+        grain = np.roll(noise[rng.integers(NOISE_BANK)], int(rng.integers(w.WIDTH)), axis=1)
+        video[t] = np.clip(np.asarray(image, np.float32) * site.gain + grain, 0, 255)
+    return video, boxes
+
+
+def _place(site: Site, rng: np.random.Generator) -> tuple[float, float]:
+    """A row for the feet and the figure height there."""
+    far, near = site.ground
+    depth = rng.uniform(0, 1)
+    return far + depth * (near - far), site.size[0] + depth * (site.size[1] - site.size[0])
+
+
+def actor(site: Site, concept: str, frames: int, rng: np.random.Generator, **script) -> Track:
+    """An actor that stays in view for all `frames` (as far as its speed allows)."""
+    y, height = _place(site, rng)
+    speed = w.SPEED[concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
+    reach = min(abs(speed) * frames, w.WIDTH - 2.0 * MARGIN - 1)
+    x = rng.uniform(MARGIN, w.WIDTH - MARGIN - reach)
+    x = x if speed >= 0 else w.WIDTH - x
+    return Track(
+        concept,
+        float(x),
+        float(speed),
+        float(y),
+        float(height),
+        float(rng.uniform(0, 2 * math.pi)),
+        int(rng.integers(2**31)),
+        **script,
+    )
+
+
+def normal_actors(
+    site: Site, rng: np.random.Generator, concepts: tuple[str, ...] | None = None, count: int | None = None
+) -> list[Track]:
+    """One or two actors whose actions are normal in the scene (or drawn from `concepts`)."""
+    count = count or (2 if rng.random() < w.TWO_ACTORS else 1)
+    choice = concepts or w.NORMAL_CELLS[site.scene]
+    return [actor(site, str(rng.choice(choice)), w.CLIP_FRAMES, rng) for _ in range(count)]
+
+
+def anomaly(
+    site: Site,
+    family: str,
+    rng: np.random.Generator,
+    frames: int = w.CLIP_FRAMES,
+    onset: int = 0,
+    detail: str | None = None,
+) -> Track:
+    """The abnormal actor of one family; its event lies inside [onset, onset + CLIP_FRAMES).
+
+    Args:
+        family: "semantic", "temporal" or "contextual".
+        frames: length of the whole video.
+        onset: first frame in which the actor may appear.
+        detail: which concept or glitch; drawn when None.
+    """
+    last = min(onset + w.CLIP_FRAMES, frames) - 1
+    whole = onset == 0 and frames == w.CLIP_FRAMES
+    if family == "semantic":
+        concept = detail or str(rng.choice(w.SEMANTIC))
+        begin = onset + int(rng.integers(4, 17))
+        track = actor(
+            site,
+            concept,
+            begin - onset + 1,
+            rng,
+            start=begin if concept == "fire" else onset,
+            stop=last + 1,
+            event=(begin, last),
+        )
+    elif family == "temporal":
+        glitch = detail or str(rng.choice(w.TEMPORAL))
+        moving = [a for a in w.NORMAL_CELLS[site.scene] if w.SPEED[a] > 0]
+        length, period = int(rng.integers(*w.GLITCH_FRAMES)), int(rng.integers(*w.GLITCH_PERIOD))
+        begin = onset + int(rng.integers(4, w.CLIP_FRAMES - length - 2))
+        size = rng.uniform(*w.TELEPORT_PIXELS, 8) * rng.choice((-1, 1), 8)
+        track = actor(
+            site, str(rng.choice(moving)), w.CLIP_FRAMES, rng, start=onset, stop=last + 1, glitch=glitch,
+            event=(begin, begin + length - 1), period=period, jumps=tuple(float(s) for s in size),
+        )  # fmt: skip
+    else:
+        concept = detail or str(rng.choice(w.abnormal_actions(site.scene)))
+        begin = onset if w.SPEED[concept] == 0 or rng.random() < 0.5 else onset + int(rng.integers(4, 17))
+        track = actor(site, concept, w.CLIP_FRAMES, rng, start=begin, stop=last + 1, event=(begin, last))
+        if begin > onset or not whole and track.velocity:  # comes in from the side
+            edge = -MARGIN if track.velocity > 0 else w.WIDTH + MARGIN
+            track = Track(**{**track.__dict__, "x": float(edge), "enters": True})
+    return track
+
+
+def long_script(site: Site, rng: np.random.Generator, frames: int) -> list[Track]:
+    """Steady traffic: normal actors that come and go, and up to two events of every family at random times."""
+    tracks, t = [], 0
+    while t < frames:  # normal traffic, one actor after the other with some overlap
+        concept = str(rng.choice(w.NORMAL_CELLS[site.scene]))
+        y, height = _place(site, rng)
+        stand = concept == "loiter"
+        speed = w.SPEED["walk" if stand else concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
+        x = -MARGIN if speed > 0 else w.WIDTH + MARGIN
+        crossing = int((w.WIDTH + 2 * MARGIN) / abs(speed))
+        arrive = t + crossing // 3
+        hold = (arrive, arrive + int(rng.integers(30, 80))) if stand else None
+        end = t + crossing + (hold[1] - hold[0] if hold else 0)
+        phase, look = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(2**31))
+        tracks.append(
+            Track(concept, float(x), float(speed), y, height, phase, look, start=t, stop=end, enters=True, hold=hold)
+        )
+        t = end - int(rng.integers(0, 60)) + int(rng.integers(0, 30))
+    slots = np.arange(EVENT_SLOT, frames - EVENT_SLOT, EVENT_SLOT)  # events keep apart, and off both ends
+    events = rng.permutation(np.repeat(w.FAMILIES, 2))[: len(slots)]
+    for onset, family in zip(np.sort(rng.permutation(slots)[: len(events)]), events):
+        tracks.append(
+            anomaly(site, str(family), rng, frames, int(onset) + int(rng.integers(0, EVENT_SLOT - w.CLIP_FRAMES)))
+        )
+    return tracks
+
+
+def to_image(frame: np.ndarray, scale: int = 1) -> Image.Image:
+    """A frame as a Pillow picture, enlarged by an integer factor for looking at."""
+    return Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)

@@ -1,0 +1,91 @@
+"""The four frozen streams of one profile: which classes, in which size, with which weights and which pixel statistics.
+
+Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zsad_lib.models.dpc import DPC
+from zsad_lib.models.scene import SceneEncoder
+from zsad_lib.models.text import Vocabulary, build_clip
+from zsad_lib.models.timesformer import TimeSformer
+from zsad_lib.weights import SHIPPED, load_weights
+
+# Mean and standard deviation per RGB channel, pixels in 0..1, that each stream's published weights expect.
+KINETICS = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # TimeSformer
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # DPC, Places365
+OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+STAND_IN_SIZE = (48, 64)  # height, width in pixels that all stand-ins see
+EMBED_DIM = 64  # width of the stand-ins' joint video-text space
+TIMESFORMER = dict(image_size=STAND_IN_SIZE, patch_size=8, num_frames=8, embed_dim=96, depth=2, num_heads=4)
+PREDICTIVE = dict(backbone="resnet10", image_size=STAND_IN_SIZE, width=12, strides=(2, 2, 1, 1, 2, 1), gru_kernel=3)
+SCENE = dict(channels=(16, 32, 48, 64), layers=(1, 1, 1, 1))
+CLIP = dict(
+    embed_dim=EMBED_DIM, text_width=64, text_heads=4, text_layers=2, text_context_length=48,
+    vision_width=64, vision_layers=3, vision_head_width=16, vision_patch_size=8, vision_image_size=STAND_IN_SIZE,
+)  # fmt: skip
+WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
+
+
+def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+    """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / deviation per channel."""
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in statistics)
+    return (frames.movedim(-1, -3).float() / 255 - mean) / std
+
+
+def frame_differences(frames: Tensor, statistics=IMAGENET) -> Tensor:
+    """What the stand-in predictive stream reads: uint8 [T, H, W, 3] -> float32 [T, 3, H, W], x_t - x_{t-1}, 0 for the first frame.
+
+    A fixed camera's background cancels, so that a small network spends nothing on it. Published weights read the frames themselves.
+    """
+    x = normalise(frames, statistics)
+    return torch.cat([torch.zeros_like(x[:1]), x[1:] - x[:-1]])
+
+
+@dataclass
+class Backbones:
+    """Frozen streams in eval mode. `video_head` maps TimeSformer's feature into CLIP's space (stand-ins only)."""
+
+    timesformer: TimeSformer
+    dpc: DPC
+    scene: SceneEncoder
+    clip: nn.Module
+    vocabulary: Vocabulary
+    video_head: nn.Linear
+
+
+def video_head() -> nn.Linear:
+    """The linear head that aligns the stand-in TimeSformer's feature with the stand-in CLIP's text tower."""
+    return nn.Linear(TIMESFORMER["embed_dim"], EMBED_DIM)
+
+
+def stand_ins(folder=SHIPPED, norm_stats: str = "running") -> Backbones:
+    """Stand-in backbones with the weights in `folder`; `norm_stats` as in `DPC`.
+
+    Raises:
+        ZsadError: a weights file is missing or damaged; `make pretrain` makes it.
+    """
+    parts = {}
+    for name, model in (
+        ("timesformer", TimeSformer(**TIMESFORMER)),
+        ("dpc", DPC(**PREDICTIVE, norm_stats=norm_stats)),
+        ("scene", SceneEncoder(**SCENE)),
+    ):
+        state, _ = load_weights(folder / f"{name}.safetensors")
+        expected = model.state_dict().keys()  # DPC on batch statistics has no place for stored ones
+        model.load_state_dict({key: value.float() for key, value in state.items() if name != "dpc" or key in expected})
+        parts[name] = model.eval().requires_grad_(False)
+    state, meta = load_weights(folder / "clip.safetensors")
+    vocabulary = Vocabulary(meta["vocabulary"])
+    clip, head = build_clip("ViT-B-32", **CLIP, text_vocab_size=len(vocabulary)), video_head()
+    clip.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("clip.")})
+    head.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("head.")})
+    for model in (clip, head):
+        model.eval().requires_grad_(False)
+    return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head)

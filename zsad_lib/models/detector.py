@@ -1,0 +1,97 @@
+r"""The detector of the main method: video embedding, context and gated captions in one space.
+
+Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal Modeling",
+https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the predictive stream's upper layers are tuned here.
+
+    v = norm(P([timesformer ; dpc]))                                    paper's plain form
+    v = norm(norm(H(timesformer)) + rho * P([timesformer ; dpc]) / sqrt(D))   anchored form, rho = 0.5
+    c = W_c (scene - mean) / deviation
+    t'_k = gate(t_k, c)
+
+A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the concepts
+that captions can name (fights, fires), and P only has to correct it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad_lib.models.dpc import DPC, DPCOutput
+from zsad_lib.models.gates import ContextGate
+from zsad_lib.models.projection import build_projection
+
+ANCHOR_WEIGHT = 0.5  # rho: share of the trained residual beside the frozen anchor
+
+
+class Detector(nn.Module):
+    """Trainable parts of the context-aware method around frozen streams.
+
+    Args:
+        dpc: predictive stream; its layer4, GRU and prediction head are tuned, the rest is frozen.
+        video_dim: width of the TimeSformer feature.
+        scene_dim: width of the scene feature.
+        text_dim: width D of the text vectors.
+        context_dim: width C of the context vector.
+        gate: kind of `ContextGate`.
+        projection: `mlp` or `residual`, with `projection_options` for `build_projection`.
+        anchor: frozen linear head [video_dim -> D]; None for the paper's plain form.
+
+    Shapes:
+        `embed`: [B, video_dim], [B, D_dpc] -> unit vectors [B, D]; `context`: [B, scene_dim] -> [B, C].
+    """
+
+    def __init__(
+        self,
+        dpc: DPC,
+        video_dim: int = 768,
+        scene_dim: int = 512,
+        text_dim: int = 512,
+        context_dim: int = 128,
+        gate: str = "relevance",
+        projection: str = "residual",
+        anchor: nn.Linear | None = None,
+        **projection_options,
+    ):
+        super().__init__()
+        self.dpc = dpc.requires_grad_(False)
+        for parameter in dpc.tuned_parameters():
+            parameter.requires_grad_(True)
+        self.projection = build_projection(
+            projection, video_dim + dpc.backbone.channels, text_dim, **projection_options
+        )
+        self.context_projection = nn.Linear(scene_dim, context_dim)
+        self.gate = ContextGate(gate, text_dim, context_dim)
+        self.anchor = anchor.requires_grad_(False) if anchor is not None else None
+        self.register_buffer("scene_mean", torch.zeros(scene_dim))
+        self.register_buffer("scene_std", torch.ones(scene_dim))
+
+    def fit_scene_statistics(self, scene: Tensor) -> None:
+        """Mean and deviation of the scene features of all training windows [N, scene_dim]."""
+        self.scene_mean.copy_(scene.mean(0))
+        self.scene_std.copy_(scene.std(0).clamp_min(1e-6))
+
+    def standardised(self, scene: Tensor) -> Tensor:
+        """Scene features with mean 0 and deviation 1 over the training windows; their cosine says which scenes are alike."""
+        return (scene - self.scene_mean) / self.scene_std
+
+    def context(self, scene: Tensor) -> Tensor:
+        """c: [B, scene_dim] -> [B, C]."""
+        return self.context_projection(self.standardised(scene))
+
+    def residual(self, timesformer: Tensor, dpc: Tensor) -> Tensor:
+        """P([timesformer ; dpc]) / sqrt(D), [B, D]: what training adds to the anchor."""
+        x = self.projection(torch.cat([timesformer, dpc], dim=-1))
+        return x / x.shape[-1] ** 0.5
+
+    def embed(self, timesformer: Tensor, dpc: Tensor) -> Tensor:
+        """v: features [B, video_dim] and GRU state's mean over space [B, D_dpc] -> unit vectors [B, D]."""
+        x = self.residual(timesformer, dpc)
+        if self.anchor is not None:
+            x = F.normalize(self.anchor(timesformer), dim=-1) + ANCHOR_WEIGHT * x
+        return F.normalize(x, dim=-1)
+
+    def predict(self, stem: Tensor) -> DPCOutput:
+        """Predictive stream from its cached lower layers: [B, N, C', L', h', w'] -> prediction, truth and GRU state."""
+        return self.dpc.predict(self.dpc.encode_from_stem(stem.float()))

@@ -1,0 +1,277 @@
+r"""Anomaly scores of windows and frames, and their fusion (METHOD 1.4; the paper publishes words, no formula).
+
+s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's own context, fits what is seen
+s_pred = 1 - mean cos(predicted, actual)   over steps and places; `s_peak` takes the worst place instead of the mean
+s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
+s      = sum_i w_i (s_i - mean_i) / deviation_i     mean and deviation on held-out NORMAL windows, equal weights fixed beforehand
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from joblib import Parallel, delayed
+from torch import Tensor
+
+from zsad_lib import paths
+from zsad_lib.backbones import stand_ins
+from zsad_lib.features import (
+    BLOCK_LEN,
+    WINDOW,
+    VideoFeatures,
+    cache_folder,
+    feature_file,
+    load_features,
+    to_frames,
+    window_blocks,
+)
+from zsad_lib.fingerprint import closure, digest
+from zsad_lib.manifest import load_manifest
+from zsad_lib.models.detector import Detector
+from zsad_lib.models.dpc import DPCOutput
+from zsad_lib.models.text import encode_captions
+from zsad_lib.released import acting_in
+from zsad_lib.train import VARIANTS, detector_from, dpc_context, load_detector
+from zsad_lib.weights import load_weights, save_weights
+
+NEIGHBOURS = 5  # k of the neighbour memory
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
+    "full": ("full", ("s_sem", "s_pred")),
+    "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
+    "paper": ("paper", ("s_sem", "s_pred")),
+    "semantic": ("full", ("s_sem",)),
+    "predictive": ("full", ("s_pred",)),
+    "knn": ("full", ("s_knn",)),
+    "knn_predictive": ("full", ("s_knn", "s_pred")),
+    "motion_floor": ("full", ("s_motion",)),
+}
+SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one seed stands for all
+
+
+def error_map(out: DPCOutput) -> Tensor:
+    """1 - cos(predicted, actual) per step and place, 0..2: DPCOutput of B windows -> [B, P, h, w]."""
+    return 1 - F.cosine_similarity(out.predicted, out.actual, dim=2)
+
+
+def semantic_score(similarity: Tensor) -> Tensor:
+    """1 - max over the bank: similarities [B, K] of windows and gated normal captions -> [B]."""
+    return 1 - similarity.amax(-1)
+
+
+def prompt_scores(normal: Tensor, abnormal: Tensor, temperature: float = 0.07) -> tuple[Tensor, Tensor]:
+    """Softmax over normal and abnormal prompts: the mass on the abnormal ones, and their class probabilities.
+
+    Args:
+        normal: similarities with gated normal captions [B, K].
+        abnormal: similarities with gated abnormal prompts [B, A].
+
+    Returns:
+        score [B] in 0..1, probabilities of the abnormal prompts [B, A]; their sum is the score.
+    """
+    probabilities = (torch.cat([normal, abnormal], -1) / temperature).softmax(-1)[:, normal.shape[-1] :]
+    return probabilities.sum(-1), probabilities
+
+
+def neighbour_score(query: Tensor, memory: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """1 - mean cosine with the k nearest training windows: unit vectors [B, J], [N, J] -> [B], 0..2."""
+    return 1 - (query @ memory.T).topk(min(k, len(memory)), dim=-1).values.mean(-1)
+
+
+def joint(embedding: Tensor, scene: Tensor) -> Tensor:
+    """Joint space of the neighbour memory, [video ; scene], both of equal length: [B, D], [B, S] -> unit vectors [B, D + S]."""
+    return F.normalize(torch.cat([F.normalize(embedding, dim=-1), F.normalize(scene, dim=-1)], -1), dim=-1)
+
+
+@dataclasses.dataclass
+class Scorer:
+    """A trained detector with all that scoring needs beside it: caption bank, memory, and statistics of normal video."""
+
+    detector: Detector
+    bank: Tensor  # [K, D] unit vectors of the distinct training captions
+    captions: list[str]  # the K captions
+    memory: Tensor  # [N, J] joint vectors of the training windows
+    frozen_memory: Tensor  # [N, J] the same from frozen features alone (baseline `knn`)
+    statistics: dict[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict
+    )  # term -> mean, deviation on held-out normals
+    plain_extractor: bool = False  # released defect 9
+
+    @torch.no_grad()
+    def terms(self, features: VideoFeatures) -> dict[str, np.ndarray]:
+        """Score terms of one video's W windows: name -> [W] float64; `caption` is the number of the best-fitting caption.
+
+        `s_motion` is there only where the features hold the motion of every frame.
+        """
+        d = self.detector
+        blocks = d.dpc.encode_from_stem(features.stem[None].float())[0]
+        out = d.dpc.predict(window_blocks(blocks))
+        state = window_blocks(blocks).mean(1) if self.plain_extractor else out.context
+        v = d.embed(features.timesformer, state.mean((-2, -1)))
+        similarity = d.gate.logits(v, self.bank, d.context(features.scene))
+        errors, scene = error_map(out), d.standardised(features.scene)
+        terms = {
+            "s_sem": semantic_score(similarity),
+            "s_pred": errors.mean((1, 2, 3)),
+            "s_peak": errors.mean(1).amax((1, 2)),
+            "s_mem": neighbour_score(joint(v, scene), self.memory),
+            "caption": similarity.argmax(-1),
+        }
+        if d.anchor is not None:
+            terms["s_knn"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.frozen_memory)
+        if len(features.motion):
+            terms["s_motion"] = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)[: len(v)].mean(-1)
+        return {name: value.double().numpy() for name, value in terms.items()}
+
+    def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+        """Sum of the named terms, each standardised on held-out normal windows; [W]."""
+        return sum((terms[name] - self.statistics[name][0]) / self.statistics[name][1] for name in names)
+
+    def calibrate(self, normal: list[dict[str, np.ndarray]]) -> None:
+        """Mean and deviation of every term over held-out normal videos."""
+        for name in normal[0]:
+            if name != "caption":
+                values = np.concatenate([terms[name] for terms in normal])
+                self.statistics[name] = (float(values.mean()), float(values.std()) or 1.0)
+
+
+def make_scorer(
+    profile, detector: Detector, table, caption_vectors: tuple[list[str], Tensor], released: tuple[str, ...]
+) -> Scorer:
+    """Bank, memory and statistics of one trained detector, from training and held-out NORMAL validation video only.
+
+    Args:
+        table: manifest.
+        caption_vectors: distinct training captions and their unit vectors [K, D].
+    """
+    cache = cache_folder(profile)
+    train = [load_features(feature_file(cache, row)) for row in table[table.split == "train"].itertuples()]
+    timesformer, scene = (
+        torch.cat([f.timesformer for f in train]),
+        detector.standardised(torch.cat([f.scene for f in train])),
+    )
+    plain = "plain_extractor" in released
+    with torch.no_grad():
+        v = detector.embed(timesformer, dpc_context(detector, [f.stem for f in train], plain))
+        frozen = (
+            joint(detector.anchor(timesformer), scene)
+            if detector.anchor is not None
+            else torch.zeros(0, v.shape[1] + scene.shape[1])
+        )
+        scorer = Scorer(
+            detector, caption_vectors[1], caption_vectors[0], joint(v, scene), frozen, plain_extractor=plain
+        )
+    normal = table[(table.split == "val") & (table.spans == "")]
+    scorer.calibrate([scorer.terms(load_features(feature_file(cache, row))) for row in normal.itertuples()])
+    return scorer
+
+
+def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
+    """Write a scorer as one safetensors file; memories in half precision."""
+    tensors = {f"detector.{name}": value for name, value in scorer.detector.state_dict().items()}
+    tensors |= dict(bank=scorer.bank, memory=scorer.memory.half(), frozen_memory=scorer.frozen_memory.half())
+    save_weights(
+        path,
+        tensors,
+        {
+            **meta,
+            "captions": scorer.captions,
+            "statistics": scorer.statistics,
+            "plain_extractor": scorer.plain_extractor,
+        },
+    )
+
+
+def load_scorer(path: Path) -> tuple[Scorer, dict]:
+    """Read a file of `save_scorer`; also gives its header.
+
+    Raises:
+        ZsadError: missing or damaged file.
+    """
+    tensors, meta = load_weights(path)
+    detector = detector_from(tensors, meta["variant"], prefix="detector.")
+    statistics = {name: tuple(pair) for name, pair in meta["statistics"].items()}
+    memory, frozen = tensors["memory"].float(), tensors["frozen_memory"].float()
+    return Scorer(
+        detector, tensors["bank"], meta["captions"], memory, frozen, statistics, meta["plain_extractor"]
+    ), meta
+
+
+def write_frames(path: Path, fps: float, columns: dict[str, np.ndarray]) -> None:
+    """One score file: columns frame, time_s, and `columns` [T] in their order; six significant digits."""
+    length = len(next(iter(columns.values())))
+    rows = zip(*(values.tolist() for values in columns.values()))
+    lines = [f"{t},{t / fps:.3f}," + ",".join(f"{value:.6g}" for value in row) for t, row in zip(range(length), rows)]
+    with paths.atomic(path) as handle:
+        handle.write(f"frame,time_s,{','.join(columns)}\n" + "\n".join(lines) + "\n")
+
+
+def score_all(profile, folder: Path) -> dict:
+    """Pipeline step: frame and window scores of every method and seed on the test videos, and on held-out normals.
+
+    Writes scores/<method>/<seed>/<video>.csv, windows.npz and normal.npz beside the step's folder; a finished (variant, seed) is kept.
+    """
+    table = load_manifest(folder.parent / "data")
+    captions = list(dict.fromkeys(table[table.split == "train"].caption))
+    b = stand_ins()
+    vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
+    tasks = [(variant, seed) for seed in profile.seeds for variant in VARIANTS]
+    for variant, seed in Parallel(profile.jobs, return_as="generator")(
+        delayed(_score)(profile, variant, seed, table, vectors, folder) for variant, seed in tasks
+    ):
+        print(f"  scored {variant}, seed {seed}", flush=True)
+    return {
+        "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},
+        "artefacts": {"scores": str(folder.parent / "scores")},
+    }
+
+
+def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tuple[str, int]:
+    torch.set_num_threads(1)
+    trained = folder.parent / "train" / variant / str(seed) / "detector.safetensors"
+    target = folder / variant / str(seed) / "scorer.safetensors"
+    key = digest(
+        [
+            load_weights(trained)[1]["sha256"],
+            closure([__name__]),
+            cache_folder(profile).name,
+            len(table),
+            sorted(profile.seeds),
+        ]
+    )
+    if target.exists() and load_weights(target)[1].get("key") == key:
+        return variant, seed
+    detector, cache = load_detector(trained), cache_folder(profile)
+    scorer = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
+    test, normal = table[table.split == "test"], table[(table.split == "val") & (table.spans == "")]
+    terms = {
+        row.video: scorer.terms(load_features(feature_file(cache, row)))
+        for part in (test, normal)
+        for row in part.itertuples()
+    }
+    for method, (source, names) in METHODS.items():
+        if source != variant or (method in SEED_FREE and seed != profile.seeds[0]):
+            continue
+        home = folder.parent / "scores" / method / str(seed)
+        fused = {video: scorer.fuse(values, names) for video, values in terms.items()}
+        for row in test.itertuples():
+            shown = {"score": fused[row.video], **{name: terms[row.video][name] for name in names}}
+            write_frames(
+                home / f"{row.video}.csv",
+                row.fps,
+                {name: to_frames(values, row.n_frames) for name, values in shown.items()},
+            )
+        for file, arrays in (
+            ("windows.npz", {row.video: fused[row.video] for row in test.itertuples()}),
+            ("normal.npz", {row.video: to_frames(fused[row.video], row.n_frames) for row in normal.itertuples()}),
+        ):
+            with paths.atomic(home / file, mode="wb") as handle:
+                np.savez(handle, **arrays)
+    save_scorer(
+        target, scorer, dict(key=key, variant=load_weights(trained)[1]["variant"], seed=seed, profile=profile.name)
+    )
+    return variant, seed
