@@ -1,5 +1,7 @@
 """Fixtures that every test file may use."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,21 @@ def run_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home: runs, data and cache of the test land in its temporary folder."""
     monkeypatch.setenv("ZSAD_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def process_ended() -> Callable[[int], bool]:
+    """Tells whether a process is gone within seconds; one that nobody has reaped yet is gone too."""
+
+    def ended(pid: int) -> bool:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                    return True
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+            time.sleep(0.05)
+        return False
+
+    return ended

@@ -1,8 +1,6 @@
 """python -m zsad_lib: three commands, one clear line on every failure."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -22,9 +20,7 @@ def score(monkeypatch):
             raise ZsadError(f"{path}: no such video file or frame folder")
         return pd.DataFrame({"frame": [0, 1], "time_s": [0.0, 0.1], "score": [0.2, 0.9]})
 
-    module = ModuleType("zsad_lib.score")
-    module.score_video = score_video
-    monkeypatch.setitem(sys.modules, "zsad_lib.score", module)
+    monkeypatch.setattr("zsad_lib.own_video.score_video", score_video)
     return calls
 
 

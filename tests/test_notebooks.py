@@ -119,7 +119,7 @@ def test_dead_kernel_is_explained(home):
         notebooks.execute([write(home, "04_dies", "import os; os._exit(9)", framed=False)], get_profile("smoke"))
 
 
-def test_interrupt_ends_the_kernel(home):
+def test_interrupt_ends_the_kernel(home, process_ended):
     book = write(
         home,
         "05_long",
@@ -131,12 +131,17 @@ def test_interrupt_ends_the_kernel(home):
     deadline = time.monotonic() + 30
     while not ((home / "pid").exists() and (home / "pid").read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    kernel = Path("/proc") / (home / "pid").read_text()
+    kernel = int((home / "pid").read_text())
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 130, out
     assert out.strip() == "interrupted; the same command resumes"
-    deadline = time.monotonic() + 5
-    while kernel.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not kernel.exists()
+    assert process_ended(kernel)
+
+
+def test_status_on_the_command_line(home, capsys):
+    book = write(home, "01_look", "run.need('data')")
+    assert pipeline.main(["status", "--profile", "smoke", str(book)]) == 0
+    assert capsys.readouterr().out == "data: to run\n01_look: to run\n"
+    assert pipeline.main(["run", "--profile", "smoke", str(home / "absent.ipynb")]) == 1
+    assert capsys.readouterr().err.endswith("absent.ipynb: no such notebook\n")

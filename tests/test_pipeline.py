@@ -1,6 +1,7 @@
 """Steps run once, resume after a kill, and run again only for what could change a number."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -248,7 +249,7 @@ pipeline.run_child = lambda line: command([line[0], __file__, *line[3:]])
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-def test_children_end_with_their_parent(toy, sign, code):
+def test_children_end_with_their_parent(toy, process_ended, sign, code):
     process = start(toy, "step", "train", hang=True, patch=CHILD_IS_TOY)
     wait_for(toy, "hanging")
     child = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[0])
@@ -256,10 +257,7 @@ def test_children_end_with_their_parent(toy, sign, code):
     out, _ = process.communicate(timeout=20)
     assert process.returncode == code
     assert "Traceback" not in out and out.count("interrupted; the same command resumes") == (code == 130)
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{child}").exists()
+    assert process_ended(child)
 
 
 def test_killed_child_is_explained(toy):
@@ -282,13 +280,24 @@ def test_second_run_waits_then_says_who_holds_the_folder(toy, monkeypatch):
     assert pipeline.ensure("tables", get_profile("demo"))["step"] == "tables"
 
 
-def test_command_line(toy, capsys):
+def test_command_line(toy, capsys, monkeypatch):
     assert pipeline.main(["status", "--profile", "demo"]) == 0
     assert capsys.readouterr().out.splitlines() == ["data: to run", "train: to run", "tables: to run"]
     pipeline.ensure("train", get_profile("demo"))
     capsys.readouterr()
     assert pipeline.main(["status", "JOBS=2"]) == 0
     assert capsys.readouterr().out.splitlines() == ["data: up to date", "train: up to date", "tables: to run"]
+    monkeypatch.setattr(
+        pipeline, "run_child", lambda command: [pipeline.ensure(command[-1], get_profile("demo")), 0][1]
+    )
+    assert pipeline.main(["step", "tables"]) == 0 and pipeline.current("tables", get_profile("demo"))
+    capsys.readouterr()
+    assert pipeline.main(["run"]) == 0  # nothing to do
+    assert re.fullmatch(r"demo: up to date in \d s, see .*runs/demo\n", capsys.readouterr().out)
+    monkeypatch.setattr(pipeline, "run_child", lambda command: 3)
+    with pytest.raises(SystemExit) as stop:
+        pipeline.main(["step", "tables", "BENCH_SEED=5"])
+    assert stop.value.code == 3
     for arguments, line in (
         (["step", "trian"], "error: step 'trian' is unknown"),
         (["status", "--profile", "dmo"], "error: profile 'dmo' is unknown; did you mean 'demo'?"),

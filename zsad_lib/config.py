@@ -26,9 +26,7 @@ class Profile:
     train_clips: int = 24  # benchmark: normal clips per training camera
     normal_clips: int = 18  # benchmark: normal clips per validation or test camera
     family_clips: int = 9  # benchmark: clips per family of anomalies and camera
-    extra_clips: int = (
-        3  # benchmark: clips per family and scene of the sets night and lookalike, with twice as many normal
-    )
+    extra_clips: int = 3  # benchmark: clips per family and scene of night and lookalike; twice as many normal ones
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
     train_steps: int = 300  # optimiser steps of the detector; on real footage, of the predictive coding
