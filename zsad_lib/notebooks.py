@@ -38,7 +38,7 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
             if is_current(notebook, profile):
                 continue
             place = f"[{number}/{len(notebooks)}] {notebook.stem}"
-            needs = _facts(notebook)[1]
+            needs = _facts(notebook, profile)[1]
             if any(pipeline.current(step, profile) is None for step in needs):
                 print(f"{place}: computing {', '.join(needs)}", flush=True)
                 pipeline.ensure_apart(needs, profile)
@@ -68,12 +68,12 @@ def _output(notebook: Path, profile: Profile) -> Path:
 
 
 def _stamp(notebook: Path, profile: Profile, found: dict[str, tuple[str, dict | None]]) -> dict:
-    code, needs = _facts(notebook)
+    code, needs = _facts(notebook, profile)
     settings = {name: value for name, value in as_dict(profile).items() if name != "jobs"}
     return {"code": digest([code, settings]), "steps": {step: found[step][0] for step in needs if step in found}}
 
 
-def _facts(notebook: Path) -> tuple[str, list[str]]:
+def _facts(notebook: Path, profile: Profile) -> tuple[str, list[str]]:
     """(hash of the code cells and of the project modules they import, compute steps they need)."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -88,6 +88,7 @@ def _facts(notebook: Path) -> tuple[str, list[str]]:
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 name, argument = node.func.attr, node.args[0]
+                argument = {word.arg: word.value for word in node.keywords}.get(profile.dataset, argument)
                 if name in ("need", "ensure") and isinstance(argument, ast.Constant) and argument.value not in needs:
                     needs.append(argument.value)
     except SyntaxError as error:
@@ -100,12 +101,12 @@ def _run(notebook: Path, profile: Profile) -> None:
     paths.make_folder(folder)
     for name in ("result.json", "stamp.json"):
         (folder / name).unlink(missing_ok=True)
-    before = _facts(notebook)[0]
+    before = _facts(notebook, profile)[0]
     _papermill(notebook, output, profile)
     if not (folder / "result.json").is_file():
         raise ZsadError(f"{notebook.stem}: ended without run.finish(...); its last cell must call it; see {output}")
     _html(output)
-    if _facts(notebook)[0] == before:  # else it was edited while it ran, and runs again next time
+    if _facts(notebook, profile)[0] == before:  # else it was edited while it ran, and runs again next time
         paths.write_json(folder / "stamp.json", _stamp(notebook, profile, pipeline.survey(profile)))
 
 

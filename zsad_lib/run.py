@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zsad_lib import paths, pipeline
-from zsad_lib.config import Profile, as_dict, get_profile, nearest
+from zsad_lib.config import Profile, as_dict, get_profile, nearest, typed
 from zsad_lib.errors import ZsadError
 
 T = TypeVar("T")
@@ -38,9 +38,14 @@ class Run:
         self.device = _seed_and_device(self.seed)
         self._start = time.monotonic()
 
-    def need(self, step: str) -> dict[str, Any]:
-        """The result of a compute step ("data", "train", "score", ...), which runs now where it is not up to date."""
-        return pipeline.ensure(step, self.profile)
+    def need(self, step: str, **instead: str) -> dict[str, Any]:
+        """The result of a compute step ("data", "train", "score", ...), which runs now where it is not up to date.
+
+        Args:
+            step: the step's name.
+            instead: another step for a data set: ``run.need("data", ucsd_ped2="train")``.
+        """
+        return pipeline.ensure(instead.get(self.profile.dataset, step), self.profile)
 
     def finish(self, metrics: dict[str, Any] | None = None, artefacts: dict | Sequence = ()) -> dict[str, Any]:
         """Writes ``result.json``, last and whole: the sign that the notebook ran to its end.
@@ -63,7 +68,7 @@ class Run:
         return result
 
 
-def begin(namespace: dict[str, Any]) -> Run:
+def begin(namespace: dict[str, Any], **own: type) -> Run:
     """Starts a notebook: checks its parameters, seeds, picks the device, sets the plot style, prints where it stands.
 
     The one required parameter is ``PROFILE``; every other one is a setting of the profile in upper case
@@ -71,15 +76,18 @@ def begin(namespace: dict[str, Any]) -> Run:
 
     Args:
         namespace: the notebook's ``globals()``.
+        own: parameters that are the notebook's own, with their types: ``RETRAIN=bool``.
 
     Raises:
         ZsadError: no PROFILE, or a parameter that is no setting or has the wrong type (papermill would only warn).
     """
     settings = {name: namespace[name] for name in _parameters(namespace)}
+    for name in own.keys() & settings.keys():
+        typed(name, settings.pop(name), own[name])
     if "PROFILE" not in settings:
         raise ZsadError("the parameters cell sets no PROFILE; write PROFILE = 'smoke'")
     name = settings.pop("PROFILE")
-    valid = [field.upper() for field in as_dict(get_profile(name))]
+    valid = [*own, *(field.upper() for field in as_dict(get_profile(name)))]
     for setting in settings:
         if setting not in valid:
             raise ZsadError(
