@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PROFILE ?= demo
 DATA_ROOT ?=
 BENCH_SEED ?=
-JOBS ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 VIDEO ?=
 SCORES ?=
 LABELS ?=
@@ -128,7 +128,7 @@ $(VENV)/.ready:
 		exit 1; \
 	fi; \
 	echo "set-up: installing the pinned libraries (about 3 GB, some minutes)"; \
-	$(PYTHON) -m pip install --quiet --require-hashes -r requirements.lock; \
-	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+	$(PYTHON) -m pip install -qq --no-compile --require-hashes -r requirements.lock; \
+	$(PYTHON) -m pip install -qq --no-deps --no-build-isolation --editable .; \
 	echo "$(ENV_MARK)" > $(VENV)/.ready; \
 	echo "set-up: done in $$SECONDS s"

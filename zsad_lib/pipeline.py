@@ -223,7 +223,7 @@ def _listing(data_root: str) -> dict[str, int]:
         return {}
     listed = {str(Path(data_root).absolute()): -1}
     for folder, _, files in os.walk(data_root):
-        listed.update({str(Path(folder, name)): os.stat(Path(folder, name)).st_size for name in files})
+        listed.update({str(Path(folder, name)): os.lstat(Path(folder, name)).st_size for name in files})
     return listed
 
 
