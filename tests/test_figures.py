@@ -1,0 +1,261 @@
+"""Figures repeat byte by byte, keep a method's colour, choose examples by rule, and never make a step compute again."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from zsad_lib import figures, manifest, paths
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.fingerprint import closure
+from zsad_lib.floors import FLOORS
+from zsad_lib.tables import ORDER
+from zsad_lib.video import write_video
+from zsad_lib.weights import save_weights
+
+FAMILIES = ("semantic", "temporal", "contextual")
+
+
+def table(
+    metrics=("clip_auc",), families=("all", *FAMILIES), groups=("all", "scene:road", "scene:park"), variants=("raw",)
+):
+    rows = [
+        (method, variant, metric, "clip", group, family, 0.5 + 0.03 * i, 0.45 + 0.03 * i, 0.55 + 0.03 * i)
+        for i, method in enumerate((*ORDER, *FLOORS))
+        for metric in metrics
+        for group in groups
+        for family in families
+        for variant in (variants if method not in FLOORS else ("raw",))
+    ]
+    return pd.DataFrame(rows, columns="method variant metric level group family value low high".split())
+
+
+@pytest.fixture(autouse=True)
+def themed():
+    figures.style()
+    yield
+    plt.close("all")
+
+
+def overlapping(figure) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes overlap by more than a pixel."""
+    figure.canvas.draw()
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    undrawn = {tick.label1 for axis in axes for tick in {*axis.majorTicks, *axis.minorTicks} - {*axis._update_ticks()}}
+    texts = [t for t in figure.findobj(plt.Text) if t.get_visible() and t.get_text().strip() and t not in undrawn]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    pairs = []
+    for i, (one, a) in enumerate(boxes):
+        for other, b in boxes[i + 1 :]:
+            width = min(a.x1, b.x1) - max(a.x0, b.x0)
+            height = min(a.y1, b.y1) - max(a.y0, b.y0)
+            if width > 1 and height > 2:
+                pairs.append((one, other))
+    return pairs
+
+
+def test_headline_shows_every_method_and_floor_in_its_colour():
+    figure = figures.headline(table(), {name: {"metric": "clip_auc", "family": name} for name in ("all", *FAMILIES)})
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names[: len(ORDER)] == [figures.words(name) for name in ORDER]
+    assert names[-2:] == ["video label (oracle)", "video label centre (oracle)"]
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [to_hex(dot.get_color()) for dot in dots[:2]] == [figures.METHOD_COLOURS[name] for name in ORDER[:2]]
+    assert not overlapping(figure)
+
+
+def test_headline_says_what_is_missing():
+    with pytest.raises(ZsadError, match="nothing to draw"):
+        figures.headline(table(), {"pixels": {"metric": "pixel_auc"}})
+
+
+def test_methods_and_families_have_colours_that_differ():
+    assert set(ORDER) == set(figures.METHOD_COLOURS)
+    for palette in (figures.METHOD_COLOURS, figures.FAMILY_COLOURS):
+        assert len(set(palette.values())) == len(palette)
+    assert figures.colour("predictive@causal") == figures.colour("predictive")
+    assert figures.colour("centre") == figures.FLOOR_COLOUR
+
+
+def test_score_curve_shades_whole_frames_and_draws_each_term():
+    time = np.arange(50) / 10
+    frames = pd.DataFrame({"frame": range(50), "time_s": time, "score": time, "s_sem": time, "s_pred": -time})
+    figure = figures.score_curve(frames, [(10, 19)], threshold=2.0, title="a video")
+    assert len(figure.axes) == 3
+    shaded = figure.axes[0].patches[0].get_extents().transformed(figure.axes[0].transData.inverted())
+    assert (shaded.x0, shaded.x1) == pytest.approx((1.0, 2.0))
+    assert figure.axes[1].get_ylabel() == "caption\nmisfit" and figure.axes[-1].get_xlabel() == "time (s)"
+    assert not overlapping(figure)
+
+
+def test_curves_end_where_the_metrics_say():
+    labels = np.array([0, 0, 0, 1])
+    figure = figures.roc_pr(
+        {"full": np.array([[0.1, 0.2, 0.3, 0.9]]), "random": np.array([0.9, 0.2, 0.3, 0.1])}, labels
+    )
+    left, right = figure.axes
+    assert np.trapezoid(left.lines[0].get_ydata(), left.lines[0].get_xdata()) == pytest.approx(1, abs=0.01)
+    assert np.trapezoid(left.lines[1].get_ydata(), left.lines[1].get_xdata()) == pytest.approx(0, abs=0.01)
+    assert right.lines[0].get_ydata().min() == 1 and right.lines[1].get_ydata().max() == 0.25
+    assert "prevalence 0.250" in [text.get_text() for text in right.texts]
+
+
+def test_precision_at_equal_recall_is_a_step_function():
+    scores, labels = np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0])
+    line = figures.roc_pr({"full": scores}, labels).axes[1].lines[0]
+    at = dict(zip(np.round(line.get_xdata(), 3), line.get_ydata()))
+    assert at[0.4] == 1 and at[0.6] == pytest.approx(2 / 3)
+
+
+def test_densities_skip_what_cannot_have_one():
+    figure = figures.densities({"normal": np.random.default_rng(0).normal(size=99), "semantic": np.zeros(9)}, 1.0)
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["normal (99)", "threshold"]
+
+
+def test_scene_heatmap_has_one_cell_per_method_and_scene():
+    figure = figures.scene_heatmap(table(families=("all",)), "clip_auc")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["park", "road"]
+    assert len(figure.axes[0].texts) == 2 * (len(ORDER) + len(FLOORS))
+    with pytest.raises(ZsadError, match="per scene"):
+        figures.scene_heatmap(table(groups=("all",)), "clip_auc")
+
+
+def test_pictures_carry_headings_and_wrapped_captions():
+    frames = [np.zeros((48, 64, 3), np.uint8), None]
+    figure = figures.contact_sheet(
+        frames, ["a man walks past two others and waits " * 4, ""], ["road", "park"], ["normal"]
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["road", "park"]
+    assert figure.axes[0].get_xlabel().count("\n") >= 1 and not figure.axes[1].images
+    mask = np.zeros((24, 36), bool)
+    mask[4:9, 4:9] = True
+    figure = figures.overlays([np.zeros((24, 36, 3))], [np.ones((3, 5))], [mask], ["clip"])
+    assert figure.axes[1].images[1].get_array().shape == (24, 36)
+
+
+def test_learning_curves_show_steps_and_running_mean():
+    figure = figures.learning_curves({"loss": {"full, seed 0": np.array([2.0, 0.0])}}, window=2)
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[2, 0], [2, 1]]
+
+
+def test_examples_are_chosen_by_rule():
+    assert figures.at_quantile({"a": 1.0, "b": 0.0, "c": 0.5, "d": 0.5}, 0.5) == "c"
+    assert figures.at_quantile(pd.Series({"b": 0.2, "a": 0.2}), 1.0) == "b"
+    aucs = figures.video_aucs(
+        {"a": np.array([[0, 1.0]]), "b": np.array([[0, 1.0]])}, {"a": np.array([0, 1]), "b": np.zeros(2)}
+    )
+    assert aucs == {"a": 1.0}
+
+
+def test_a_changed_colour_trains_and_scores_nothing():
+    for module in (
+        "zsad_lib.train",
+        "zsad_lib.score",
+        "zsad_lib.predictive",
+        "zsad_lib.predictive_score",
+        "zsad_lib.evaluate",
+    ):
+        assert "zsad_lib.figures" not in closure([module])
+
+
+# --- the pipeline step -----------------------------------------------------------------------------------------------
+
+
+def scored(run, videos, methods, seeds=(0,), archives=True):
+    """Score files as the score step leaves them: abnormal frames score high, more so for earlier methods."""
+    rng = np.random.default_rng(0)
+    for strength, (method, terms) in enumerate(reversed(methods.items()), 1):
+        for seed in seeds:
+            folder = paths.make_folder(run / "scores" / method / str(seed))
+            for row in videos.itertuples():
+                score = strength * manifest.frame_labels(row) + rng.normal(size=row.n_frames)
+                columns = {"frame": range(row.n_frames), "time_s": np.arange(row.n_frames) / row.fps, "score": score}
+                pd.DataFrame({**columns, **{term: score / len(terms) for term in terms}}).to_csv(
+                    folder / f"{row.video}.csv", index=False
+                )
+            if archives:
+                np.savez(folder / "normal.npz", n=rng.normal(size=60))
+
+
+def manifest_rows(folder, names, **columns):
+    base = dict(split="test", set="main", scene="road", site="s", family="normal", action="walk", n_frames=12, fps=10.0,
+                spans="", caption="a man walks")  # fmt: skip
+    rows = [{**base, "video": name, "path": str(folder / f"{name}.mp4"), **values} for name, values in names.items()]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+@pytest.fixture
+def benchmark(run_home):
+    """A run folder of the embedded benchmark: two scenes, one clip per family, two long videos."""
+    profile = dataclasses.replace(get_profile("smoke"), bootstrap_draws=5)
+    run = run_home / "runs" / "smoke"
+    names = {
+        f"{scene}_{family}": {"scene": scene, "family": family, "spans": "" if family == "normal" else "4-8"}
+        for scene in ("road", "park")
+        for family in ("normal", *FAMILIES)
+    } | {f"long_{i}": {"set": "long", "family": "mixed", "spans": "2-3;7-9"} for i in range(2)}
+    rows = manifest_rows(run / "data", names)
+    for path in rows["path"]:
+        write_video(path, np.random.default_rng(0).integers(0, 255, (12, 32, 48, 3), dtype=np.uint8), 10)
+    manifest.save_manifest(rows, run / "data")
+    terms = {
+        "full_memory": ("s_sem", "s_pred", "s_mem"),
+        "full": ("s_sem", "s_pred"),
+        "knn": ("s_knn",),
+        "motion_floor": ("s_motion",),
+    }
+    scored(run, rows, terms)
+    statistics = {name: [0.0, 1.0] for name in ("s_sem", "s_pred", "s_mem")}
+    save_weights(run / "score" / "full" / "0" / "scorer.safetensors", {}, {"statistics": statistics})
+    paths.make_folder(run / "evaluate")
+    table().to_csv(run / "evaluate" / "detection.csv", index=False)
+    return profile, run
+
+
+def test_the_benchmark_is_drawn_twice_with_equal_bytes(benchmark):
+    profile, run = benchmark
+    first = figures.draw(profile, run / "figures")
+    names = {path.stem for path in first["artefacts"]}
+    assert names == {"headline", "score_curve", "roc_pr", "densities", "scenes", "contact_sheet"}
+    before = {path.name: path.read_bytes() for path in first["artefacts"]}
+    assert {path.name: path.read_bytes() for path in figures.draw(profile, run / "figures")["artefacts"]} == before
+    assert len(before) == 12 and not plt.get_fignums()
+
+
+def test_contributions_add_up_to_the_score(benchmark):
+    profile, run = benchmark
+    frames = pd.read_csv(run / "scores" / "full_memory" / "0" / "long_0.csv")
+    shares = figures.contributions(frames, run, "full_memory", profile)
+    assert shares[["s_sem", "s_pred", "s_mem"]].sum(axis=1).to_numpy() == pytest.approx(shares["score"].to_numpy())
+
+
+def test_real_footage_is_drawn_with_its_masks(run_home):
+    profile, run = get_profile("ped2", seeds="0"), run_home / "runs" / "ped2"
+    names = {f"Test{i:03d}": {"spans": "3-9", "family": "semantic"} for i in (1, 2, 3)}
+    rows = manifest_rows(run / "data", names, scene="walkway")
+    rng = np.random.default_rng(0)
+    from PIL import Image
+
+    for name in names:
+        for folder in (run / "data" / name, run / "data" / f"{name}_gt"):
+            folder.mkdir(parents=True)
+            for i in range(12):
+                picture = (
+                    rng.integers(0, 255, (24, 36), dtype=np.uint8) if folder.name == name else np.eye(24, 36) * 255
+                )
+                Image.fromarray(picture.astype(np.uint8)).save(folder / f"{i + 1:03d}.png")
+        paths.make_folder(run / "maps" / "predictive" / "0")
+        np.savez(run / "maps" / "predictive" / "0" / f"{name}.npz", maps=rng.random((12, 3, 5)).astype(np.float16))
+    rows["path"] = rows["path"].str.removesuffix(".mp4")
+    manifest.save_manifest(rows, run / "data")
+    scored(run, rows, {"predictive": (), "predictive@causal": (), "knn": (), "motion_floor": ()})
+    paths.make_folder(run / "evaluate")
+    detection = table(("micro_auc", "abnormal_auc", "pixel_auc"), ("all",), ("all",), ("raw", "smoothed"))
+    detection.to_csv(run / "evaluate" / "detection.csv", index=False)
+    made = figures.draw(profile, run / "figures")
+    assert {path.stem for path in made["artefacts"]} == {"headline", "score_curve", "roc_pr", "densities", "overlays"}
