@@ -40,16 +40,17 @@ class Recipe:
     observed: int = 4  # blocks
     pred_steps: int = 3  # blocks
     width: int = 16  # channels of layer1; 64 in the end
-    strides: tuple[int, ...] = (4, 1, 1, 1, 2, 1)  # 8 in all: a cell is 8 x 8 pixels; 16 loses small actors
+    strides: tuple[int, ...] = (2, 2, 1, 1, 2, 1)  # 8 in all: a cell is 8 x 8 pixels; 16 loses small actors
     scale: float = 40.0  # grey levels that make one unit of input
-    crop: tuple[int, int] = (128, 192)  # pixels, height and width of a training window
-    batch: int = 4  # windows
+    crop: tuple[int, int] = (128, 192)  # pixels, height and width of a training sample
+    batch: int = 2  # samples
+    windows: int = 4  # overlapping ones in a sample, which share its encoded blocks
     steps: int = 300  # of the optimiser
     learning_rate: float = 1e-3  # at the start; cosine to 0
     weight_decay: float = 0.01
     max_norm: float = 1.0  # of the gradient
     temperature: float = 0.1
-    cells: int = 1024  # drawn from batch x time x place for the loss
+    cells: int = 1024  # drawn from batch x time x place for the loss of each prediction step
     moving_share: float = 0.75  # of these cells, drawn from the ones that move most
     moving_top: float = 0.15  # share of cells that count as moving most
     memory: int = 2048  # cells of normal video kept for the nearest-neighbour baseline
@@ -62,8 +63,8 @@ class Recipe:
 
     @property
     def blocks(self) -> int:
-        """Blocks of a training window."""
-        return self.observed + self.pred_steps
+        """Blocks of a training sample."""
+        return self.observed + self.pred_steps + self.windows - 1
 
 
 def build(recipe: Recipe) -> DPC:
@@ -71,7 +72,7 @@ def build(recipe: Recipe) -> DPC:
     model = DPC(
         "resnet10",
         recipe.crop,
-        recipe.blocks,
+        recipe.observed + recipe.pred_steps,
         recipe.block_len,
         recipe.pred_steps,
         in_channels=1,
@@ -110,9 +111,7 @@ def cell_motion(blocks: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(moved, cell).squeeze(1)
 
 
-def train(
-    clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed: int, folder: Path, mark: str = ""
-) -> Path:
+def train(clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed: int, folder: Path) -> Path:
     """Trains one seed, or goes on where it was interrupted, with the same result.
 
     Every random number of a step derives from (seed, step), so the checkpoint needs no state of a generator.
@@ -120,26 +119,25 @@ def train(
     Args:
         clips: normal training video, uint8 [T, H, W] each.
         median: the empty scene, [H, W].
-        recipe: settings.
+        recipe: settings; a checkpoint of other ones is not continued.
         seed: of weights and draws.
         folder: gets ``dpc.safetensors`` (with the median and the memory of normal cells) and ``history.csv``.
-        mark: what the training depends on, if more than the recipe; a checkpoint with another mark is not continued.
 
     Returns:
         The weights file.
     """
     target, checkpoint = folder / "dpc.safetensors", folder / "checkpoint.pt"
-    meta = {"recipe": dataclasses.asdict(recipe), "seed": seed, "mark": mark}
+    meta = {"recipe": dataclasses.asdict(recipe), "seed": seed}
     meta["recipe"] |= {name: list(value) for name, value in meta["recipe"].items() if isinstance(value, tuple)}
     if target.exists() and {**load_weights(target)[1], "sha256": ""} == {**meta, "sha256": ""}:
         return target
-    windows = [
+    stretches = [
         (video, start)
         for video, frames in sorted(clips.items())
         for start in range(len(frames) - recipe.blocks * recipe.block_len + 1)
     ]
-    if not windows:
-        raise ZsadError(f"no training clip has {recipe.blocks * recipe.block_len} frames, the length of one window")
+    if not stretches:
+        raise ZsadError(f"no training clip has {recipe.blocks * recipe.block_len} frames, the length of one sample")
     with _own_numbers(seed):
         model = build(recipe)
         optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -153,7 +151,7 @@ def train(
         for step in range(len(history), recipe.steps):
             torch.manual_seed((seed << 32) + step)  # dropout
             rng = np.random.default_rng([seed, step])
-            loss = window_loss(model, draw_windows(clips, windows, median, recipe, rng), recipe, rng)
+            loss = sample_loss(model, draw_samples(clips, stretches, median, recipe, rng), recipe, rng)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * step / recipe.steps)) / 2
             optimiser.zero_grad()
@@ -163,17 +161,10 @@ def train(
             history.append(loss.item())
             if len(history) % recipe.checkpoint_every == 0:
                 recent = np.mean(history[-recipe.checkpoint_every :])
-                print(
-                    f"predictive coding, seed {seed}: step {len(history)}/{recipe.steps}, loss {recent:.3f}", flush=True
-                )
-                state = {
-                    "meta": meta,
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "history": history,
-                }
+                print(f"seed {seed}: step {len(history)} of {recipe.steps}, loss {recent:.3f}", flush=True)
+                saved = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
                 with paths.atomic(checkpoint, mode="wb") as file:
-                    torch.save(state, file)
+                    torch.save({"meta": meta, "history": history, **saved}, file)
         memory = normal_cells(model.eval(), clips, median, recipe, np.random.default_rng(seed))
     with paths.atomic(folder / "history.csv") as file:
         pd.DataFrame({"step": range(1, len(history) + 1), "loss": history}).to_csv(file, index=False)
@@ -193,46 +184,54 @@ def load(path: str | Path) -> tuple[DPC, np.ndarray, Tensor, Recipe]:
     return model.eval(), median, memory, recipe
 
 
-def draw_windows(
+def draw_samples(
     clips: dict[str, np.ndarray],
-    windows: list[tuple[str, int]],
+    stretches: list[tuple[str, int]],
     median: np.ndarray,
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Tensor:
-    """A batch of random crops of random windows, half of them mirrored, half played backwards: [B, N, 1, L, H, W]."""
+    """A batch of random crops of random stretches, half of them mirrored, half played backwards: [B, N, 1, L, H, W]."""
     height, width = recipe.crop
     batch = []
-    for index in rng.integers(len(windows), size=recipe.batch):
-        video, start = windows[index]
+    for index in rng.integers(len(stretches), size=recipe.batch):
+        video, start = stretches[index]
         top, left = (rng.integers(size - crop + 1) for size, crop in zip(median.shape, recipe.crop))
         place = np.s_[top : top + height, left : left + width]
         frames = clips[video][start : start + recipe.blocks * recipe.block_len]
-        window = normalise(np.ascontiguousarray(frames[:, *place]), np.ascontiguousarray(median[place]), recipe.scale)
+        sample = normalise(np.ascontiguousarray(frames[:, *place]), np.ascontiguousarray(median[place]), recipe.scale)
         flips = [axis for axis in (0, 2) if rng.random() < 0.5]  # time, left-right
-        batch.append(window.flip(flips).unflatten(0, (recipe.blocks, 1, recipe.block_len)))  # [N, 1, L, H, W]
+        batch.append(sample.flip(flips).unflatten(0, (recipe.blocks, 1, recipe.block_len)))  # [N, 1, L, H, W]
     return torch.stack(batch)
 
 
-def window_loss(model: DPC, blocks: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+def sample_loss(model: DPC, blocks: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     """CPC loss on cosines of some predicted cells, most of them moving ones: blocks [B, N, 1, L, H, W] -> scalar.
 
-    A uniform draw would spend nearly all cells on empty ground, which is easy to predict and teaches nothing.
+    The windows of a sample overlap, so that each block is encoded once and serves several predictions: on a CPU the
+    encoder is what costs. Within a prediction step, no two windows predict the same block: all other cells are true
+    negatives. A uniform draw of cells would spend nearly all on empty ground, which is easy to predict.
     """
-    out = model(blocks)
-    moving = cell_motion(blocks[:, -recipe.pred_steps :].flatten(0, 2), recipe.cell).flatten()  # [B * P * h * w]
-    chosen = torch.from_numpy(choose_cells(moving.numpy(), recipe.cells, recipe, rng))
-    predicted, actual = (F.normalize(x.movedim(2, -1).flatten(0, 3)[chosen]) for x in (out.predicted, out.actual))
-    one_row = lambda cells: cells.T[None, None, :, None]  # [1, 1, D, 1, n]
-    return cpc_loss(one_row(predicted), one_row(actual), recipe.temperature)
+    length = recipe.observed + recipe.pred_steps
+    in_windows = lambda x: torch.cat([x[:, i : i + length] for i in range(recipe.windows)])
+    out = model.predict(in_windows(model.encode(blocks)))  # [windows * B, P, D, h, w]
+    moving = cell_motion(blocks.flatten(0, 2), recipe.cell).unflatten(0, blocks.shape[:2])  # [B, N, h, w]
+    moving = in_windows(moving)[:, recipe.observed :]  # [windows * B, P, h, w]
+    losses = []
+    for step in range(recipe.pred_steps):
+        chosen = torch.from_numpy(choose_cells(moving[:, step].flatten().numpy(), recipe.cells, recipe, rng))
+        cells = (x[:, step].movedim(1, -1).flatten(0, 2)[chosen] for x in (out.predicted, out.actual))  # [n, D]
+        losses.append(cpc_loss(*(F.normalize(x).T[None, None, :, None] for x in cells), recipe.temperature))
+    return torch.stack(losses).mean()
 
 
 def choose_cells(moving: np.ndarray, count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
-    """Draws `count` cells, `moving_share` of them from the `moving_top` that move most: motion [n] -> indices."""
+    """Draws `count` different cells, `moving_share` of them from the `moving_top`: motion [n] -> indices [count]."""
     count = min(count, len(moving))
     top = np.argsort(-moving, kind="stable")[: max(1, int(recipe.moving_top * len(moving)))]
-    fast = min(int(recipe.moving_share * count), len(top))
-    return np.concatenate([rng.choice(top, fast, replace=False), rng.choice(len(moving), count - fast, replace=False)])
+    fast = rng.choice(top, min(int(recipe.moving_share * count), len(top)), replace=False)
+    rest = np.setdiff1d(np.arange(len(moving)), fast)
+    return np.concatenate([fast, rng.choice(rest, count - len(fast), replace=False)])
 
 
 @torch.inference_mode()
