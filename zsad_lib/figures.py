@@ -25,6 +25,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.floors import FLOORS
 from zsad_lib.frames import normal_thresholds
 from zsad_lib.manifest import frame_labels, load_manifest, parse_spans
+from zsad_lib.pipeline import run_folder
 from zsad_lib.series import SeedScores, read_archive, read_seeds
 from zsad_lib.tables import ORDER
 from zsad_lib.video import read_video
@@ -151,7 +152,7 @@ def headline(
             ax.plot(
                 r.value, y, "o", markersize=4.2, color=colour(key[0]), markerfacecolor=fill, zorder=3, clip_on=False
             )
-            ax.text(1.03, y, f"{r.value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7)
+            ax.text(1.06, y, f"{r.value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         ax.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
         ax.set(title=title, xlim=(min(0.4, np.nanmin([r.low for r in found.values()] or [0.4]) - 0.02), 1.01))
         ax.set_xticks([0.5, 0.75, 1], ["0.5", ".75", "1"])
@@ -168,15 +169,15 @@ def headline(
 
 
 def score_curve(
-    frames: pd.DataFrame, spans: Sequence[tuple[int, int]], threshold: float | None = None, title: str = ""
+    frames: pd.DataFrame, spans: Sequence[tuple[int, int]], title: str = "", threshold: float | None = None
 ) -> Figure:
     """A video's anomaly score over time above what each term adds to it; truth is shaded.
 
     Args:
         frames: columns ``time_s`` and ``score``, then one per further curve (terms in the score's units).
         spans: abnormal frames, both ends inclusive.
-        threshold: of an alarm, drawn as a dashed line.
         title: of the figure.
+        threshold: of an alarm, drawn as a dashed line.
     """
     terms = [name for name in frames if name not in ("frame", "time_s", "score")]
     time = frames["time_s"].to_numpy()
@@ -192,7 +193,7 @@ def score_curve(
         line = (
             "black"
             if name == "score"
-            else METHOD_COLOURS.get({"s_sem": "semantic", "s_pred": "predictive"}.get(name), "#0173b2")
+            else METHOD_COLOURS.get({"s_sem": "semantic", "s_pred": "predictive"}.get(name, name), "#0173b2")
         )
         ax.plot(time, frames[name], color=line, linewidth=1)
         ax.set_ylabel(TERMS.get(name, words(name)).replace(" ", "\n", 1) if name != "score" else "score")
@@ -230,11 +231,14 @@ def roc_pr(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Figure:
     left.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
     share = float(np.mean(labels))
     right.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
-    above = share < 0.8
-    right.text(0.01, share + (0.015 if above else -0.015), f"prevalence {share:.3f}", va="bottom" if above else "top",
-               fontsize=7, color="0.35")  # fmt: skip
     left.set(xlabel="false alarm rate (frames)", ylabel="recall (frames)", title="ROC", xlim=(0, 1), ylim=(0, 1.02))
-    right.set(xlabel="recall (frames)", ylabel="precision", title="precision-recall", ylim=(0, 1.02), xlim=(0, 1))
+    right.set(
+        xlabel="recall (frames)",
+        ylabel="precision",
+        title=f"precision-recall (prevalence {share:.3f}, dotted)",
+        ylim=(0, 1.02),
+        xlim=(0, 1),
+    )
     left.legend(loc="lower right", handlelength=2.6)
     return figure
 
@@ -369,8 +373,8 @@ def learning_curves(curves: Mapping[str, Mapping[str, np.ndarray]], window: int 
 def draw(profile: Profile, folder: Path) -> dict[str, Any]:
     """Pipeline step: all figures of a run into `folder`, from ``evaluate/detection.csv``, ``scores`` and ``maps``.
 
-    Examples are chosen by rule: the video at the median of the AUC within videos, the first clip by name of each scene
-    and family, the middle frame of an event, the frame at which a map is highest.
+    Examples are chosen by rule: the video at the median of the AUC within videos, the n-th clip by name of each family
+    in the n-th scene, the middle frame of an event, the frame at which a map is highest.
     """
     style()
     run = folder.parent
@@ -387,7 +391,9 @@ def draw(profile: Profile, folder: Path) -> dict[str, Any]:
 
 def _marked(figure: Figure, profile: Profile) -> Figure:
     if not profile.is_result:
-        figure.text(0.995, 0.995, "a quick look, not results", ha="right", va="top", fontsize=6, color="#d55e00")
+        strip = 0.14 / figure.get_figheight()  # inches kept free for the mark
+        figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+        figure.text(0.995, 0.005, "a quick look, not results", ha="right", va="bottom", fontsize=6, color="#d55e00")
     return figure
 
 
@@ -428,20 +434,37 @@ def _benchmark(
     for family in families:
         videos = main.loc[main["family"] == family, "video"]
         frames[family] = _joined({v: found.scores[v][:, labels[v] == 1] for v in videos}, videos).ravel()
-    long = test[test["set"] == "long"] if (test["set"] == "long").any() else main
-    video = at_quantile(video_aucs({v: found.scores[v][:1] for v in long["video"]}, labels))
-    curve = contributions(
-        pd.read_csv(run / "scores" / method / str(profile.seeds[0]) / f"{video}.csv"), run, method, profile
-    )
-    title = f"{words(method)}, {video} (median AUC of {len(long)} videos), seed {profile.seeds[0]}"
     return {
         "headline": headline(table, panels),
-        "score_curve": score_curve(curve, parse_spans(test["spans"][video]), threshold, title),
+        "score_curve": score_curve(*example(profile, method), threshold),
         "roc_pr": _curves(profile, run, CURVES, main, labels),
         "densities": densities(frames, threshold, f"{words(method)}: frame score (deviations)"),
         "scenes": scene_heatmap(table, "clip_auc"),
         "contact_sheet": _sheet(main, families),
     }
+
+
+def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int, int]], str]:
+    """The test video at the median of the AUC within videos (long ones where there are any), for `score_curve`.
+
+    Returns:
+        frames with the contribution of each term (real footage: with the motion floor beside the score), abnormal
+        spans, and a title that says how the video was chosen.
+    """
+    run, seed = run_folder(profile), str(profile.seeds[0])
+    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
+    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
+    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
+    aucs = video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
+    video = at_quantile(aucs)
+    frames = pd.read_csv(run / "scores" / method / seed / f"{video}.csv")
+    if profile.dataset == "ucsd_ped2":
+        floor = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
+        frames = frames[["frame", "time_s", "score"]].assign(motion_floor=floor)
+    else:
+        frames = contributions(frames, run, method, profile)
+    title = f"{words(method)}, {video} (median AUC of {len(aucs)}), seed {seed}"
+    return frames, parse_spans(test["spans"][video]), title
 
 
 def contributions(frames: pd.DataFrame, run: Path, method: str, profile: Profile) -> pd.DataFrame:
@@ -466,13 +489,13 @@ def _sheet(main: pd.DataFrame, families: Sequence[str]) -> Figure:
     scenes, kinds = list(dict.fromkeys(main["scene"])), ["normal", *families]
     frames, captions = [], []
     for family in kinds:
-        for scene in scenes:
+        for number, scene in enumerate(scenes):
             rows = main[(main["scene"] == scene) & (main["family"] == family)].sort_values("video")
             if rows.empty:
                 frames.append(None)
                 captions.append("")
                 continue
-            row = rows.iloc[0]
+            row = rows.iloc[number % len(rows)]  # another clip in each scene, so that details vary
             first, last = (parse_spans(row["spans"]) or [(0, row["n_frames"] - 1)])[0]
             frames.append(read_video(row["path"], [(first + last) // 2])[0])
             captions.append(row["caption"])
@@ -487,17 +510,12 @@ def _one_scene(
         panels["pixels"] = {"metric": "pixel_auc"}
     found = _read(run, "predictive", test, profile)
     aucs, seed = video_aucs(found.scores, labels), str(profile.seeds[0])
-    video, threshold = at_quantile(aucs), _threshold(found.normal, profile)
-    curve = pd.read_csv(run / "scores" / "predictive" / seed / f"{video}.csv")
-    floor = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
-    title = f"predictive, {video} (median AUC of {len(aucs)} clips), seed {seed}"
+    threshold = _threshold(found.normal, profile)
     joined, truth = _joined(found.scores, test["video"]), _joined(labels, test["video"])
     frames = {"normal": joined[:, truth == 0].ravel(), "abnormal": joined[:, truth == 1].ravel()}
     plots = {
         "headline": headline(table, panels, ("raw", "smoothed", "causal")),
-        "score_curve": score_curve(
-            curve.assign(motion_floor=floor), parse_spans(test["spans"][video]), threshold, title
-        ),
+        "score_curve": score_curve(*example(profile, "predictive"), threshold),
         "roc_pr": _curves(profile, run, ("predictive", "predictive@causal", "knn", "motion_floor"), test, labels),
         "densities": densities(frames, threshold, "predictive: frame score"),
     }
