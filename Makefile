@@ -19,7 +19,7 @@ CAUSAL ?=
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $(value $(name)),'$(name)=$(value $(name))'))
+SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 

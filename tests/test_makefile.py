@@ -50,8 +50,13 @@ def test_every_target_resolves(clone, target):
 
 @pytest.mark.parametrize("profile", ["demo", "smoke", "ped2"])
 def test_reproduce_names_notebooks_in_order(clone, profile):
-    line = make("-n", "reproduce", f"PROFILE={profile}", "DATA_ROOT=/my data/ped2", "BENCH_SEED=3", cwd=clone).stdout
-    assert f"run --profile '{profile}' 'DATA_ROOT=/my data/ped2' 'BENCH_SEED=3' notebooks/00_start_here.ipynb" in line
+    line = make(
+        "-n", "reproduce", f"PROFILE={profile}", "DATA_ROOT=/my data/ped2", "BENCH_SEED=3", "JOBS=2", cwd=clone
+    ).stdout
+    assert (
+        f"run --profile '{profile}' 'DATA_ROOT=/my data/ped2' 'BENCH_SEED=3' 'JOBS=2' notebooks/00_start_here.ipynb"
+        in line
+    )
     names = [word for word in line.split() if word.endswith(".ipynb")]
     assert names == sorted(names) and names[-1] == "notebooks/60_print_tables.ipynb"
     assert ("notebooks/12_align_prompts.ipynb" in names) == (profile != "ped2")  # Ped2 has no captions
@@ -64,12 +69,19 @@ def test_declared_notebooks_exist():
     assert {name for name in names if not (ROOT / name).is_file()} == set()
 
 
+def test_settings_reach_the_command_line_expanded(clone):
+    line = make("-n", "train", cwd=clone).stdout
+    assert "$(" not in line and re.search(r"--profile 'demo'( 'JOBS=\d+')? train", line)
+
+
 def test_own_video_and_own_scores(clone):
     line = make("-n", "score", "VIDEO=my clip.mp4", "CAUSAL=1", cwd=clone).stdout
     assert "-m zsad_lib score 'my clip.mp4'" in line and "--causal" in line
     assert "pipeline step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
     assert "-m zsad_lib evaluate 'a' 'b'" in make("-n", "evaluate", "SCORES=a", "LABELS=b", cwd=clone).stdout
-    assert "step --profile 'ped2' evaluate" in make("-n", "evaluate", "PROFILE=ped2", cwd=clone).stdout
+    assert (
+        "step --profile 'ped2' 'JOBS=1' evaluate" in make("-n", "evaluate", "PROFILE=ped2", "JOBS=1", cwd=clone).stdout
+    )
 
 
 def test_touching_does_not_set_up_again_but_a_change_or_an_interruption_does(clone):

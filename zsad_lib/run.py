@@ -94,11 +94,11 @@ def begin(namespace: dict[str, Any], **own: type) -> Run:
                 f"parameter {setting!r} is unknown; did you mean {nearest(setting, ['PROFILE', *valid])!r}?"
             )
     profile = get_profile(name, **{key: value for key, value in settings.items() if value is not None})
-    run = Run(_notebook_name(namespace), profile)
     if importlib.util.find_spec("zsad_lib.figures"):
         from zsad_lib import figures
 
         figures.style()
+    run = Run(_notebook_name(namespace), profile)  # seeds, after the imports that draw random numbers
     commit = pipeline.provenance()["git"]["commit"]
     parts = [
         f"profile {profile.run_name}",
