@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad_lib.models.dpc import DPC
@@ -46,6 +47,11 @@ def frame_differences(frames: Tensor, statistics=IMAGENET) -> Tensor:
     """
     x = normalise(frames, statistics)
     return torch.cat([torch.zeros_like(x[:1]), x[1:] - x[:-1]])
+
+
+def cell_motion(blocks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean absolute frame difference per cell of the predictive grid: blocks [N, 3, L, H, W] of differences -> [N, h, w]."""
+    return F.adaptive_avg_pool2d(blocks.abs().mean((1, 2)), grid)
 
 
 @dataclass

@@ -29,7 +29,7 @@ class Profile:
     extra_clips: int = 3  # benchmark: clips per family and scene of night and lookalike; twice as many normal ones
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
-    train_steps: int = 300  # optimiser steps of the detector; on real footage, of the predictive coding
+    train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
     far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1

@@ -16,13 +16,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from joblib import Parallel, delayed
-from scipy.ndimage import gaussian_filter
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from zsad_lib import paths
-from zsad_lib.backbones import IMAGENET, KINETICS, STAND_IN_SIZE, WEIGHTS, Backbones, frame_differences, normalise, stand_ins
+from zsad_lib.backbones import (
+    IMAGENET,
+    KINETICS,
+    STAND_IN_SIZE,
+    WEIGHTS,
+    Backbones,
+    cell_motion,
+    frame_differences,
+    normalise,
+    stand_ins,
+)
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
 from zsad_lib.released import acting_in
@@ -36,7 +46,7 @@ CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that Ti
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 MOTION_SIGMA = 8.0  # pixels; blur of the motion floor at the video's own resolution (BENCHMARK)
-TENSORS = ("timesformer", "scene", "stem", "motion")
+TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
 
 
 class VideoFeatures(NamedTuple):
@@ -45,6 +55,7 @@ class VideoFeatures(NamedTuple):
     timesformer: Tensor  # [W, D] class feature
     scene: Tensor  # [W, S] pooled feature of the middle frame
     stem: Tensor  # [N, C', L', h', w'] predictive stream up to layer3, float16
+    cell_motion: Tensor  # [N, h, w] mean absolute frame difference per cell of the predictive grid
     motion: Tensor  # [T] maximum of the blurred frame difference, grey levels; the content-free motion floor
     n_frames: int
 
@@ -129,11 +140,12 @@ class Extractor:
                     module.reset_parameters()
 
     @torch.no_grad()
-    def windows(self, piece: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def windows(self, piece: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3].
 
         Returns:
-            TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in float16.
+            TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
+            float16, motion per cell [t / BLOCK_LEN, h, w].
         """
         b, frames = self.backbones, piece[1:]
         starts = torch.arange(0, len(frames) - WINDOW + 1, BLOCK_LEN)
@@ -149,7 +161,7 @@ class Extractor:
         else:
             blocks = motion.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
         stem = torch.cat([b.dpc.stem(part[None])[0] for part in blocks.split(20)])
-        return timesformer, scene, stem.half()
+        return timesformer, scene, stem.half(), cell_motion(blocks, stem.shape[-2:])
 
     def video(self, path: str | Path) -> VideoFeatures:
         """All features of one video; its frames are decoded once."""
@@ -166,11 +178,11 @@ class Extractor:
 
         parts = []
         for piece, new in chunks(small_frames()):
-            timesformer, scene, stem = self.windows(torch.from_numpy(piece))
-            parts.append((timesformer, scene, stem[-new:]))
+            timesformer, scene, stem, moving = self.windows(torch.from_numpy(piece))
+            parts.append((timesformer, scene, stem[-new:], moving[-new:]))
         motion[0] = motion[min(1, len(motion) - 1)]  # the first frame has no predecessor
-        timesformer, scene, stem = (torch.cat(values) for values in zip(*parts))
-        return VideoFeatures(timesformer, scene, stem, torch.tensor(np.array(motion), dtype=torch.float32), len(motion))
+        joined = (torch.cat(values) for values in zip(*parts))
+        return VideoFeatures(*joined, motion=torch.tensor(np.array(motion), dtype=torch.float32), n_frames=len(motion))
 
 
 def cache_folder(profile) -> Path:

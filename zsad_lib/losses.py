@@ -12,6 +12,8 @@ from torch import Tensor
 from zsad_lib.errors import ZsadError
 from zsad_lib.models.gates import ContextGate
 
+MOVING_SHARE = 0.15  # share of a batch's, or a window's, cells that counts as moving
+
 
 def info_nce(
     v: Tensor, t: Tensor, temperature: float = 0.07, same: Tensor | None = None, extra: Tensor | None = None
@@ -113,6 +115,39 @@ def cpc_loss(predicted: Tensor, actual: Tensor, temperature: float = 1.0) -> Ten
         raise ZsadError(f"cpc_loss needs two [B, P, D, h, w], got {list(predicted.shape)} and {list(actual.shape)}")
     z, a = (x.movedim(2, -1).flatten(0, 3) for x in (predicted, actual))  # [B*P*h*w, D]
     return F.cross_entropy(z @ a.T / temperature, torch.arange(len(z), device=z.device))
+
+
+def moving_cells_loss(
+    predicted: Tensor,
+    actual: Tensor,
+    motion: Tensor,
+    generator: torch.Generator,
+    cells: int = 1024,
+    temperature: float = 0.1,
+) -> Tensor:
+    """CPC on cosines of sampled cells, three quarters of them among the `MOVING_SHARE` that move most.
+
+    Under a fixed camera most cells stand still and are predicted by standing still; a uniform draw, and with it `cpc_loss` over all cells,
+    spends itself on them. The score compares cosines, so training does too.
+
+    Args:
+        predicted: Predicted cells [B, P, D, h, w].
+        actual: Actual cells [B, P, D, h, w].
+        motion: Mean absolute frame difference per cell [B, P, h, w].
+        generator: Random numbers for the draw.
+        cells: Cells drawn, at most.
+        temperature: tau > 0.
+
+    Returns:
+        Scalar.
+    """
+    motion = motion.flatten()
+    moving = motion.topk(max(1, int(MOVING_SHARE * len(motion)))).indices
+    drawn = torch.randperm(len(moving), generator=generator)[: cells * 3 // 4]
+    others = torch.randint(len(motion), (cells // 4,), generator=generator)
+    chosen = torch.cat([moving[drawn], others]).unique()
+    z, a = (F.normalize(x.movedim(2, -1).flatten(0, 3)[chosen], dim=-1) for x in (predicted, actual))  # [n, D]
+    return cpc_loss(z[:, None, :, None, None], a[:, None, :, None, None], temperature)
 
 
 def gather_with_grad(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_prep.scene_rules import world
-from data_prep.scene_rules.web import WebCorpus
+from data_prep.scene_rules.web import WebCorpus, web_corpus
 from zsad_lib.backbones import (
     CLIP,
     IMAGENET,
@@ -29,23 +29,22 @@ from zsad_lib.backbones import (
     PREDICTIVE,
     SCENE,
     TIMESFORMER,
+    cell_motion,
     frame_differences,
     normalise,
     video_head,
 )
-from zsad_lib.losses import cpc_loss, info_nce
+from zsad_lib.losses import info_nce, moving_cells_loss
 from zsad_lib.models.dpc import DPC, estimate_norm_stats
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import Vocabulary, build_clip, tokenize
 from zsad_lib.models.timesformer import TimeSformer
+from zsad_lib.weights import SHIPPED, save_weights
 
 log = logging.getLogger(__name__)
 
 NUM_CELL_CLASSES = 1 + len(world.CONCEPTS)  # background and the concepts
 BACKGROUND_WEIGHT = 0.2  # most patches are background
-CELLS = 1024  # cells per step of DPC's loss
-MOVING_SHARE = 0.15  # three quarters of them lie among this share that moves most
-CELL_TEMPERATURE = 0.1  # on cosines
 FRAME_STEP = 4  # frames between TimeSformer's eight, out of a window of 30
 
 
@@ -87,7 +86,13 @@ def fit(
             schedule.step()
             losses.append(loss.item())
             if len(losses) % 50 == 0:
-                log.info("%s: step %d of %d, loss %.4f", label, epoch * (count // batch) + len(losses), total, np.mean(losses[-50:]))
+                log.info(
+                    "%s: step %d of %d, loss %.4f",
+                    label,
+                    epoch * (count // batch) + len(losses),
+                    total,
+                    np.mean(losses[-50:]),
+                )
         curve.append(float(np.mean(losses)))
         log.info(
             "%s: epoch %d of %d, loss %.4f, %.0f s", label, epoch + 1, epochs, curve[-1], time.perf_counter() - start
@@ -102,11 +107,13 @@ def _augment(video: Tensor, generator: torch.Generator) -> Tensor:
     return (video * gain).clamp(0, 255)
 
 
-def pretrain_timesformer(corpus: WebCorpus, epochs: int, seed: int, batch: int = 32) -> tuple[TimeSformer, dict]:
-    """Dense labels on the patches, multi-label concepts on the class feature."""
+def pretrain_timesformer(
+    corpus: WebCorpus, epochs: int, seed: int, model: TimeSformer | None = None, batch: int = 32
+) -> tuple[TimeSformer, dict]:
+    """Dense labels on the patches, multi-label concepts on the class feature. `model`: go on with it, under a new schedule."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = TimeSformer(**TIMESFORMER)
+    model = (model or TimeSformer(**TIMESFORMER)).train()
     dim = TIMESFORMER["embed_dim"]
     dense, concepts = nn.Linear(dim, NUM_CELL_CLASSES), nn.Linear(dim, len(world.CONCEPTS))
     weight = torch.ones(NUM_CELL_CLASSES)
@@ -140,15 +147,16 @@ def pretrain_timesformer(corpus: WebCorpus, epochs: int, seed: int, batch: int =
     return model.eval(), {"loss": curve}
 
 
-def pretrain_dpc(corpus: WebCorpus, epochs: int, seed: int, batch: int = 16) -> tuple[DPC, dict]:
+def pretrain_dpc(
+    corpus: WebCorpus, epochs: int, seed: int, model: DPC | None = None, batch: int = 16
+) -> tuple[DPC, dict]:
     """Predictive coding on frame differences; then one pass for the norm statistics.
 
-    The loss compares `CELLS` cells of the batch, most of them among those that move (as in the recipe for real footage): the
-    still majority is predicted by standing still.
+    The loss is `moving_cells_loss`, as in the recipe for real footage.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = DPC(**PREDICTIVE).train()
+    model = (model or DPC(**PREDICTIVE)).train()
     video = torch.from_numpy(corpus.video)
 
     def blocks(chosen: np.ndarray, augment: bool = True) -> Tensor:
@@ -163,12 +171,10 @@ def pretrain_dpc(corpus: WebCorpus, epochs: int, seed: int, batch: int = 16) -> 
     def step(chosen: np.ndarray) -> Tensor:
         x = blocks(chosen)
         out = model(x)
-        motion = F.adaptive_avg_pool2d(x[:, -model.pred_steps :].abs().mean((2, 3)), out.actual.shape[-2:]).flatten()
-        moving = motion.topk(int(MOVING_SHARE * len(motion))).indices
-        picked = [torch.randperm(len(moving), generator=generator)[: CELLS * 3 // 4], torch.randint(len(motion), (CELLS // 4,), generator=generator)]
-        cells = torch.cat([moving[picked[0]], picked[1]]).unique()
-        z, a = (F.normalize(part.movedim(2, -1).flatten(0, 3)[cells], dim=-1) for part in (out.predicted, out.actual))
-        return cpc_loss(z[:, None, :, None, None], a[:, None, :, None, None], CELL_TEMPERATURE)
+        motion = cell_motion(x[:, -model.pred_steps :].flatten(0, 1), out.actual.shape[-2:]).unflatten(
+            0, out.actual.shape[:2]
+        )
+        return moving_cells_loss(out.predicted, out.actual, motion, generator)
 
     curve = fit(model.parameters(), step, len(video), epochs, batch, 1e-3, seed, "DPC")
     order = np.arange(min(512, len(video) // batch * batch)).reshape(-1, batch)
@@ -237,3 +243,55 @@ def pretrain_clip(corpus: WebCorpus, features: Tensor, epochs: int, seed: int, b
 
     curve = fit([*model.parameters(), *head.parameters()], step, len(video), epochs, batch, 1e-3, seed, "CLIP")
     return model.eval(), head, vocabulary, {"loss": curve}
+
+
+EPOCHS = {"timesformer": 5, "dpc": 1, "scene": 2, "clip": 12}
+ROUNDS = 2  # of the two video networks: the cosine schedule runs twice
+CORPUS_SEED = 1  # not the benchmark's
+
+
+def run(
+    clips: int = 6000, seed: int = 0, held_out: tuple[str, ...] = (), folder: Path = SHIPPED, jobs: int = 2
+) -> dict[str, Path]:
+    """Render the corpus, pretrain all stand-ins and write their weights with the settings that made them.
+
+    Args:
+        clips: size of the web corpus.
+        seed: of initialisation and batches.
+        held_out: concepts that the corpus never shows (control for "zero-shot").
+
+    Returns:
+        Weight file per stand-in.
+    """
+    corpus = web_corpus(clips, CORPUS_SEED, held_out, jobs)
+    trained = {}
+    for name, pretrain in (("timesformer", pretrain_timesformer), ("dpc", pretrain_dpc)):
+        model, losses = None, []
+        for number in range(ROUNDS):
+            model, curves = pretrain(corpus, EPOCHS[name], seed + number, model)
+            losses += curves["loss"]
+        save(name, model.state_dict(), {"loss": losses}, seed, clips, held_out, folder)
+        trained[name] = model
+    scene, curves = pretrain_scene(corpus, EPOCHS["scene"], seed)
+    save("scene", scene.state_dict(), curves, seed, clips, held_out, folder)
+    clip, head, vocabulary, curves = pretrain_clip(
+        corpus, video_features(trained["timesformer"], corpus), EPOCHS["clip"], seed
+    )
+    towers = {f"clip.{name}": value for name, value in clip.state_dict().items()}
+    towers |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    save("clip", towers, curves, seed, clips, held_out, folder, vocabulary=list(vocabulary.ids))
+    return {name: folder / f"{name}.safetensors" for name in EPOCHS}
+
+
+def save(
+    name: str, state: dict, curves: dict, seed: int, clips: int, held_out: tuple[str, ...], folder: Path, **more
+) -> None:
+    """One stand-in's weights, with the command, seed, corpus and loss curve that made them in the file's header."""
+    meta = dict(command="make pretrain", seed=seed, corpus_seed=CORPUS_SEED, clips=clips, held_out=list(held_out))
+    save_weights(folder / f"{name}.safetensors", state, {**meta, **curves, **more})
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for path in run().values():
+        print(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,23 +30,24 @@ from zsad_lib.features import (
     window_blocks,
 )
 from zsad_lib.fingerprint import closure, digest
+from zsad_lib.losses import MOVING_SHARE
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPCOutput
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
-from zsad_lib.train import VARIANTS, detector_from, dpc_context, load_detector
+from zsad_lib.train import VARIANTS, detector_from, load_detector
 from zsad_lib.weights import load_weights, save_weights
 
 NEIGHBOURS = 5  # k of the neighbour memory
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
     "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
-    "paper": ("paper", ("s_sem", "s_pred")),
+    "paper": ("paper", ("s_sem", "s_all")),
     "semantic": ("full", ("s_sem",)),
     "predictive": ("full", ("s_pred",)),
-    "knn": ("full", ("s_knn",)),
-    "knn_predictive": ("full", ("s_knn", "s_pred")),
+    "knn": ("full", ("s_mem",)),
+    "knn_predictive": ("full", ("s_mem", "s_pred")),
     "motion_floor": ("full", ("s_motion",)),
 }
 SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one seed stands for all
@@ -56,6 +56,13 @@ SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one 
 def error_map(out: DPCOutput) -> Tensor:
     """1 - cos(predicted, actual) per step and place, 0..2: DPCOutput of B windows -> [B, P, h, w]."""
     return 1 - F.cosine_similarity(out.predicted, out.actual, dim=2)
+
+
+def moving_mean(errors: Tensor, motion: Tensor) -> Tensor:
+    """Mean error over the `MOVING_SHARE` of a window's cells that move most: [B, P, h, w], motion [B, P, h, w] -> [B]."""
+    count = max(1, int(MOVING_SHARE * motion[0].numel()))
+    moving = motion.flatten(1).topk(count).indices
+    return errors.flatten(1).gather(1, moving).mean(1)
 
 
 def semantic_score(similarity: Tensor) -> Tensor:
@@ -94,8 +101,7 @@ class Scorer:
     detector: Detector
     bank: Tensor  # [K, D] unit vectors of the distinct training captions
     captions: list[str]  # the K captions
-    memory: Tensor  # [N, J] joint vectors of the training windows
-    frozen_memory: Tensor  # [N, J] the same from frozen features alone (baseline `knn`)
+    memory: Tensor  # [N, J] joint vectors of the training windows, from frozen features
     statistics: dict[str, tuple[float, float]] = dataclasses.field(
         default_factory=dict
     )  # term -> mean, deviation on held-out normals
@@ -116,13 +122,13 @@ class Scorer:
         errors, scene = error_map(out), d.standardised(features.scene)
         terms = {
             "s_sem": semantic_score(similarity),
-            "s_pred": errors.mean((1, 2, 3)),
+            "s_pred": moving_mean(errors, window_blocks(features.cell_motion)[:, -d.dpc.pred_steps :]),
+            "s_all": errors.mean((1, 2, 3)),
             "s_peak": errors.mean(1).amax((1, 2)),
-            "s_mem": neighbour_score(joint(v, scene), self.memory),
             "caption": similarity.argmax(-1),
         }
         if d.anchor is not None:
-            terms["s_knn"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.frozen_memory)
+            terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)
         if len(features.motion):
             terms["s_motion"] = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)[: len(v)].mean(-1)
         return {name: value.double().numpy() for name, value in terms.items()}
@@ -150,21 +156,13 @@ def make_scorer(
     """
     cache = cache_folder(profile)
     train = [load_features(feature_file(cache, row)) for row in table[table.split == "train"].itertuples()]
-    timesformer, scene = (
-        torch.cat([f.timesformer for f in train]),
-        detector.standardised(torch.cat([f.scene for f in train])),
+    scene = detector.standardised(torch.cat([f.scene for f in train]))
+    memory = torch.empty(0)
+    if detector.anchor is not None:
+        memory = joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
+    scorer = Scorer(
+        detector, caption_vectors[1], caption_vectors[0], memory, plain_extractor="plain_extractor" in released
     )
-    plain = "plain_extractor" in released
-    with torch.no_grad():
-        v = detector.embed(timesformer, dpc_context(detector, [f.stem for f in train], plain))
-        frozen = (
-            joint(detector.anchor(timesformer), scene)
-            if detector.anchor is not None
-            else torch.zeros(0, v.shape[1] + scene.shape[1])
-        )
-        scorer = Scorer(
-            detector, caption_vectors[1], caption_vectors[0], joint(v, scene), frozen, plain_extractor=plain
-        )
     normal = table[(table.split == "val") & (table.spans == "")]
     scorer.calibrate([scorer.terms(load_features(feature_file(cache, row))) for row in normal.itertuples()])
     return scorer
@@ -173,7 +171,7 @@ def make_scorer(
 def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
     """Write a scorer as one safetensors file; memories in half precision."""
     tensors = {f"detector.{name}": value for name, value in scorer.detector.state_dict().items()}
-    tensors |= dict(bank=scorer.bank, memory=scorer.memory.half(), frozen_memory=scorer.frozen_memory.half())
+    tensors |= dict(bank=scorer.bank, memory=scorer.memory.half())
     save_weights(
         path,
         tensors,
@@ -195,10 +193,10 @@ def load_scorer(path: Path) -> tuple[Scorer, dict]:
     tensors, meta = load_weights(path)
     detector = detector_from(tensors, meta["variant"], prefix="detector.")
     statistics = {name: tuple(pair) for name, pair in meta["statistics"].items()}
-    memory, frozen = tensors["memory"].float(), tensors["frozen_memory"].float()
-    return Scorer(
-        detector, tensors["bank"], meta["captions"], memory, frozen, statistics, meta["plain_extractor"]
-    ), meta
+    scorer = Scorer(
+        detector, tensors["bank"], meta["captions"], tensors["memory"].float(), statistics, meta["plain_extractor"]
+    )
+    return scorer, meta
 
 
 def write_frames(path: Path, fps: float, columns: dict[str, np.ndarray]) -> None:

@@ -24,7 +24,14 @@ from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.losses import cpc_loss, gather_with_grad, info_nce, swap_partners, swap_similarities
+from zsad_lib.losses import (
+    cpc_loss,
+    gather_with_grad,
+    info_nce,
+    moving_cells_loss,
+    swap_partners,
+    swap_similarities,
+)
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.text import encode_captions
@@ -44,9 +51,10 @@ class Variant:
     swaps: int = 8  # context-swap negatives per clip; 0 = plain InfoNCE
     max_cosine: float = 0.7  # scenes below this cosine count as dissimilar
     context_dim: int = 32  # width of c (128 in the paper, on 512-d scene features)
-    residual_penalty: float = 0.1  # weight of |P|^2 where anchored
+    cells: Literal["moving", "all"] = "moving"  # L_pred: cosines of moving cells, or the published loss over all cells
+    residual_penalty: float = 1.0  # weight of |P|^2 where anchored
     batch: int = 192  # windows per step of L_align
-    live: int = 16  # windows per step of L_pred
+    live: int = 8  # windows per step of L_pred
     lr: float = 1e-3  # projection, gate, context projection
     lr_dpc: float = 1e-4  # layer4, ConvGRU, prediction head
     weight_decay: float = 1e-4
@@ -54,7 +62,7 @@ class Variant:
 
 VARIANTS = {
     "full": Variant(),  # relevance gate, context swaps
-    "paper": Variant(gate="ln", anchored=False, swaps=0),  # `ln` gate, plain loss, residual projection
+    "paper": Variant(gate="ln", anchored=False, swaps=0, cells="all"),  # `ln` gate, plain losses, residual projection
 }
 CHECKPOINT_STEPS = 50
 
@@ -65,6 +73,7 @@ class Windows(NamedTuple):
     timesformer: Tensor  # [W, D]
     scene: Tensor  # [W, S]
     stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
+    cell_motion: list[Tensor]  # per clip [N, h, w]
     place: Tensor  # [W, 2] clip and first block of each window
     text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
     caption: Tensor  # [W] number of the caption
@@ -80,25 +89,29 @@ def load_windows(profile, table, backbones) -> Windows:
     number = torch.tensor([captions.index(caption) for caption in table.caption])[place[:, 0]]
     text = encode_captions(backbones.clip, captions, backbones.vocabulary)
     return Windows(
-        torch.cat([f.timesformer for f in features]), torch.cat([f.scene for f in features]), [f.stem for f in features],
-        place, text[number], number,
-    )  # fmt: skip
+        torch.cat([f.timesformer for f in features]),
+        torch.cat([f.scene for f in features]),
+        [f.stem for f in features],
+        [f.cell_motion for f in features],
+        place,
+        text[number],
+        number,
+    )
 
 
-def gather_stem(stem: list[Tensor], place: Tensor) -> Tensor:
-    """Blocks of chosen windows, [B, N, C', L', h', w']: `place` [B, 2] holds clip and window."""
-    return torch.stack([window_blocks(stem[clip])[window] for clip, window in place.tolist()])
+def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
+    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
+    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
 
 
 @torch.no_grad()
-def dpc_context(detector: Detector, stem: list[Tensor], plain: bool = False) -> Tensor:
-    """GRU state's mean over space of every window, [W, D_dpc]. `plain`: the backbone's mean instead (released defect 9)."""
+def dpc_context(detector: Detector, stem: list[Tensor]) -> Tensor:
+    """GRU state's mean over space of every window, [W, D_dpc]."""
     parts = []
     for blocks in stem:
         features = detector.dpc.encode_from_stem(blocks[None].float())[0]  # [N, D, h, w]
         windows = window_blocks(features)  # [W, NUM_BLOCKS, D, h, w]
-        state = windows.mean(1) if plain else detector.dpc.predict(windows).context
-        parts.append(state.mean((-2, -1)))
+        parts.append(detector.dpc.predict(windows).context.mean((-2, -1)))
     return torch.cat(parts)
 
 
@@ -144,7 +157,7 @@ def joint_loss(
         `loss`, `align`, `pred` and `residual`, scalars.
     """
     live = chosen[: variant.live]
-    out = detector.predict(gather_stem(windows.stem, windows.place[live]).to(context.device))
+    out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(context.device))
     state = torch.cat([out.context.mean((-2, -1)), context[chosen[variant.live :]]])
     residual = detector.residual(windows.timesformer[chosen], state)
     v = gather_with_grad(detector.embed(windows.timesformer[chosen], state))
@@ -161,7 +174,13 @@ def joint_loss(
         partners, valid = swap_partners(detector.standardised(scene), variant.swaps, variant.max_cosine, generator)
         extra = swap_similarities(detector.gate, v, text, c, partners, valid)
     align = info_nce(v, detector.gate.paired(text, c), same=same, extra=extra)
-    pred = cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
+    if variant.cells == "moving":
+        motion = gather_blocks(windows.cell_motion, windows.place[live])[:, -detector.dpc.pred_steps :].to(
+            context.device
+        )
+        pred = moving_cells_loss(out.predicted, out.actual, motion, generator)
+    else:
+        pred = cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
     penalty = variant.residual_penalty * residual.square().sum(-1).mean() if variant.anchored else torch.zeros(())
     return {"loss": alpha * (align + penalty) + (1 - alpha) * pred, "align": align, "pred": pred, "residual": penalty}
 
@@ -232,7 +251,7 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
         accelerator.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], 1.0)
         optimiser.step()
         schedule.step()
-        history.append([float(losses[name]) for name in ("loss", "align", "pred", "residual")])
+        history.append([losses[name].item() for name in ("loss", "align", "pred", "residual")])
         if (step + 1) % CHECKPOINT_STEPS == 0 and step + 1 < profile.train_steps and accelerator.is_main_process:
             with paths.atomic(checkpoint, mode=None) as temporary:
                 torch.save(

@@ -8,8 +8,8 @@ https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the pre
     c = W_c (scene - mean) / deviation
     t'_k = gate(t_k, c)
 
-A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the concepts
-that captions can name (fights, fires), and P only has to correct it.
+A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the
+concepts that captions can name (fights, fires), and P only has to correct it.
 """
 
 from __future__ import annotations

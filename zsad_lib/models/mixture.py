@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class Mixture(nn.Module):
     r"""s = sum_i w_i (s_i - mu_i(c)) / sigma_i(c), with mu and log sigma linear in c.
 
-    Fitted by likelihood on NORMAL validation windows: s_i ~ N(mu_i(c), sigma_i(c)^2). A ridge pulls both towards constants, which is the ordinary
-    fusion by z-statistics.
+    Fitted by likelihood on NORMAL validation windows: s_i ~ N(mu_i(c), sigma_i(c)^2). A ridge pulls both towards constants,
+    which is the ordinary fusion by z-statistics.
 
     Args:
         context_dim: width C of the context vector (standardised: mean 0, deviation 1).
@@ -39,7 +39,7 @@ class Mixture(nn.Module):
         z = self.standardised(terms, context)
         return z.sum(-1) if weights is None else z @ weights
 
-    def fit(self, terms: Tensor, context: Tensor, iterations: int = 100) -> "Mixture":
+    def fit(self, terms: Tensor, context: Tensor, iterations: int = 100) -> Mixture:
         """Maximum likelihood on normal windows: terms [N, M], contexts [N, C]; deterministic (LBFGS from constants)."""
         with torch.no_grad():
             self.mean.bias.copy_(terms.mean(0))
