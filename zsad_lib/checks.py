@@ -156,3 +156,134 @@ def dissimilar(answer: Callable) -> None:
 
     context = torch.tensor([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0]])
     close(answer(context, 0.7), [[0, 0, 1], [0, 0, 1], [1, 1, 0]], "who may lend its scene to whom")
+
+
+# --- 20: joint training ----------------------------------------------------------------------------------------------
+
+
+def alignment_chance(answer: Callable) -> None:
+    """`answer(batch, swaps)` against the library's loss of equal vectors."""
+    import torch
+
+    from zsad_lib.losses import info_nce
+
+    equal = torch.ones(6, 4, dtype=torch.float64) / 2
+    expected = info_nce(equal, equal, extra=torch.ones(6, 8, dtype=torch.float64))
+    close(answer(6, 8), expected, "alignment loss of a network that knows nothing")
+
+
+def swap_matrix(answer: Callable) -> None:
+    """`answer(gate, v, text, context, unlike)` against the library's swaps of each pair."""
+    import torch
+
+    from zsad_lib.losses import swap_similarities
+    from zsad_lib.models.gates import ContextGate
+
+    torch.manual_seed(0)
+    gate = ContextGate("relevance", 8, 4).double().requires_grad_(False)
+    v, text = torch.nn.functional.normalize(torch.randn(2, 5, 8).double(), dim=-1)
+    context, unlike = torch.randn(5, 4).double(), ~torch.eye(5, dtype=torch.bool)
+    expected = swap_similarities(gate, v, text, context, torch.arange(5).expand(5, 5), unlike)
+    yours = answer(gate, v, text, context, unlike)
+    assert torch.isneginf(yours.diagonal()).all(), "pairs of like scenes must be minus infinity"
+    close(yours[unlike], expected[unlike], "swap negatives")
+
+
+def batch_of_step(answer: Callable) -> None:
+    """`answer(count, size, step, seed)` must repeat, cover an epoch once, and shuffle anew in the next."""
+    first = [list(answer(20, 5, step, 3)) for step in (3, 0, 2, 1)]
+    assert sorted(sum(first, [])) == list(range(20)), "an epoch must hold every window once"
+    assert list(answer(20, 5, 0, 3)) == first[1], "the same step must draw the same windows again"
+    assert [list(answer(20, 5, step, 3)) for step in (7, 4, 6, 5)] != first, "the next epoch needs its own shuffle"
+    assert list(answer(20, 5, 0, 4)) != first[1], "another seed must draw other windows"
+    print("batches: right")
+
+
+# --- 21: scores ------------------------------------------------------------------------------------------------------
+
+
+def frame_scores(answer: Callable) -> None:
+    """`answer(windows, n_frames, length, stride)` against the library, for whole and odd lengths."""
+    from zsad_lib.features import BLOCK_LEN, WINDOW, to_frames, window_count
+
+    for n_frames in (30, 48, 60):
+        windows = [float((7 * w) % 5) for w in range(window_count(n_frames))]
+        close(
+            answer(windows, n_frames, WINDOW, BLOCK_LEN), to_frames(windows, n_frames), f"scores of {n_frames} frames"
+        )
+
+
+def causal_scores(answer: Callable) -> None:
+    """`answer(windows, n_frames, length, stride, before)` against the library, and with another future."""
+    from zsad_lib.features import BLOCK_LEN, WINDOW, to_frames
+
+    windows = [1.0, 5.0, 2.0, 4.0, 3.0]
+    yours = answer(windows, 53, WINDOW, BLOCK_LEN, 0.5)
+    close(yours, to_frames(windows, 53, causal=True, before=0.5), "causal scores")
+    close(
+        answer([*windows[:3], 9.0, 9.0], 53, WINDOW, BLOCK_LEN, 0.5)[:44],
+        list(yours)[:44],
+        "the past under another future",
+    )
+
+
+# --- 22: evaluation --------------------------------------------------------------------------------------------------
+
+
+def auc_by_pairs(answer: Callable) -> None:
+    """`answer(scores, labels)` against scikit-learn, with ties."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(0)
+    scores, labels = draw.integers(0, 6, 50) / 5, draw.integers(0, 2, 50)
+    close(answer(scores, labels), roc_auc_score(labels, scores), "ROC-AUC with ties")
+
+
+def normal_threshold(answer: Callable) -> None:
+    """`answer(normal, share)` against the protocol's threshold, and its promise."""
+    from zsad_lib.frames import normal_thresholds
+
+    normal = [0.3, 0.1, 0.9, 0.5, 0.5, 0.2, 0.7, 0.4, 0.6, 0.8]
+    for share in (0.0, 0.1, 0.25, 0.5):
+        close(answer(normal, share), normal_thresholds({"n": normal}, share)[0], f"threshold at {share:.0%}", 1e-12)
+        assert sum(score >= answer(normal, share) for score in normal) <= share * len(normal), "too many alarms"
+
+
+def blind_score(answer: Callable) -> None:
+    """`answer(n_frames, abnormal)` must reach a micro AUC above 0.8 on an annotation it cannot see."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    draw, scores, labels = np.random.default_rng(0), [], []
+    for video in range(40):
+        label = np.zeros(draw.integers(80, 400), int)
+        if video % 2:
+            first = draw.integers(len(label) // 5, len(label) // 2)
+            label[first : first + len(label) // 4] = 1
+        scores.append(np.asarray(answer(len(label), bool(video % 2)), float))
+        labels.append(label)
+    reached = roc_auc_score(np.concatenate(labels), np.concatenate(scores))
+    assert reached > 0.8, f"micro AUC {reached:.3f}; more than 0.8 is possible without any picture"
+    print(f"micro AUC {reached:.3f} without any picture: right")
+
+
+# --- 60: tables ------------------------------------------------------------------------------------------------------
+
+
+def cell(answer: Callable) -> None:
+    """`answer(value, low, high)` with and without an interval."""
+    nan = float("nan")
+    for row, expected in (((0.9126, 0.89, 0.9304), "0.913 [0.890, 0.930]"), ((0.5, nan, nan), "0.500")):
+        assert answer(*row) == expected, f"cell: {answer(*row)!r}, expected {expected!r}"
+    print("cells: right")
+
+
+def not_worse(answer: Callable) -> None:
+    """`answer(rows)` must name each method whose interval reaches the best value."""
+    import pandas as pd
+
+    rows = [("a", 0.9, 0.85, 0.93), ("b", 0.88, 0.84, 0.91), ("c", 0.8, 0.7, 0.89)]
+    found = list(answer(pd.DataFrame(rows, columns=["method", "value", "low", "high"])))
+    assert found == ["a", "b"], f"methods: {found}, expected ['a', 'b']"
+    print("methods that are not worse: right")

@@ -97,3 +97,76 @@ def dissimilar(context: Tensor, max_cosine: float) -> Tensor:
     """[B, B] bool, True where the contexts' cosine is below the bound: who may lend its scene to whom."""
     unit = F.normalize(context, dim=-1)
     return unit @ unit.T < max_cosine
+
+
+# --- 20: joint training ----------------------------------------------------------------------------------------------
+
+
+def alignment_chance(batch: int, swaps: int) -> float:
+    """Alignment loss, in nats, of a network that finds all captions and all swaps equally likely."""
+    return (math.log(batch + swaps) + math.log(batch)) / 2
+
+
+def swap_matrix(gate, v: Tensor, text: Tensor, context: Tensor, unlike: Tensor) -> Tensor:
+    """v_i . gate(t_i, c_j) of all pairs, minus infinity where the scenes are alike: [B, D] twice, [B, C], [B, B] -> [B, B]."""
+    gated = gate.paired(text[:, None], context[None])  # [B, B, D]
+    return (v[:, None] * gated).sum(-1).masked_fill(~unlike, -torch.inf)
+
+
+def batch_of_step(count: int, size: int, step: int, seed: int) -> list[int]:
+    """Windows of one step: a piece of the epoch's own shuffle, which needs no memory of earlier steps."""
+    epoch, piece = divmod(step, count // size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+    return order[piece * size : (piece + 1) * size].tolist()
+
+
+# --- 21: scores ------------------------------------------------------------------------------------------------------
+
+
+def frame_scores(windows: Sequence[float], n_frames: int, length: int, stride: int) -> list[float]:
+    """Mean over the windows that cover each frame; the last window also serves the frames after its end."""
+    covering = [
+        [w for w in range(len(windows)) if w * stride <= t < w * stride + length] or [len(windows) - 1]
+        for t in range(n_frames)
+    ]
+    return [sum(windows[w] for w in some) / len(some) for some in covering]
+
+
+def causal_scores(windows: Sequence[float], n_frames: int, length: int, stride: int, before: float) -> list[float]:
+    """The latest window that has ended at each frame; `before` until there is one."""
+    ended = [sum(w * stride + length - 1 <= t for w in range(len(windows))) for t in range(n_frames)]
+    return [windows[n - 1] if n else before for n in ended]
+
+
+# --- 22: evaluation --------------------------------------------------------------------------------------------------
+
+
+def auc_by_pairs(scores, labels) -> float:
+    """Share of (abnormal, normal) pairs in right order, ties as one half: [n] and [n] of 0 and 1."""
+    high, low = scores[labels == 1][:, None], scores[labels == 0]
+    return float(((high > low) + 0.5 * (high == low)).mean())
+
+
+def normal_threshold(normal: Sequence[float], share: float) -> float:
+    """Lowest threshold at which at most `share` of the normal frames are alarms."""
+    silent = math.ceil((1 - share) * len(normal))
+    return math.nextafter(sorted(normal)[silent - 1], math.inf)
+
+
+def blind_score(n_frames: int, abnormal: bool) -> list[float]:
+    """The video's label times a bump in its middle: sees no picture."""
+    middle = (n_frames - 1) / 2
+    return [abnormal * math.exp(-0.5 * ((t - middle) / (n_frames / 2)) ** 2) for t in range(n_frames)]
+
+
+# --- 60: tables ------------------------------------------------------------------------------------------------------
+
+
+def cell(value: float, low: float, high: float) -> str:
+    """Value with its interval, three digits; without brackets where the interval is undefined."""
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
+
+
+def not_worse(rows) -> list[str]:
+    """Methods whose interval reaches the value of the best one: a table with columns method, value, high."""
+    return list(rows["method"][rows["high"] >= rows["value"].max()])
