@@ -40,3 +40,17 @@ def process_ended() -> Callable[[int], bool]:
         return False
 
     return ended
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory):
+    """A whole run of the embedded benchmark, as small as it gets: (profile, run folder), all steps up to the scores done."""
+    from zsad_lib.config import get_profile
+    from zsad_lib.pipeline import ensure, run_folder
+
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSAD_HOME", str(home))
+        profile = get_profile("smoke", train_clips=3, normal_clips=2, family_clips=1, train_steps=12, seeds="0,1", jobs=1)
+        ensure("score", profile)
+        yield profile, run_folder(profile)

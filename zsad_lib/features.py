@@ -157,7 +157,7 @@ class Extractor:
         scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], statistics))
         motion = frame_differences(piece, statistics)[1:]
         if "dpc_order" in self.released:  # [N*L, C, H, W] read as [N, C, L, H, W]
-            blocks = motion.view(-1, 3, BLOCK_LEN, *motion.shape[-2:])
+            blocks = motion.reshape(-1, 3, BLOCK_LEN, *motion.shape[-2:])
         else:
             blocks = motion.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
         stem = torch.cat([b.dpc.stem(part[None])[0] for part in blocks.split(20)])

@@ -7,7 +7,8 @@ QuickGELU, x * sigmoid(1.702 x): with plain GELU the features differ and nothing
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -67,12 +68,25 @@ def build_clip(name: str, pretrained: str | None = None, **text_or_vision_overri
         *section, field = choose("CLIP override", key, _OVERRIDES)
         (config[section[0]] if section else config)[field] = value
     try:
-        model = open_clip.create_model(name, pretrained, pretrained_text=False, **config)
+        with _quiet():
+            model = open_clip.create_model(name, pretrained, pretrained_text=False, **config)
     except (RuntimeError, OSError, ValueError, TypeError, AssertionError, ArithmeticError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ZsadError(f"CLIP {name}, pretrained={pretrained!r}, {text_or_vision_overrides}: {reason}") from error
     log.info("CLIP %s: %s", name, "QuickGELU" if config["quick_gelu"] else "GELU")
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip warns on the root logger that a model without a tag has random weights; here the caller loads them next."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 @cache

@@ -1,0 +1,40 @@
+"""Pretraining of the stand-ins, on a corpus of a few clips."""
+
+import torch
+
+from data_prep.scene_rules.web import web_corpus
+from zsad_lib import pretrain
+from zsad_lib.backbones import WEIGHTS, frame_differences, normalise, stand_ins
+from zsad_lib.weights import SHIPPED, load_weights
+
+
+def test_shipped_weights_say_what_made_them_and_are_small():
+    assert sum((SHIPPED / name).stat().st_size for name in WEIGHTS) < 20e6
+    for name in WEIGHTS:
+        _, meta = load_weights(SHIPPED / name)
+        assert meta["command"] == "make pretrain" and meta["clips"] == 6000
+        assert meta["loss"][-1] < meta["loss"][0]
+
+
+def test_run_writes_all_stand_ins_that_load(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "EPOCHS", dict.fromkeys(pretrain.EPOCHS, 1))
+    corpus = web_corpus(32, 0, jobs=1)
+    for name in ("pretrain_timesformer", "pretrain_dpc", "pretrain_scene", "pretrain_clip"):
+        real = getattr(pretrain, name)
+        monkeypatch.setattr(pretrain, name, lambda *a, real=real, **k: real(*a, **{**k, "batch": 16}))
+    monkeypatch.setattr(pretrain, "web_corpus", lambda *arguments: corpus)
+    files = pretrain.run(clips=32, folder=tmp_path)
+    backbones = stand_ins(tmp_path)
+    assert set(files) == set(pretrain.EPOCHS) and len(backbones.vocabulary) > 20
+    _, meta = load_weights(files["dpc"])
+    assert len(meta["loss"]) == pretrain.ROUNDS and meta["clips"] == 32
+
+
+def test_frame_differences_cancel_the_background():
+    frames = torch.randint(0, 255, (1, 4, 6, 3), dtype=torch.uint8).expand(5, -1, -1, -1).clone()
+    assert not frame_differences(frames).any()
+    frames[3, 0, 0] = 255
+    x = frame_differences(frames)
+    torch.testing.assert_close(x[3], -x[4])
+    stats = ((0.5,) * 3, (0.25,) * 3)
+    torch.testing.assert_close(normalise(torch.full((1, 1, 3), 255, dtype=torch.uint8), stats), torch.full((3, 1, 1), 2.0))

@@ -1,0 +1,41 @@
+"""Defect switches of the released code."""
+
+import numpy as np
+import pytest
+import torch
+
+from zsad_lib import released
+from zsad_lib.backbones import stand_ins
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.features import Extractor, cache_folder, chunks
+
+
+def test_switches_are_sorted_by_where_they_act():
+    places = {place: released.acting_in(released.AS_RELEASED, place) for place in ("features", "train", "score")}
+    assert sum(map(len, places.values())) == len(released.DEFECTS) == 8
+    assert sorted(number for number, _, _ in released.DEFECTS.values()) == [1, 2, 3, 4, 5, 7, 8, 9]
+    with pytest.raises(ZsadError, match="did you mean 'dpc_order'"):
+        released.acting_in(("dpc_ordr",), "train")
+
+
+def test_switches_that_change_features_have_a_cache_of_their_own():
+    folders = [cache_folder(get_profile("demo", released=name)) for name in ("", "dpc_order", "cpc_temperature", "dpc_order,scene_weights")]
+    assert folders[0] == folders[2] and len(set(folders)) == 3
+
+
+@pytest.mark.parametrize(
+    ("switch", "changed"),
+    [("dpc_order", "stem"), ("position_size", "timesformer"), ("scene_weights", "scene"), ("one_normalisation", "scene"), ("batch_statistics", "stem")],
+)  # fmt: skip
+def test_each_feature_switch_changes_its_stream_alone(switch, changed):
+    frames = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
+    ((piece, _),) = chunks(iter(frames))
+    names = ("timesformer", "scene", "stem", "cell_motion")
+    right = dict(zip(names, Extractor(stand_ins()).windows(torch.from_numpy(piece))))
+    norm_stats = "batch" if switch == "batch_statistics" else "running"
+    wrong = dict(zip(names, Extractor(stand_ins(norm_stats=norm_stats), (switch,)).windows(torch.from_numpy(piece))))
+    assert right[changed].shape == wrong[changed].shape and not torch.allclose(right[changed], wrong[changed], atol=1e-3)
+    same = {"timesformer", "scene"} - {changed}
+    for name in same:
+        torch.testing.assert_close(right[name], wrong[name])

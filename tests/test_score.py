@@ -1,0 +1,141 @@
+"""Score terms, fusion, score files, own video."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from zsad_lib import score
+from zsad_lib.errors import ZsadError
+from zsad_lib.features import cache_folder, feature_file, load_features, to_frames
+from zsad_lib.manifest import load_manifest
+from zsad_lib.models.dpc import DPCOutput
+from zsad_lib.own_video import score_video
+from zsad_lib.video import write_video
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_run):
+    return score.load_scorer(tiny_run[1] / "score" / "full" / "0" / "scorer.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def features(tiny_run):
+    profile, folder = tiny_run
+    row = next(load_manifest(folder / "data").query("split == 'test'").itertuples())
+    return load_features(feature_file(cache_folder(profile), row))
+
+
+def test_error_map_and_its_summaries_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    predicted, actual = torch.randn(2, 2, 3, 5, 4, 4, generator=generator).unbind(0)
+    errors = score.error_map(DPCOutput(predicted, actual, None))
+    p, a = predicted[1, 2, :, 3, 0].numpy(), actual[1, 2, :, 3, 0].numpy()
+    assert errors[1, 2, 3, 0].item() == pytest.approx(1 - p @ a / np.linalg.norm(p) / np.linalg.norm(a), abs=1e-6)
+    motion = torch.rand(2, 3, 4, 4, generator=generator)
+    order = np.argsort(-motion[0].flatten().numpy())[: int(score.MOVING_SHARE * 48)]
+    assert score.moving_mean(errors, motion)[0].item() == pytest.approx(errors[0].flatten().numpy()[order].mean(), abs=1e-6)
+
+
+def test_semantic_neighbour_and_prompt_scores_by_hand():
+    similarity = torch.tensor([[0.1, 0.9, 0.3], [0.2, 0.2, 0.1]])
+    torch.testing.assert_close(score.semantic_score(similarity), torch.tensor([0.1, 0.8]))
+    memory = torch.eye(4)
+    query = torch.tensor([[0.6, 0.8, 0.0, 0.0]])
+    assert score.neighbour_score(query, memory, k=2).item() == pytest.approx(1 - 0.7)
+    total, probabilities = score.prompt_scores(similarity[:1], torch.tensor([[0.9]]), temperature=0.1)
+    e = np.exp(np.array([0.1, 0.9, 0.3, 0.9]) / 0.1)
+    assert total.item() == pytest.approx(e[3] / e.sum(), rel=1e-5)
+    torch.testing.assert_close(probabilities.sum(-1), total)
+
+
+def test_fusion_standardises_on_held_out_normals_alone(scorer):
+    scorer_copy = score.Scorer(scorer.detector, scorer.bank, scorer.captions, scorer.memory)
+    normal = [{"a": np.array([1.0, 3.0]), "b": np.array([0.0, 0.0])}, {"a": np.array([5.0]), "b": np.array([0.0])}]
+    scorer_copy.calibrate(normal)
+    assert scorer_copy.statistics["a"] == (3.0, pytest.approx(np.std([1, 3, 5])))
+    fused = scorer_copy.fuse({"a": np.array([3.0, 7.0]), "b": np.array([2.0, 2.0])}, ("a", "b"))
+    np.testing.assert_allclose(fused, [2.0, 4 / np.std([1, 3, 5]) + 2.0])
+
+
+def test_a_windows_terms_do_not_depend_on_the_other_windows(scorer, features):
+    whole = scorer.terms(features)
+    first = scorer.terms(features._replace(
+        timesformer=features.timesformer[:1], scene=features.scene[:1], stem=features.stem[:6], cell_motion=features.cell_motion[:6],
+    ))  # fmt: skip
+    for name in ("s_sem", "s_pred", "s_all", "s_peak", "s_mem"):
+        assert first[name][0] == pytest.approx(whole[name][0], abs=1e-5), name
+
+
+def test_every_method_and_seed_has_every_frame(tiny_run):
+    profile, folder = tiny_run
+    test = load_manifest(folder / "data").query("split == 'test'")
+    for method in score.METHODS:
+        seeds = profile.seeds[:1] if method in score.SEED_FREE else profile.seeds
+        for seed in seeds:
+            home = folder / "scores" / method / str(seed)
+            for row in test.itertuples():
+                table = pd.read_csv(home / f"{row.video}.csv")
+                assert list(table.columns[:3]) == ["frame", "time_s", "score"]
+                assert len(table) == row.n_frames and np.isfinite(table.score).all()
+            windows = np.load(home / "windows.npz")
+            assert set(windows.files) == set(test.video)
+            np.testing.assert_allclose(to_frames(windows[row.video], row.n_frames), table.score, rtol=1e-4, atol=1e-4)
+
+
+def test_the_full_score_is_the_sum_of_its_terms(tiny_run, scorer):
+    _, folder = tiny_run
+    full = {name: np.load(folder / "scores" / name / "0" / "windows.npz") for name in ("full", "semantic", "predictive")}
+    for video in full["full"].files:
+        np.testing.assert_allclose(full["full"][video], full["semantic"][video] + full["predictive"][video], atol=1e-9)
+
+
+def test_a_scorer_survives_its_file(tiny_run, scorer, features, tmp_path):
+    score.save_scorer(tmp_path / "s.safetensors", scorer, dict(variant=dict(), seed=0))
+    again, _ = score.load_scorer(tmp_path / "s.safetensors")
+    first, second = scorer.terms(features), again.terms(features)
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    frames = np.random.default_rng(0).integers(0, 255, (95, 40, 60, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("footage") / "camera.mp4"
+    write_video(path, frames, fps=10)
+    return path, frames
+
+
+def test_own_video_has_one_finite_row_per_frame(footage):
+    table = score_video(footage[0])
+    assert list(table.frame) == list(range(95)) and not table.warmup.any()
+    assert np.isfinite(table[["score", "s_sem", "s_pred", "s_mem"]]).all().all()
+    assert table.caption.str.len().min() > 3
+
+
+def test_causal_scores_do_not_know_the_future(footage, tmp_path):
+    path, frames = footage
+    table = score_video(path, causal=True)
+    assert table.warmup[:29].all() and not table.warmup[29:].any() and (table.score[:29] == 0).all()
+    cut = tmp_path / "frames"
+    from PIL import Image
+
+    for folder, count in ((cut, 61), (tmp_path / "all", 95)):
+        folder.mkdir()
+        for i in range(count):
+            Image.fromarray(frames[i]).save(folder / f"{i:03d}.png")
+    whole, part = score_video(tmp_path / "all", causal=True), score_video(cut, causal=True)
+    np.testing.assert_allclose(whole.score[:61], part.score, atol=1e-6)
+
+
+def test_fast_video_is_thinned_and_still_has_every_frame(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (100, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "fast.mp4", frames, fps=30)
+    table = score_video(tmp_path / "fast.mp4")
+    assert len(table) == 100 and table.score[:3].nunique() == 1
+
+
+def test_a_run_of_ones_own_and_a_run_without_a_detector(tiny_run, footage, tmp_path):
+    assert len(score_video(footage[0], run=str(tiny_run[1]))) == 95
+    with pytest.raises(ZsadError, match="no trained detector"):
+        score_video(footage[0], run="nothing-here")
