@@ -154,7 +154,7 @@ def dissimilar(answer: Callable) -> None:
     """`answer(context, max_cosine)` against three contexts, two of them alike."""
     import torch
 
-    context = torch.tensor([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0]])
+    context = torch.tensor([[0.3, 0.0], [2.0, 0.2], [0.0, 1.0]])
     close(answer(context, 0.7), [[0, 0, 1], [0, 0, 1], [1, 1, 0]], "who may lend its scene to whom")
 
 

@@ -1,0 +1,39 @@
+"""Exercises of the notebooks: every solution passes its check, and the usual wrong answers do not."""
+
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zsad_lib import checks, solutions
+
+EXERCISES = [name for name, value in vars(solutions).items() if inspect.isfunction(value)]
+WRONG = {
+    "window_starts": lambda n, length, stride: list(range(0, n, stride)),
+    "standardise": lambda scores, normal: (scores - scores.mean()) / scores.std(),
+    "labels_from_spans": lambda spans, n: [int(any(a <= t < b for a, b in spans)) for t in range(n)],
+    "prevalence": lambda labels: sum(sum(one) / len(one) for one in labels) / len(labels),
+    "learning_rate": lambda step, total, warmup: min(1.0, (step + 1) / warmup),
+    "weighted_cross_entropy": lambda x, y, w: F.cross_entropy(x, y),
+    "attention": lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
+    "divided_pairs": lambda places, frames: (places * frames + 1) ** 2,
+    "prediction_error": lambda p, a: (p - a).norm(dim=2),
+    "chance_loss": lambda b, p, h, w: 0.0,
+    "same_caption": lambda captions: torch.eye(len(captions)),
+    "masked_info_nce": lambda v, t, tau, same: F.cross_entropy(v @ t.T / tau, torch.arange(len(v))),
+    "ln_gate": lambda t, h, beta: t + beta * h.sigmoid() * h,
+    "dissimilar": lambda c, bound: c @ c.T < bound,
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_solution_passes(name, capsys):
+    getattr(checks, name)(getattr(solutions, name))
+    assert capsys.readouterr().out.count(": right\n") >= 1
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answer_fails(name):
+    with pytest.raises(AssertionError):
+        getattr(checks, name)(WRONG[name])
