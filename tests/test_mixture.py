@@ -33,4 +33,6 @@ def test_a_strong_ridge_is_ordinary_fusion():
 def test_weights_scale_the_terms():
     terms, context = data(50)
     mixture = Mixture(3, 2).fit(terms, context)
-    torch.testing.assert_close(mixture(terms, context, torch.tensor([1.0, 0.0])), mixture.standardised(terms, context)[:, 0])
+    torch.testing.assert_close(
+        mixture(terms, context, torch.tensor([1.0, 0.0])), mixture.standardised(terms, context)[:, 0]
+    )

@@ -37,4 +37,6 @@ def test_frame_differences_cancel_the_background():
     x = frame_differences(frames)
     torch.testing.assert_close(x[3], -x[4])
     stats = ((0.5,) * 3, (0.25,) * 3)
-    torch.testing.assert_close(normalise(torch.full((1, 1, 3), 255, dtype=torch.uint8), stats), torch.full((3, 1, 1), 2.0))
+    torch.testing.assert_close(
+        normalise(torch.full((1, 1, 3), 255, dtype=torch.uint8), stats), torch.full((3, 1, 1), 2.0)
+    )

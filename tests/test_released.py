@@ -20,14 +20,23 @@ def test_switches_are_sorted_by_where_they_act():
 
 
 def test_switches_that_change_features_have_a_cache_of_their_own():
-    folders = [cache_folder(get_profile("demo", released=name)) for name in ("", "dpc_order", "cpc_temperature", "dpc_order,scene_weights")]
+    folders = [
+        cache_folder(get_profile("demo", released=name))
+        for name in ("", "dpc_order", "cpc_temperature", "dpc_order,scene_weights")
+    ]
     assert folders[0] == folders[2] and len(set(folders)) == 3
 
 
 @pytest.mark.parametrize(
     ("switch", "changed"),
-    [("dpc_order", "stem"), ("position_size", "timesformer"), ("scene_weights", "scene"), ("one_normalisation", "scene"), ("batch_statistics", "stem")],
-)  # fmt: skip
+    [
+        ("dpc_order", "stem"),
+        ("position_size", "timesformer"),
+        ("scene_weights", "scene"),
+        ("one_normalisation", "scene"),
+        ("batch_statistics", "stem"),
+    ],
+)
 def test_each_feature_switch_changes_its_stream_alone(switch, changed):
     frames = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
     ((piece, _),) = chunks(iter(frames))
@@ -35,7 +44,9 @@ def test_each_feature_switch_changes_its_stream_alone(switch, changed):
     right = dict(zip(names, Extractor(stand_ins()).windows(torch.from_numpy(piece))))
     norm_stats = "batch" if switch == "batch_statistics" else "running"
     wrong = dict(zip(names, Extractor(stand_ins(norm_stats=norm_stats), (switch,)).windows(torch.from_numpy(piece))))
-    assert right[changed].shape == wrong[changed].shape and not torch.allclose(right[changed], wrong[changed], atol=1e-3)
+    assert right[changed].shape == wrong[changed].shape and not torch.allclose(
+        right[changed], wrong[changed], atol=1e-3
+    )
     same = {"timesformer", "scene"} - {changed}
     for name in same:
         torch.testing.assert_close(right[name], wrong[name])

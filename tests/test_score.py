@@ -34,7 +34,9 @@ def test_error_map_and_its_summaries_by_hand():
     assert errors[1, 2, 3, 0].item() == pytest.approx(1 - p @ a / np.linalg.norm(p) / np.linalg.norm(a), abs=1e-6)
     motion = torch.rand(2, 3, 4, 4, generator=generator)
     order = np.argsort(-motion[0].flatten().numpy())[: int(score.MOVING_SHARE * 48)]
-    assert score.moving_mean(errors, motion)[0].item() == pytest.approx(errors[0].flatten().numpy()[order].mean(), abs=1e-6)
+    assert score.moving_mean(errors, motion)[0].item() == pytest.approx(
+        errors[0].flatten().numpy()[order].mean(), abs=1e-6
+    )
 
 
 def test_semantic_neighbour_and_prompt_scores_by_hand():
@@ -85,7 +87,9 @@ def test_every_method_and_seed_has_every_frame(tiny_run):
 
 def test_the_full_score_is_the_sum_of_its_terms(tiny_run, scorer):
     _, folder = tiny_run
-    full = {name: np.load(folder / "scores" / name / "0" / "windows.npz") for name in ("full", "semantic", "predictive")}
+    full = {
+        name: np.load(folder / "scores" / name / "0" / "windows.npz") for name in ("full", "semantic", "predictive")
+    }
     for video in full["full"].files:
         np.testing.assert_allclose(full["full"][video], full["semantic"][video] + full["predictive"][video], atol=1e-9)
 

@@ -94,7 +94,10 @@ def test_an_interrupted_run_ends_with_equal_weights(windows, tiny_run, tmp_path,
     first, second = load_weights(whole), load_weights(cut)
     assert first[1]["sha256"] == second[1]["sha256"] and first[1]["history"] == second[1]["history"]
     assert not (tmp_path / "cut" / "checkpoint.pt").exists()
-    assert load_weights(train.train_detector(profile, variant, 1, windows, tmp_path / "other"))[1]["sha256"] != first[1]["sha256"]
+    assert (
+        load_weights(train.train_detector(profile, variant, 1, windows, tmp_path / "other"))[1]["sha256"]
+        != first[1]["sha256"]
+    )
 
 
 def test_training_learns(windows, tiny_run, tmp_path):

@@ -201,6 +201,7 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
             seed,
             profile.alpha,
             profile.train_steps,
+            profile.mixed_precision,
             released,
             cache_folder(profile).name,
             closure([__name__]),
@@ -210,7 +211,7 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
     target, checkpoint = folder / "detector.safetensors", folder / "checkpoint.pt"
     if target.exists() and load_weights(target)[1].get("key") == key:
         return target
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
     torch.manual_seed(seed)
     detector = build_detector(variant, stand_ins())
     detector.fit_scene_statistics(windows.scene)
@@ -226,8 +227,9 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
             history = state["history"]
-    model, optimiser, schedule = accelerator.prepare(detector, optimiser, schedule)
-    detector = accelerator.unwrap_model(model)
+    detector.to(accelerator.device)
+    optimiser = accelerator.prepare(optimiser)
+    trained = [p for p in detector.parameters() if p.requires_grad]
     windows = windows._replace(
         **{
             name: getattr(windows, name).to(accelerator.device)
@@ -238,6 +240,9 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
     for step in range(len(history), profile.train_steps):
         torch.manual_seed(hash((seed, step)) % 2**32)
         chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
+        chosen = chosen[
+            accelerator.process_index :: accelerator.num_processes
+        ]  # each process its share of the global batch
         with accelerator.autocast():
             losses = joint_loss(
                 detector, windows, context, chosen, variant, profile.alpha, released, torch.default_generator
@@ -248,7 +253,9 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
             )
         optimiser.zero_grad()
         accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], 1.0)
+        for parameter in trained if accelerator.num_processes > 1 else ():
+            parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        accelerator.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
         history.append([losses[name].item() for name in ("loss", "align", "pred", "residual")])
