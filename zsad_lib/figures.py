@@ -349,14 +349,14 @@ def overlays(
     return figure
 
 
-def learning_curves(curves: Mapping[str, Mapping[str, np.ndarray]], window: int = 20) -> Figure:
-    """One panel per loss, one line per training: panel -> name -> [steps]; thin: every step, thick: running mean."""
+def learning_curves(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """One panel per loss, one line per training: panel -> name -> [steps]; thin: every step, thick: mean over a 15th of all."""
     figure, axes = plt.subplots(1, len(curves), figsize=(PAGE, 2.3), squeeze=False)
     for ax, (title, lines) in zip(axes[0], curves.items()):
         for i, (name, values) in enumerate(lines.items()):
             values = np.asarray(values, float)
             shade = METHOD_COLOURS.get(name.split(",")[0], sns.color_palette("colorblind")[i % 10])
-            mean = pd.Series(values).rolling(min(window, len(values)), min_periods=1).mean()
+            mean = pd.Series(values).rolling(max(1, len(values) // 15), min_periods=1, center=True).mean()
             ax.plot(np.arange(1, len(values) + 1), values, color=shade, alpha=0.25, linewidth=0.7)
             ax.plot(
                 np.arange(1, len(values) + 1), mean, color=shade, linestyle=DASHES[i % len(DASHES)], label=words(name)
