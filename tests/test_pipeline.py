@@ -1,11 +1,13 @@
 """Steps run once, resume after a kill, and run again only for what could change a number."""
 
+import _thread
 import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -258,6 +260,17 @@ def test_children_end_with_their_parent(toy, process_ended, sign, code):
     assert process.returncode == code
     assert "Traceback" not in out and out.count("interrupted; the same command resumes") == (code == 130)
     assert process_ended(child)
+
+
+def test_child_status_and_interrupt(tmp_path, process_ended):
+    assert pipeline.run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    timer = threading.Timer(1.0, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_child([sys.executable, "-c", code])
+    timer.join()
+    assert process_ended(int((tmp_path / "pid").read_text()))
 
 
 def test_killed_child_is_explained(toy):

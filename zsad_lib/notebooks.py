@@ -117,6 +117,7 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it would warn of settings that only begin() reads
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would complain of a kernel ended by Ctrl-C
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
     os.environ["ZSAD_NOTEBOOK"] = notebook.stem
     try:
