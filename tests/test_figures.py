@@ -75,7 +75,7 @@ def test_headline_says_what_is_missing():
 
 def test_methods_and_families_have_colours_that_differ():
     assert set(ORDER) == set(figures.METHOD_COLOURS)
-    for palette in (figures.METHOD_COLOURS, figures.FAMILY_COLOURS):
+    for palette in (figures.METHOD_COLOURS, {name: figures.FAMILY_COLOURS[name] for name in ("normal", *FAMILIES)}):
         assert len(set(palette.values())) == len(palette)
     assert figures.colour("predictive@causal") == figures.colour("predictive")
     assert figures.colour("centre") == figures.FLOOR_COLOUR

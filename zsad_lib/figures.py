@@ -35,11 +35,22 @@ METHOD_COLOURS = {
     "full_memory": "#0173b2", "full": "#56b4e9", "paper": "#d55e00", "semantic": "#029e73", "predictive": "#cc78bc",
     "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d",
 }  # fmt: skip
-FAMILY_COLOURS = {"normal": "#7f7f7f", "semantic": "#029e73", "temporal": "#cc78bc", "contextual": "#0173b2"}
+FAMILY_COLOURS = {
+    "normal": "#7f7f7f",
+    "semantic": "#029e73",
+    "temporal": "#cc78bc",
+    "contextual": "#0173b2",
+    "abnormal": "#0173b2",
+}
 FLOOR_COLOUR, TRUTH_COLOUR = "#949494", "#de8f05"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))  # a second mark beside colour
 ORACLES = ("video_label", "video_label_centre")  # floors that read the true video label
-TERMS = {"s_sem": "caption misfit", "s_pred": "prediction error", "s_mem": "distance to memory"}  # term -> words
+TERMS = {
+    "s_sem": "caption misfit",
+    "s_pred": "prediction error",
+    "s_all": "prediction error",
+    "s_mem": "distance to memory",
+}  # term -> words
 CURVES = ("full_memory", "full", "paper", "knn", "predictive", "motion_floor")  # methods with ROC and PR curves
 
 
