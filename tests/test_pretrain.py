@@ -27,7 +27,7 @@ def test_run_writes_all_stand_ins_that_load(tmp_path, monkeypatch):
     backbones = stand_ins(tmp_path)
     assert set(files) == set(pretrain.EPOCHS) and len(backbones.vocabulary) > 20
     _, meta = load_weights(files["dpc"])
-    assert len(meta["loss"]) == pretrain.ROUNDS and meta["clips"] == 32
+    assert len(meta["loss"]) == pretrain.ROUNDS["dpc"] and meta["clips"] == 32
 
 
 def test_frame_differences_cancel_the_background():

@@ -39,6 +39,9 @@ from zsad_lib.released import acting_in
 from zsad_lib.train import VARIANTS, detector_from, load_detector
 from zsad_lib.weights import load_weights, save_weights
 
+SCORED_STEPS = (
+    2  # predicted blocks that s_pred looks at; the third is hard to foresee in normal video too (validation sites)
+)
 NEIGHBOURS = 5  # k of the neighbour memory
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
@@ -120,9 +123,10 @@ class Scorer:
         v = d.embed(features.timesformer, state.mean((-2, -1)))
         similarity = d.gate.logits(v, self.bank, d.context(features.scene))
         errors, scene = error_map(out), d.standardised(features.scene)
+        moving = window_blocks(features.cell_motion)[:, -d.dpc.pred_steps :]  # [W, P, h, w]
         terms = {
             "s_sem": semantic_score(similarity),
-            "s_pred": moving_mean(errors, window_blocks(features.cell_motion)[:, -d.dpc.pred_steps :]),
+            "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
             "s_all": errors.mean((1, 2, 3)),
             "s_peak": errors.mean(1).amax((1, 2)),
             "caption": similarity.argmax(-1),

@@ -52,7 +52,7 @@ class Variant:
     max_cosine: float = 0.7  # scenes below this cosine count as dissimilar
     context_dim: int = 32  # width of c (128 in the paper, on 512-d scene features)
     cells: Literal["moving", "all"] = "moving"  # L_pred: cosines of moving cells, or the published loss over all cells
-    residual_penalty: float = 1.0  # weight of |P|^2 where anchored
+    residual_penalty: float = 20.0  # weight of |P|^2 where anchored
     batch: int = 192  # windows per step of L_align
     live: int = 8  # windows per step of L_pred
     lr: float = 1e-3  # projection, gate, context projection
