@@ -8,6 +8,7 @@ import torch
 from reference_tensors import reference, relative_error
 from scipy.special import erf, softmax
 
+from zsad_lib.bench import transformers_twin
 from zsad_lib.errors import ZsadError
 from zsad_lib.models import TimeSformer
 
@@ -36,31 +37,9 @@ def test_official_outputs(shared):
 
 
 def test_transformers_oracle():
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     ours = random_model(image_size=16)
-    D, depth = SIZES["embed_dim"], SIZES["depth"]
-    config = transformers.TimesformerConfig(
-        image_size=16, patch_size=8, num_frames=3, hidden_size=D, num_hidden_layers=depth, num_attention_heads=3,
-        intermediate_size=4 * D, layer_norm_eps=1e-6, qkv_bias=True,
-        hidden_dropout_prob=0, attention_probs_dropout_prob=0,
-    )  # fmt: skip
-    theirs = transformers.TimesformerModel(config).eval()
-    names = {
-        "patch_embed.proj": "embeddings.patch_embeddings.projection", "cls_token": "embeddings.cls_token",
-        "pos_embed": "embeddings.position_embeddings", "time_embed": "embeddings.time_embeddings", "norm": "layernorm",
-    }  # fmt: skip
-    layer = {
-        "temporal_norm1": "temporal_layernorm", "temporal_attn.qkv": "temporal_attention.attention.qkv",
-        "temporal_attn.proj": "temporal_attention.output.dense", "temporal_fc": "temporal_dense",
-        "norm1": "layernorm_before", "attn.qkv": "attention.attention.qkv", "attn.proj": "attention.output.dense",
-        "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
-    }  # fmt: skip
-    names |= {f"blocks.{i}.{a}": f"encoder.layer.{i}.{b}" for i in range(depth) for a, b in layer.items()}
-    state = {}
-    for key, value in ours.state_dict().items():
-        stem, dot, leaf = key.rpartition(".")
-        state[names[stem] + "." + leaf if leaf in ("weight", "bias") else names[key]] = value
-    theirs.load_state_dict(state)
+    theirs = transformers_twin(ours)
     video = torch.randn(2, 3, 3, 16, 16)
     with torch.no_grad():
         expected = theirs(video.transpose(1, 2)).last_hidden_state  # frames before channels; same order of tokens

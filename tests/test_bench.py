@@ -1,0 +1,84 @@
+"""Each comparison of `make bench` on tiny sizes: same results on both sides, one row each; never the seconds."""
+
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsad_lib import bench, metrics
+
+SMALL = dict(image_size=16, patch_size=8, num_frames=2, embed_dim=12, depth=1, num_heads=3)
+
+
+def check(row: bench.Row) -> None:
+    assert row.ours_s > 0 and row.baseline_s > 0
+    assert row.ratio == row.baseline_s / row.ours_s
+    assert row.measure and row.baseline
+
+
+def test_fused_attention_or_a_reason(monkeypatch):
+    pytest.importorskip("transformers")
+    row = bench.fused_attention(1, 2, **SMALL)
+    check(row)
+    assert row.measure == "TimeSformer, 2 x 16 x 16, batch 2"
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    row = bench.fused_attention(1, 2, **SMALL)
+    assert row.ours_s > 0 and math.isnan(row.ratio) and "transformers" in row.note
+
+
+def test_different_weights_are_noticed(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.TimesformerModel, "load_state_dict", lambda self, state: None)
+    with pytest.raises(AssertionError, match="not close"):
+        bench.fused_attention(1, 1, **SMALL)
+
+
+def test_cached_features():
+    row = bench.cached_features(1, batch=9)  # more than the live windows of a step
+    check(row)
+    assert "9 windows" in row.measure
+
+
+def test_one_decode():
+    row = bench.one_decode(1, n_frames=40, size=(48, 64))
+    check(row)
+    assert "40 frames" in row.measure
+
+
+def test_bootstrap_equals_the_loop_and_notices_where_not(monkeypatch):
+    row = bench.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
+    check(row)
+    assert "20 draws" in row.measure
+    monkeypatch.setattr(metrics, "average_precision", lambda ranking, weights: np.full(len(weights), 0.5))
+    with pytest.raises(AssertionError):
+        bench.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
+
+
+def test_medians_leave_out_the_warm_up_call(monkeypatch):
+    seconds = iter([100.0, 100.0, 1.0, 6.0, 3.0, 2.0, 2.0, 8.0])
+    monkeypatch.setattr(bench, "timed", lambda work: next(seconds))
+    assert bench.medians(None, None, 3) == (2.0, 6.0, 3.0)
+
+
+def test_table_on_screen_and_on_disk(tmp_path, capsys):
+    rows = [bench.Row("one", 1.0, "other", 2.0, 2.0, ""), bench.Row("two", 1.0, "none", np.nan, np.nan, "why not")]
+    bench.run(tmp_path / "bench", iter(rows))
+    printed = capsys.readouterr().out
+    assert "one; other\n" in printed and "two; none (why not)" in printed
+    table = pd.read_csv(tmp_path / "bench" / "bench.csv")
+    assert table["measure"].tolist() == ["one", "two"] and table["ratio"].iloc[0] == 2.0
+    assert set(table["device"]) == {bench.device_name()} and table["device"].iloc[0]
+
+
+def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
+    for name in ("bootstrap", "one_decode", "cached_features", "fused_attention"):
+        monkeypatch.setattr(bench, name, lambda name=name: bench.Row(name, 1.0, "other", 3.0, 3.0, ""))
+    assert bench.main() == 0
+    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 4
+    (run_home / "runs" / "bench" / "bench.csv").unlink()
+    (run_home / "runs" / "bench").rmdir()
+    (run_home / "runs" / "bench").write_text("a file in its place")
+    assert bench.main() == 2
+    assert capsys.readouterr().err.startswith("error: ")

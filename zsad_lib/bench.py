@@ -1,0 +1,278 @@
+"""Speed as ratios of two ways to do the same, both timed in one run, turn by turn: ``make bench``.
+
+A ratio travels between machines better than seconds do; the seconds stand beside it with the device's name. Each
+function takes its sizes as arguments and checks that both ways give the same result before it times them.
+"""
+
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from zsad_lib import metrics, paths
+from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
+from zsad_lib.errors import ZsadError
+from zsad_lib.features import WINDOW, Extractor, chunks
+from zsad_lib.models.timesformer import TimeSformer
+from zsad_lib.train import Variant, Windows, build_detector, dpc_context, joint_loss, parameter_groups
+from zsad_lib.video import iter_frames, write_video
+
+STREAMS = 3  # of the video itself: TimeSformer, predictive coding, scene
+Size = tuple[int, int]
+
+
+class Row(NamedTuple):
+    """One comparison; seconds are medians, `ratio` says how many times faster the kit's way is."""
+
+    measure: str
+    ours_s: float
+    baseline: str
+    baseline_s: float  # NaN where the baseline is missing
+    ratio: float
+    note: str
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of one call, until the device has finished it."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def medians(ours: Callable[[], object], baseline: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median seconds of both, called in turns after one call each to warm up, and baseline / ours."""
+    times = [(timed(ours), timed(baseline)) for _ in range(1 + repeats)][1:]
+    fast, slow = map(statistics.median, zip(*times))
+    return fast, slow, slow / fast
+
+
+def transformers_twin(model: TimeSformer) -> nn.Module:
+    """The transformers library's TimesformerModel with the size and weights of `model`, in eval mode.
+
+    It takes frames before channels, [B, T, 3, H, W]; the tokens of its ``last_hidden_state`` have our order.
+
+    Raises:
+        ImportError: transformers is not installed (it is a development dependency).
+    """
+    from transformers import TimesformerConfig, TimesformerModel
+
+    width, depth = model.cls_token.shape[-1], len(model.blocks)
+    config = TimesformerConfig(
+        image_size=model.patch_embed.img_size[0], patch_size=model.patch_embed.patch_size[0],
+        num_frames=model.time_embed.shape[1], hidden_size=width, num_hidden_layers=depth,
+        num_attention_heads=model.blocks[0].attn.num_heads, intermediate_size=4 * width, layer_norm_eps=1e-6,
+        qkv_bias=True, hidden_dropout_prob=0, attention_probs_dropout_prob=0,
+    )  # fmt: skip
+    names = {
+        "patch_embed.proj": "embeddings.patch_embeddings.projection", "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings", "time_embed": "embeddings.time_embeddings", "norm": "layernorm",
+    }  # fmt: skip
+    layer = {
+        "temporal_norm1": "temporal_layernorm", "temporal_attn.qkv": "temporal_attention.attention.qkv",
+        "temporal_attn.proj": "temporal_attention.output.dense", "temporal_fc": "temporal_dense",
+        "norm1": "layernorm_before", "attn.qkv": "attention.attention.qkv", "attn.proj": "attention.output.dense",
+        "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    }  # fmt: skip
+    names |= {f"blocks.{i}.{a}": f"encoder.layer.{i}.{b}" for i in range(depth) for a, b in layer.items()}
+    state = {}
+    for key, value in model.state_dict().items():
+        stem, _, leaf = key.rpartition(".")
+        state[f"{names[stem]}.{leaf}" if leaf in ("weight", "bias") else names[key]] = value
+    twin = TimesformerModel(config)
+    twin.load_state_dict(state)
+    return twin.eval()
+
+
+@torch.no_grad()
+def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
+    """TimeSformer's forward pass against the transformers library's on the same weights.
+
+    Args:
+        repeats: timed calls of each.
+        batch: clips.
+        sizes: arguments of `TimeSformer`; by default the published model, 8 frames of 224 x 224.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    ours = TimeSformer(**sizes).eval()
+    frames, side = ours.time_embed.shape[1], ours.patch_embed.img_size[0]
+    measure, baseline = f"TimeSformer, {frames} x {side} x {side}, batch {batch}", "transformers' TimesformerModel"
+    video = torch.randn(batch, 3, frames, side, side, device=device)
+    try:
+        twin = transformers_twin(ours).to(device)
+    except ImportError as error:
+        ours.to(device)(video)
+        seconds = statistics.median(timed(lambda: ours(video)) for _ in range(repeats))
+        return Row(measure, seconds, baseline, np.nan, np.nan, f"not compared: {error}")
+    ours.to(device)
+    turned = video.transpose(1, 2)
+    torch.testing.assert_close(ours.tokens(video), twin(turned).last_hidden_state, rtol=1e-3, atol=1e-3)
+    return Row(measure, *_around(baseline, medians(lambda: ours.tokens(video), lambda: twin(turned), repeats)), "")
+
+
+def cached_features(repeats: int = 3, batch: int = 192) -> Row:
+    """One step of joint training from cached frozen features against one that computes them from decoded frames.
+
+    Args:
+        repeats: timed steps of each.
+        batch: windows per step.
+    """
+    generator = torch.Generator().manual_seed(0)
+    pieces = torch.randint(256, (batch, 1 + WINDOW, *STAND_IN_SIZE, 3), generator=generator, dtype=torch.uint8)
+    text = nn.functional.normalize(torch.randn(batch, EMBED_DIM, generator=generator), dim=-1)
+    variant, backbones = Variant(batch=batch), stand_ins()
+    extractor, detector = Extractor(backbones), build_detector(variant, stand_ins())
+    optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
+    chosen = torch.arange(batch)
+
+    def extract() -> tuple[Windows, torch.Tensor]:
+        parts = zip(*(extractor.windows(piece) for piece in pieces))
+        timesformer, scene, stem, motion = (list(values) for values in parts)
+        place = torch.stack([chosen, torch.zeros_like(chosen)], 1)
+        windows = Windows(torch.cat(timesformer), torch.cat(scene), stem, motion, place, text, chosen)
+        return windows, dpc_context(detector, stem)
+
+    def step(windows: Windows, context: torch.Tensor) -> None:
+        draws = torch.Generator().manual_seed(0)
+        loss = joint_loss(detector, windows, context, chosen, variant, 0.5, (), draws)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    cached = extract()
+    detector.fit_scene_statistics(cached[0].scene)
+    return Row(
+        f"training step, {batch} windows, cached features",
+        *_around("features from frames", medians(lambda: step(*cached), lambda: step(*extract()), repeats)),
+        "stand-in sizes; decoding not counted",
+    )
+
+
+def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -> Row:
+    """Features of one video with one decode for all streams against one decode per stream, networks included.
+
+    Args:
+        repeats: timed passes of each.
+        n_frames: length of the video.
+        size: height and width in pixels.
+    """
+    extractor, rng = Extractor(stand_ins()), np.random.default_rng(0)
+    scene = rng.integers(0, 200, (size[0], size[1], 3), dtype=np.uint8)
+    noise = rng.integers(0, 12, (8, *scene.shape), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        write_video(path, (np.roll(scene, i, axis=1) + noise[i % 8] for i in range(n_frames)), 25)
+
+        def extract(decodes: int) -> None:
+            for _ in range(decodes - 1):
+                for _ in chunks(iter_frames(path, size=STAND_IN_SIZE)):
+                    pass
+            for piece, _ in chunks(iter_frames(path, size=STAND_IN_SIZE)):
+                extractor.windows(torch.from_numpy(piece))
+
+        found = medians(lambda: extract(1), lambda: extract(STREAMS), repeats)
+    measure = f"features of {n_frames} frames {size[0]} x {size[1]}, one decode"
+    return Row(measure, *_around(f"{STREAMS} decodes, one per stream", found), "stand-in networks included")
+
+
+def bootstrap(n_videos: int = 290, n_frames: int = 1_111_808, draws: int = 2000, naive_draws: int = 2) -> Row:
+    """Micro AUC and AP with bootstrap over videos, against joining the drawn videos and sorting them in each draw.
+
+    Args:
+        n_videos: V; half of them hold one abnormal span. The defaults have the size of UCF-Crime's test set.
+        n_frames: about, of all videos together.
+        draws: resampled sets.
+        naive_draws: draws that the loop is timed on; its seconds are extrapolated to `draws`.
+    """
+    rng = np.random.default_rng(0)
+    lengths = np.maximum(2, rng.dirichlet(np.ones(n_videos)) * n_frames).astype(int)
+    labels = [np.zeros(length, bool) for length in lengths]
+    for label in labels[::2]:
+        label[len(label) // 2 : len(label) // 2 + max(1, len(label) * 15 // 100)] = True
+    scores = [rng.normal(size=len(label)) + label for label in labels]
+    starts = np.append(0, np.cumsum(lengths)[:-1])
+
+    def ours() -> tuple[np.ndarray, np.ndarray]:
+        ranking = metrics.rank(np.concatenate(scores), np.concatenate(labels), starts)
+        weights = metrics.bootstrap_weights(n_videos, draws)
+        pairs = metrics.pair_counts(ranking)
+        return metrics.auc(pairs, ranking.positives, ranking.negatives, weights), metrics.average_precision(
+            ranking, weights
+        )
+
+    counts = metrics.bootstrap_weights(n_videos, draws)[:naive_draws].astype(int)
+    drawn = [np.repeat(np.arange(n_videos), row) for row in counts]
+
+    def naive() -> Iterator[tuple[float, float]]:
+        for videos in drawn:
+            truth, values = (np.concatenate([part[v] for v in videos]) for part in (labels, scores))
+            yield roc_auc_score(truth, values), average_precision_score(truth, values)
+
+    start = time.perf_counter()
+    found = np.array(ours())[:, :naive_draws]
+    fast, start = time.perf_counter() - start, time.perf_counter()
+    expected = np.array(list(naive())).T
+    slow = (time.perf_counter() - start) * draws / naive_draws
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    return Row(
+        f"AUC and AP, {draws:,} draws, {sum(lengths):,} frames of {n_videos} videos",
+        *_around("scikit-learn in a loop", (fast, slow, slow / fast)),
+        f"loop timed on {naive_draws} draws, extrapolated",
+    )
+
+
+def _around(baseline: str, found: tuple[float, float, float]) -> tuple[float, str, float, float]:
+    ours, theirs, ratio = found
+    return ours, baseline, theirs, ratio
+
+
+def device_name() -> str:
+    """The GPU, or the CPU's model with the number of threads torch uses."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
+    """Prints each comparison when it is done, and writes all of them to ``bench.csv`` in `folder`."""
+    done, device = [], device_name()
+    print(f"{device}\n{'ours (s)':>9} {'other (s)':>9} {'ratio':>7}", flush=True)
+    for row in rows:
+        done.append(row)
+        note = f" ({row.note})" if row.note else ""
+        print(
+            f"{row.ours_s:9.3f} {row.baseline_s:9.3f} {row.ratio:7.1f}  {row.measure}; {row.baseline}{note}", flush=True
+        )
+    table = pd.DataFrame(done).assign(device=device, torch=torch.__version__)
+    with paths.atomic(folder / "bench.csv") as handle:
+        table.to_csv(handle, index=False, float_format="%.6g")
+    return table
+
+
+def main() -> int:
+    """Everything at full size, into ``runs/bench/``; 2 after an error, which is told in one line."""
+    try:
+        run(paths.runs() / "bench", (work() for work in (bootstrap, one_decode, cached_features, fused_attention)))
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
