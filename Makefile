@@ -32,7 +32,7 @@ NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detec
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce status lab \
-	test test-notebooks test-gpu lint lock clean
+	bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
@@ -76,6 +76,12 @@ endif
 
 status: env  ## what is up to date and what would run
 	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+
+bench: env  ## time the kit's ways against the usual ones, as ratios in one run (2 minutes)
+	@$(PYTHON) -m zsad_lib.bench
+
+showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/results and into README.md
+	@$(PYTHON) -m zsad_lib.showcase
 
 lab: env  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
-    "help env doctor data pretrain features train score evaluate tables figures reproduce test test-notebooks test-gpu "
-    "lint lock clean"
+    "help env doctor data pretrain features train score evaluate tables figures reproduce bench showcase test "
+    "test-notebooks test-gpu lint lock clean"
 ).split()
 
 

@@ -1,0 +1,75 @@
+"""The front page's numbers come from run folders, and what has not been run is left alone."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zsad_lib import showcase, tables
+from zsad_lib.errors import ZsadError
+
+README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in ("picture", "demo", "ped2"))
+
+
+def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -> None:
+    rows = [
+        dict(
+            method=method, variant="raw", metric=metric, level=metric.split("_")[0], group="all", family=family,
+            value=value, low=value - 0.01, high=value + 0.01, n_videos=9, n_frames=90, prevalence=0.1, seeds=2,
+        )
+        for metric in metrics
+        for family in ("all", "semantic")
+        for method, value in (("full", 0.912), ("random", 0.5))
+    ]  # fmt: skip
+    run = home / "runs" / name
+    for folder in ("evaluate", "tables", "figures"):
+        (run / folder).mkdir(parents=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(run / "tables" / "detection.csv", index=False)
+    tables.save(table, run / "tables" / "detection", "Toy")
+    result = {"git": {"commit": "0123456789abcdef", "changed": changed}, "profile": {"seeds": [0, 1]}}
+    (run / "evaluate" / "result.json").write_text(json.dumps({**result, "versions": {"torch": "9.9"}}))
+    (run / "figures" / f"{showcase.SHOWN[name][1]}.png").write_bytes(b"picture of " + name.encode())
+
+
+def test_both_runs_reach_readme_and_docs(run_home, capsys):
+    (run_home / "README.md").write_text(README)
+    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
+    make_run(run_home, "ped2", ["micro_auc"], changed=True)
+    assert showcase.main() == 0 and capsys.readouterr().out == "demo: shown\nped2: shown\n"
+    text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
+    assert "old" not in text and text.count("<!-- /results -->") == 3
+    picture, demo, ped2 = text.split("<!-- /results -->")[:3]
+    assert "(docs/results/ped2.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
+    assert "| full | 0.912 [0.902, 0.922] | 0.912 [0.902, 0.922] |" in " ".join(demo.split())
+    assert "Clip AUC, semantic" in demo and "Micro AUC" not in demo and "content-free floors" in demo
+    assert "Run `demo`, revision 0123456789, torch 9.9: mean of 2 seeds" in demo
+    assert "revision" not in ped2 and "Micro AUC" in ped2  # the working copy had changes: no revision to name
+    assert (results / "demo.md").read_text().startswith("Toy.")
+    assert showcase.main() == 0 and (run_home / "README.md").read_text() == text
+
+
+def test_missing_run_leaves_its_place_alone(run_home, capsys):
+    (run_home / "README.md").write_text(README)
+    make_run(run_home, "demo", ["clip_auc"])
+    assert showcase.main() == 0
+    assert "ped2: not run; make reproduce PROFILE=ped2" in capsys.readouterr().out
+    text = (run_home / "README.md").read_text()
+    assert "old ped2" in text and "(docs/results/headline.png)" in text
+
+
+def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, capsys):
+    (run_home / "README.md").write_text("# no place to fill")
+    assert showcase.main() == 2 and "no run to show" in capsys.readouterr().err
+    make_run(run_home, "demo", ["clip_auc"])
+    assert showcase.main() == 2 and "results:demo" in capsys.readouterr().err
+    assert (run_home / "README.md").read_text() == "# no place to fill"
+    (run_home / "runs" / "demo" / "figures" / "headline.png").unlink()
+    with pytest.raises(ZsadError, match="headline.png: missing"):
+        showcase.show(run_home)
+
+
+def test_a_place_that_is_not_closed_does_not_swallow_the_next():
+    with pytest.raises(ZsadError, match="0 times"):
+        showcase.fill("<!-- results:a -->\n<!-- results:b -->\n<!-- /results -->", "a", "x")

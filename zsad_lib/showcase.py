@@ -1,0 +1,113 @@
+"""What the front page shows: tables and pictures of named real runs, copied to docs/results and into README.md.
+
+``make showcase`` after ``make reproduce`` of the profiles `SHOWN`. No number on the front page is typed by hand: each
+lies between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and this module writes what is between.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from zsad_lib import paths, tables
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.pipeline import run_folder
+
+FAMILIES = ("all", "semantic", "temporal", "contextual")
+SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows, metrics, families, variants
+    "demo": (
+        "headline.png", "headline",
+        "Every method and every content-free floor on the embedded benchmark, with 95 % intervals",
+        ("clip_auc",), FAMILIES, ("raw",),
+    ),
+    "ped2": (
+        "ped2.png", "overlays",
+        "UCSD Ped2: test frames, anomaly maps of predictive coding trained on normal video alone, and the true masks",
+        ("micro_auc", "ap", "pixel_auc"), ("all",), ("raw", "smoothed", "causal"),
+    ),
+}  # fmt: skip
+FRONT = ("ped2", "demo")  # whose picture opens the page: the first that has been run
+
+
+def main() -> int:
+    """Fills docs/results and README.md from the runs that are there; 2 after an error, which is told in one line."""
+    try:
+        for line in show(paths.root()):
+            print(line)
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def show(home: Path) -> list[str]:
+    """Copies and fills.
+
+    Args:
+        home: folder with README.md.
+
+    Returns:
+        A line per profile: what was shown, or that its run is missing (what was shown of it before then stays).
+
+    Raises:
+        ZsadError: no run at all, an incomplete one, or a README.md without the places to fill.
+    """
+    readme, results, lines, pictures = home / "README.md", home / "docs" / "results", [], {}
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    for name, (picture, figure, words, metrics, families, variants) in SHOWN.items():
+        run = run_folder(get_profile(name))
+        if not (run / "evaluate" / "result.json").is_file():
+            lines.append(f"{name}: not run; make reproduce PROFILE={name}")
+            continue
+        copy(run / "tables" / "detection.md", results / f"{name}.md")
+        copy(run / "figures" / f"{figure}.png", results / picture)
+        table = pd.read_csv(run / "tables" / "detection.csv")
+        cells = tables.table(table, metrics, families=families, variants=variants)
+        caption = f"{origin(run)} [All metrics](docs/results/{name}.md)."
+        text = fill(text, name, tables.to_markdown(cells, caption))
+        pictures[name] = f"![{words}](docs/results/{picture})\n"
+        lines.append(f"{name}: shown")
+    if not pictures:
+        raise ZsadError(f"{paths.runs()}: no run to show; run `make reproduce` first")
+    text = fill(text, "picture", pictures[next(name for name in FRONT if name in pictures)])
+    with paths.atomic(readme) as handle:
+        handle.write(text)
+    return lines
+
+
+def origin(run: Path) -> str:
+    """Which run the numbers are from: profile, number of seeds, revision and libraries."""
+    result = paths.read_json(run / "evaluate" / "result.json")
+    git, count = result["git"], len(result["profile"]["seeds"])
+    revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
+    seeds = f"mean of {count} seeds" if count > 1 else "1 seed"
+    return f"Run `{run.name}`{revision}, torch {result['versions']['torch']}: {seeds}, 95 % intervals over videos."
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """`text` with `content` between ``<!-- results:name -->`` and the next ``<!-- /results -->``.
+
+    >>> fill("<!-- results:a -->old<!-- /results -->", "a", "new\\n")
+    '<!-- results:a -->\\nnew\\n<!-- /results -->'
+    """
+    place = re.compile(rf"(<!-- results:{name} -->)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
+    filled, count = place.subn(lambda found: f"{found[1]}\n{content}{found[2]}", text)
+    if count != 1:
+        raise ZsadError(
+            f"README.md: needs '<!-- results:{name} -->' and '<!-- /results -->' once, has them {count} times"
+        )
+    return filled
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file, whole or not at all; ZsadError where the run lacks it."""
+    if not source.is_file():
+        raise ZsadError(f"{source}: missing; let `make reproduce` of this profile finish first")
+    with paths.atomic(target, "wb") as handle:
+        handle.write(source.read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
