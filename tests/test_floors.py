@@ -23,7 +23,7 @@ def test_floors_by_hand():
 
 @pytest.mark.data
 def test_floors_on_ucf_crime(shared):
-    """Spans are 0-based with inclusive ends: 84,331 abnormal frames; METHOD 3.3 gives the values to one decimal."""
+    """Spans are 0-based with inclusive ends: 84,331 abnormal frames; the values below are rounded to one decimal."""
     folder = shared / "data" / "annotations" / "ucf_crime"
     if not folder.is_dir():
         pytest.skip("no UCF-Crime annotation in ../shared")

@@ -1,4 +1,4 @@
-"""Every metric of the evaluation protocol on one test set, each with its bootstrap draws (METHOD 3).
+"""Every metric of the evaluation protocol on one test set, each with its bootstrap draws.
 
 Row 0 of the weights is all ones, so a metric and its draws come from the same line of code: ``draws[0]`` is the value.
 Several seeds of a method are one estimate: the metric of each seed, averaged, in every draw.
@@ -98,7 +98,7 @@ def make_parts(
 
 
 def clip_metrics(frames: Frames, windows: Mapping[str, np.ndarray], parts: list[Part], weigh: Weigh) -> Found:
-    """clip_auc of every part: abnormal clips against normal clips (METHOD 3.6)."""
+    """clip_auc of every part: abnormal clips against normal clips."""
     abnormal = frames.positives > 0
     pairs = np.mean([clip_pairs(row, abnormal) for row in clip_scores(windows, frames.names)], axis=0)
     for part in parts:

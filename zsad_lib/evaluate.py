@@ -1,4 +1,4 @@
-"""The evaluation protocol: frame scores in, one tidy table with bootstrap intervals out (METHOD 3).
+"""The evaluation protocol: frame scores in, one tidy table with bootstrap intervals out.
 
 `evaluate` is for anybody's scores; `detection` is the pipeline step that applies it to every method of a run, with the
 content-free floors beside them; `evaluate_folders` reads one file per video and serves the command line.

@@ -1,6 +1,6 @@
 """Frozen features, computed once per video: one decode serves every stream.
 
-The window plan: a window is N blocks of L frames (METHOD 1.1) and windows start on the block grid, so that overlapping windows
+The window plan: a window is N blocks of L frames and windows start on the block grid, so that overlapping windows
 share their blocks, and the costly lower layers of the predictive stream run once per block.
 """
 
@@ -45,7 +45,7 @@ WINDOW = BLOCK_LEN * NUM_BLOCKS
 CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
-MOTION_SIGMA = 8.0  # pixels; blur of the motion floor at the video's own resolution (BENCHMARK)
+MOTION_SIGMA = 8.0  # pixels; blur of the motion floor at the video's own resolution
 TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
 
 
@@ -71,7 +71,7 @@ def window_blocks(stem: Tensor) -> Tensor:
 
 
 def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: float | None = None) -> np.ndarray:
-    """Frame scores from window scores (METHOD 1.4).
+    """Frame scores from window scores: s(t) = mean of s_w over the windows w that cover frame t (the kit's reading).
 
     A frame gets the mean over the windows that cover it; the last window also covers the up to four frames after it. Causal: a frame gets
     the latest window that has ENDED by then.

@@ -101,7 +101,7 @@ def normal_thresholds(normal: Mapping[str, np.ndarray], far_target: float = FAR_
 
 
 def clip_scores(windows: Mapping[str, np.ndarray], names: Collection[str]) -> np.ndarray:
-    """Clip score [S, V]: maximum of the window scores averaged over three neighbours (two at the ends; METHOD 3.6)."""
+    """Clip score [S, V]: maximum of the window scores averaged over three neighbours (two at the ends)."""
     require(names, windows, "window scores")
     checked = check_series({video: windows[video] for video in names}, "window scores")
     clips = []

@@ -11,7 +11,7 @@ resampled set is the metric of the original frames with weight c_v. So nothing i
 Every function takes ``weights`` [R, V] and returns [R]; a row of ones gives the plain metric.
 
 References: Hanley and McNeil 1982 (AUC as a pair count); Efron and Tibshirani 1993, ch. 13 (percentile bootstrap);
-METHOD 3.1 and 3.4 of the kit's protocol. Equal to scikit-learn's ``roc_auc_score`` and ``average_precision_score``.
+Equal to scikit-learn's ``roc_auc_score`` and ``average_precision_score``.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Defects of the main method's released code as switches, so that learners can measure what each one costs (METHOD 1.5).
+"""Defects of the main method's released code as switches, so that learners can measure what each one costs.
 
 A profile's `released` names the switches; `AS_RELEASED` is all of them. Those that change frozen features get a feature cache of
 their own. Defects 6 and 10 cannot be switched: they drop gradients that nothing uses, or break the script.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from zsad_lib.config import nearest
 from zsad_lib.errors import ZsadError
 
-DEFECTS = {  # name -> (number in METHOD 1.5, what it does, where it acts)
+DEFECTS = {  # name -> (number in the kit's list of ten, what it does, where it acts)
     "dpc_order": (1, "DPC's frames are reshaped, not permuted: channels mix with time", "features"),
     "position_size": (2, "TimeSformer is built 244/224 too large: its position embeddings are resampled", "features"),
     "scene_weights": (3, "the scene network's weights never load", "features"),

@@ -1,7 +1,7 @@
-r"""Anomaly scores of windows and frames, and their fusion (METHOD 1.4; the paper publishes words, no formula).
+r"""Anomaly scores of windows and frames, and their fusion (the paper, arXiv 2508.18463, publishes words and no formula).
 
 s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's own context, fits what is seen
-s_pred = 1 - mean cos(predicted, actual)   over steps and places; `s_peak` takes the worst place instead of the mean
+s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst place
 s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
 s      = sum_i w_i (s_i - mean_i) / deviation_i     mean and deviation on held-out NORMAL windows, equal weights fixed beforehand
 """

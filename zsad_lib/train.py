@@ -1,4 +1,4 @@
-r"""Joint training on NORMAL video only: L = alpha * L_align + (1 - alpha) * L_pred (METHOD 1.3).
+r"""Joint training on NORMAL video only: L = alpha * L_align + (1 - alpha) * L_pred (paper: arXiv 2508.18463).
 
 L_align, symmetric InfoNCE of windows and gated captions, sees large batches of cached frozen features; L_pred, the CPC loss, sees the
 `live` windows of each batch, whose predictive stream runs with gradient (all windows, where `live` is the batch size). Every step
@@ -124,7 +124,7 @@ def build_detector(variant: Variant, backbones) -> Detector:
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
-    """Optimiser groups: new parts, and the tuned parts of the predictive stream at a tenth of the rate (METHOD 1.3)."""
+    """Optimiser groups: new parts, and the tuned parts of the predictive stream at a tenth of the rate."""
     tuned = {id(p) for p in detector.dpc.tuned_parameters()}
     new = [p for p in detector.parameters() if p.requires_grad and id(p) not in tuned]
     return [dict(params=new, lr=variant.lr), dict(params=detector.dpc.tuned_parameters(), lr=variant.lr_dpc)]

@@ -167,7 +167,7 @@ def tokenize(captions: Sequence[str], context_length: int, vocabulary: Vocabular
 def encode_captions(
     clip: nn.Module, captions: Sequence[str], vocabulary: Vocabulary | None = None, batch: int = 256
 ) -> Tensor:
-    """Unit text vectors of captions; a caption that occurs often is encoded once.
+    """Unit text vectors, t = CLIP(caption) / |CLIP(caption)|; a caption that occurs often is encoded once.
 
     Args:
         clip: Model of `build_clip`.

@@ -113,7 +113,7 @@ class TimeSformer(nn.Module):
         self.grad_checkpointing = enable
 
     def tokens(self, video: Tensor) -> Tensor:
-        """All tokens after the final LayerNorm.
+        """All tokens after the final LayerNorm; Eq. (1): z = W x + e_place + e_time enters the blocks.
 
         Args:
             video: [B, 3, T, H, W], normalised frames.
