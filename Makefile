@@ -31,18 +31,20 @@ NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detec
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce status lab \
+.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce report status lab \
 	bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
-reproduce: env  ## everything: data, training, scores, tables, figures and all notebooks of PROFILE
+reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
 	@$(PIPELINE) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
 
-test: env  ## the whole test suite, with coverage
-	@$(PYTHON) -m pytest --cov --cov-report=term tests zsad_lib data_prep --doctest-modules
+test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
+	@$(PYTHON) -m pytest --cov --cov-report=term --doctest-modules --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout=300 tests zsad_lib data_prep notebooks
 
 env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first)
 
@@ -73,6 +75,9 @@ ifneq ($(SCORES)$(LABELS),)
 else
 	@$(STEP) evaluate
 endif
+
+report: env  ## write the report page again from what has been computed
+	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
 
 status: env  ## what is up to date and what would run
 	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)

@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from zsad_lib.paths import atomic
     from zsad_lib.own_video import score_video
+    from zsad_lib.paths import atomic
 
     table = score_video(options.video, run=options.run, causal=options.causal)
     output = options.output or Path(f"{options.video.stem}.scores.csv")
