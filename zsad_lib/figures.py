@@ -307,15 +307,14 @@ def contact_sheet(
         len(rows), len(columns), figsize=(PAGE, 0.3 + len(rows) * (width * shape[0] / shape[1] + 0.48)), squeeze=False
     )
     letters = int(width * 17)  # that fit one line of 7 points
-    lines = min(3, max(len(textwrap.wrap(caption, letters)) for caption in captions))
     for i, (ax, frame, caption) in enumerate(zip(axes.flat, frames, captions)):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         if frame is not None:
             ax.imshow(frame, interpolation="nearest")
-        ax.set_xlabel(
-            "\n".join(textwrap.wrap(caption, letters, max_lines=lines, placeholder=" …")), fontsize=7, labelpad=2
-        )
+        wrapped = textwrap.wrap(caption, letters)
+        cut = " …" if len(wrapped) > 3 else ""
+        ax.set_xlabel("\n".join(wrapped[:3]) + cut, fontsize=7, labelpad=2)
         if i < len(columns):
             ax.set_title(words(columns[i]), fontweight="bold")
         if i % len(columns) == 0:

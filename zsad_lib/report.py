@@ -43,7 +43,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 td + td { text-align: right; } thead th + th { text-align: right; white-space: normal; } .floor { color: var(--soft); }
-figure { margin: 1.5rem 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
+summary h2 { display: inline; } figure { margin: 1.5rem 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 .note { background: var(--note); padding: .6rem .8rem; border-radius: 4px; } a { color: inherit; }
 @media (max-width: 30rem) { body { padding: .7rem; font-size: 15px; } }
