@@ -1,7 +1,7 @@
 """Events: runs of abnormal frames against runs of alarm frames, per video so that a bootstrap can reweight the counts.
 
 A frame is an alarm where ``score >= threshold``. An event is a maximal run of abnormal frames within a video, an alarm
-run a maximal run of alarm frames. Three readings of the same runs:
+run a maximal run of alarm frames. Three readings of the same runs, the kit's protocol for events:
 
 * `event_counts`: alarm runs matched one to one to events at a temporal IoU, for the event F1.
 * `alarm_counts`: false alarms (alarm runs that touch no event), detected events (an alarm frame inside), delays.

@@ -1,4 +1,4 @@
-"""What goes into an evaluation: scores and labels of every frame, checked, and what is derived from them alone."""
+"""What goes into the kit's protocol: scores and labels of every frame, checked, and what is derived from them alone."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple

@@ -2,10 +2,11 @@
 
     s(cell) = mean over steps of (1 - cos(predicted, actual)) * motion(cell)        s(block) = max over cells
 
-A cell is anomalous where something moves and was not foreseen; the mean over cells would hide small actors. Methods:
-`predictive` (forward and time-reversed pass averaged), `predictive@causal` (forward pass alone, and a frame knows only
-blocks that have ended), `knn` (distance of the encoder's features to cells of normal training video; weak here, since
-features that predict well need not say what is normal) and `motion_floor` (no learning at all).
+A cell is anomalous where something moves and was not foreseen; the mean over cells would hide small actors. The kit's
+own reading. Methods: `predictive` (forward and time-reversed pass averaged), `predictive@causal` (forward pass alone,
+and a frame knows only blocks that have ended), `knn` (distance of the encoder's features to cells of normal training
+video; weak here, since features that predict well need not say what is normal) and `motion_floor` (no learning at
+all).
 """
 
 import os
