@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from typing import Any, Literal
@@ -19,7 +20,7 @@ class Profile:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of training; scores are averaged over them
     bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own
     data_root: str = ""  # local copy of the data set in its official layout; "" = data/<dataset>
-    jobs: int = 1  # parallel processes; changes no number
+    jobs: int = os.cpu_count() or 1  # parallel processes; changes no number
     train_sites: int = 3  # benchmark: cameras per scene that training sees
     val_sites: int = 1  # benchmark: cameras per scene for design choices, statistics and thresholds
     test_sites: int = 3  # benchmark: unseen cameras per scene

@@ -41,16 +41,16 @@ class Recipe:
     pred_steps: int = 3  # blocks
     width: int = 16  # channels of layer1; 64 in the end
     strides: tuple[int, ...] = (2, 2, 1, 1, 2, 1)  # 8 in all: a cell is 8 x 8 pixels; 16 loses small actors
+    dropout: float = 0.0  # of the GRU's state; at this length of training it only blurs the predictions
     scale: float = 40.0  # grey levels that make one unit of input
     crop: tuple[int, int] = (128, 192)  # pixels, height and width of a training sample
-    batch: int = 2  # samples
-    windows: int = 4  # overlapping ones in a sample, which share its encoded blocks
+    batch: int = 4  # samples
     steps: int = 300  # of the optimiser
     learning_rate: float = 1e-3  # at the start; cosine to 0
     weight_decay: float = 0.01
     max_norm: float = 1.0  # of the gradient
     temperature: float = 0.1
-    cells: int = 1024  # drawn from batch x time x place for the loss of each prediction step
+    cells: int = 1024  # drawn from batch x time x place for the loss
     moving_share: float = 0.75  # of these cells, drawn from the ones that move most
     moving_top: float = 0.15  # share of cells that count as moving most
     memory: int = 2048  # cells of normal video kept for the nearest-neighbour baseline
@@ -64,7 +64,7 @@ class Recipe:
     @property
     def blocks(self) -> int:
         """Blocks of a training sample."""
-        return self.observed + self.pred_steps + self.windows - 1
+        return self.observed + self.pred_steps
 
 
 def build(recipe: Recipe) -> DPC:
@@ -80,6 +80,7 @@ def build(recipe: Recipe) -> DPC:
         strides=recipe.strides,
         norm="group",
         gru_kernel=3,
+        dropout=recipe.dropout,
     )
     model.backbone.to(memory_format=torch.channels_last_3d)
     return model
@@ -208,21 +209,13 @@ def draw_samples(
 def sample_loss(model: DPC, blocks: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
     """CPC loss on cosines of some predicted cells, most of them moving ones: blocks [B, N, 1, L, H, W] -> scalar.
 
-    The windows of a sample overlap, so that each block is encoded once and serves several predictions: on a CPU the
-    encoder is what costs. Within a prediction step, no two windows predict the same block: all other cells are true
-    negatives. A uniform draw of cells would spend nearly all on empty ground, which is easy to predict.
+    A uniform draw of cells would spend nearly all on empty ground, which is easy to predict.
     """
-    length = recipe.observed + recipe.pred_steps
-    in_windows = lambda x: torch.cat([x[:, i : i + length] for i in range(recipe.windows)])
-    out = model.predict(in_windows(model.encode(blocks)))  # [windows * B, P, D, h, w]
-    moving = cell_motion(blocks.flatten(0, 2), recipe.cell).unflatten(0, blocks.shape[:2])  # [B, N, h, w]
-    moving = in_windows(moving)[:, recipe.observed :]  # [windows * B, P, h, w]
-    losses = []
-    for step in range(recipe.pred_steps):
-        chosen = torch.from_numpy(choose_cells(moving[:, step].flatten().numpy(), recipe.cells, recipe, rng))
-        cells = (x[:, step].movedim(1, -1).flatten(0, 2)[chosen] for x in (out.predicted, out.actual))  # [n, D]
-        losses.append(cpc_loss(*(F.normalize(x).T[None, None, :, None] for x in cells), recipe.temperature))
-    return torch.stack(losses).mean()
+    out = model.predict(model.encode(blocks))  # [B, P, D, h, w]
+    moving = cell_motion(blocks[:, recipe.observed :].flatten(0, 2), recipe.cell)  # [B * P, h, w]
+    chosen = torch.from_numpy(choose_cells(moving.flatten().numpy(), recipe.cells, recipe, rng))
+    cells = (x.movedim(2, -1).flatten(0, 3)[chosen] for x in (out.predicted, out.actual))  # [n, D]
+    return cpc_loss(*(F.normalize(x).T[None, None, :, None] for x in cells), recipe.temperature)
 
 
 def choose_cells(moving: np.ndarray, count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
