@@ -14,7 +14,7 @@ from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import Extractor, VideoFeatures, chunks, to_frames
 from zsad_lib.score import METHODS, load_scorer
-from zsad_lib.video import frame_times, iter_frames
+from zsad_lib.video import frame_times, iter_frames, list_frames
 from zsad_lib.weights import SHIPPED
 
 RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
@@ -55,7 +55,8 @@ def score_video(path: str | Path, run: str | None = None, *, causal: bool = Fals
     """
     scorer, _ = load_scorer(scorer_file(run))
     extractor = Extractor(stand_ins())
-    times = frame_times(path)
+    # a folder of frames holds no time: it counts as recorded at the stand-ins' rate
+    times = np.arange(len(list_frames(path))) / RATE if Path(path).is_dir() else frame_times(path)
     step = max(1, round(1 / (RATE * np.median(np.diff(times))))) if len(times) > 1 and np.isfinite(times).all() else 1
 
     def thinned() -> Iterator[np.ndarray]:
