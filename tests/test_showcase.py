@@ -41,7 +41,7 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
     assert "old" not in text and text.count("<!-- /results -->") == 3
     picture, demo, ped2 = text.split("<!-- /results -->")[:3]
-    assert "(docs/results/ped2.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
+    assert "(docs/results/headline.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
     assert "| full | 0.912 [0.902, 0.922] | 0.912 [0.902, 0.922] |" in " ".join(demo.split())
     assert "Clip AUC, semantic" in demo and "Micro AUC" not in demo and "content-free floors" in demo
     assert "Run `demo`, revision 0123456789, torch 9.9: mean of 2 seeds" in demo
