@@ -39,7 +39,7 @@ class Recipe:
     block_len: int = 4  # frames
     observed: int = 4  # blocks
     pred_steps: int = 3  # blocks
-    width: int = 16  # channels of layer1; 64 in the end
+    width: int = 8  # channels of layer1; 32 in the end, so that a CPU can afford several hundred steps
     strides: tuple[int, ...] = (2, 2, 1, 1, 2, 1)  # 8 in all: a cell is 8 x 8 pixels; 16 loses small actors
     dropout: float = 0.0  # of the GRU's state; at this length of training it only blurs the predictions
     scale: float = 40.0  # grey levels that make one unit of input
