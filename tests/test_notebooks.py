@@ -145,3 +145,9 @@ def test_status_on_the_command_line(home, capsys):
     assert capsys.readouterr().out == "data: to run\n01_look: to run\n"
     assert pipeline.main(["run", "--profile", "smoke", str(home / "absent.ipynb")]) == 1
     assert capsys.readouterr().err.endswith("absent.ipynb: no such notebook\n")
+
+
+def test_needed_step_depends_on_the_data_set(home):
+    book = write(home, "06_two", "run.need('data', ucsd_ped2='train')")
+    assert notebooks._facts(book, get_profile("smoke"))[1] == ["data"]
+    assert notebooks._facts(book, get_profile("ped2"))[1] == ["train"]

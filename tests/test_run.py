@@ -51,6 +51,14 @@ def test_only_parameter_cells_are_checked_in_a_notebook(run_home):
     assert run.profile.name == "demo" and run.profile.alpha == 0.2
 
 
+def test_a_notebook_declares_parameters_of_its_own(run_home):
+    frame.begin({"PROFILE": "smoke", "RETRAIN": True}, RETRAIN=bool)
+    with pytest.raises(ZsadError, match="RETRAIN='maybe': yes or no is needed"):
+        frame.begin({"PROFILE": "smoke", "RETRAIN": "maybe"}, RETRAIN=bool)
+    with pytest.raises(ZsadError, match="'RETRIAN' is unknown; did you mean 'RETRAIN'"):
+        frame.begin({"PROFILE": "smoke", "RETRIAN": True}, RETRAIN=bool)
+
+
 def test_notebook_name_from_the_surroundings(monkeypatch):
     for name in ("ZSAD_NOTEBOOK", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
@@ -77,7 +85,10 @@ def test_finish_writes_the_result_whole(run_home, monkeypatch):
 
 def test_need_asks_the_pipeline(run_home, monkeypatch):
     monkeypatch.setattr(pipeline, "ensure", lambda step, profile: {"step": step, "of": profile.name})
-    assert frame.begin({"PROFILE": "smoke"}).need("score") == {"step": "score", "of": "smoke"}
+    run = frame.begin({"PROFILE": "smoke"})
+    assert run.need("score") == {"step": "score", "of": "smoke"}
+    assert run.need("data", scene_rules="train")["step"] == "train"  # another step for this data set
+    assert run.need("data", ucsd_ped2="train")["step"] == "data"
 
 
 def test_say_show_progress_in_plain_text(capsys):
