@@ -51,6 +51,11 @@ def test_only_parameter_cells_are_checked_in_a_notebook(run_home):
     assert run.profile.name == "demo" and run.profile.alpha == 0.2
 
 
+def test_settings_are_found_where_the_kernel_keeps_no_history(run_home):
+    run = frame.begin({"In": [""], "PROFILE": "smoke", "ALPHA": 0.2, "CLIP_FRAMES": (0, 4)})
+    assert (run.profile.name, run.profile.alpha) == ("smoke", 0.2)
+
+
 def test_a_notebook_declares_parameters_of_its_own(run_home):
     frame.begin({"PROFILE": "smoke", "RETRAIN": True}, RETRAIN=bool)
     with pytest.raises(ZsadError, match="RETRAIN='maybe': yes or no is needed"):

@@ -166,6 +166,9 @@ def _parameters(namespace: dict[str, Any]) -> list[str]:
     """Names set by parameter cells: those of literals alone before the first begin(), or that set PROFILE again."""
     if "In" not in namespace:
         return [name for name, value in namespace.items() if not name.startswith("_") and _is_literal(value)]
+    if not any("begin(" in cell for cell in namespace["In"]):  # nbval keeps no history: only known names can be told
+        known = ("PROFILE", *(field.upper() for field in as_dict(get_profile("smoke"))))
+        return [name for name in known if name in namespace]
     names: dict[str, None] = {}
     begun = False
     for cell in namespace["In"]:
