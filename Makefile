@@ -43,8 +43,8 @@ reproduce: env  ## everything: data, training, scores, tables, figures, report a
 	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
 
 test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
-	@$(PYTHON) -m pytest --cov --cov-report=term --doctest-modules --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout=300 tests zsad_lib data_prep notebooks
+	@$(PYTHON) -m pytest --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
+	@$(MAKE) test-notebooks
 
 env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first)
 
