@@ -51,6 +51,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSAD_HOME", str(home))
-        profile = get_profile("smoke", train_clips=3, normal_clips=2, family_clips=1, train_steps=12, seeds="0,1", jobs=1)
+        profile = get_profile(
+            "smoke", train_clips=3, normal_clips=2, family_clips=1, train_steps=12, seeds="0,1", jobs=1
+        )
         ensure("score", profile)
         yield profile, run_folder(profile)
