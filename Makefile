@@ -5,6 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # compiling the libraries anew takes every process a quarter of a minute
 
 PROFILE ?= demo
 DATA_ROOT ?=

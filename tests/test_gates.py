@@ -28,12 +28,33 @@ def relevance(p, t, c):
     return expit(affine(p, "out", hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))))
 
 
+def softmax(x):
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+def bilinear(p, t, c):
+    return expit(p["bias"] + (p["of_text.weight"] @ t * np.sqrt(len(t))) @ affine(p, "of_context", c) / np.sqrt(32))
+
+
+def cross_attention(p, t, c):
+    keys, values = affine(p, "keys", c).reshape(8, 32), affine(p, "values", c).reshape(8, len(t))
+    return t + softmax(keys @ affine(p, "query", np.sqrt(len(t)) * t) / np.sqrt(32)) @ values
+
+
+def residual_mlp(p, t, c):
+    hidden = affine(p, "hidden", np.concatenate([np.sqrt(len(t)) * t, c]))
+    return t + affine(p, "out", hidden * 0.5 * (1 + erf(hidden / np.sqrt(2))))
+
+
 EQUATIONS = {
     "none": lambda p, t, c: t,
     "silu": lambda p, t, c: t + silu(affine(p, "shift", c)),
     "ln": lambda p, t, c: t + p["beta"] * silu(layer_norm(p, "norm", affine(p, "shift", c))),
     "film": lambda p, t, c: (1 + affine(p, "gamma", c)) * t + affine(p, "delta", c),
     "relevance": lambda p, t, c: relevance(p, t, c) * t,
+    "bilinear": lambda p, t, c: bilinear(p, t, c) * t,
+    "cross_attention": cross_attention,
+    "residual_mlp": residual_mlp,
 }
 
 
@@ -62,7 +83,7 @@ def test_against_numpy(kind):
     for b in range(B):
         for k in range(K):
             expected = EQUATIONS[kind](p, text[k].numpy(), context[b].numpy())
-            if kind != "relevance":
+            if gate.rule.unit:
                 expected = expected / np.linalg.norm(expected)
             np.testing.assert_allclose(bank[b, k].numpy(), expected, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(logits[b, k].item(), v[b].numpy() @ expected, rtol=1e-9, atol=1e-12)
@@ -94,7 +115,7 @@ def test_relevance_starts_open_and_only_shortens():
     torch.testing.assert_close(gated / r.unsqueeze(-1), text.expand_as(gated))
 
 
-@pytest.mark.parametrize("kind, interacts", [("silu", False), ("ln", False), ("film", True), ("relevance", True)])
+@pytest.mark.parametrize("kind, interacts", [(kind, kind not in ("none", "silu", "ln")) for kind in GATES])
 def test_additive_gates_move_all_captions_alike(kind, interacts):
     """What a scene does to one caption relative to another: nothing, unless text and context interact."""
     gate, text, context, _ = make(kind)

@@ -40,11 +40,10 @@ def test_windows_carry_their_clips_caption_and_blocks(windows):
 def loss_of(windows, variant, released=(), alpha=0.5):
     torch.manual_seed(0)
     detector = train.build_detector(variant, stand_ins())
-    detector.fit_scene_statistics(windows.scene)
-    context = train.dpc_context(detector.eval(), windows.stem)
+    detector.fit_scene_statistics(windows.context)
     chosen = torch.arange(0, len(windows.text), 2)
     generator = torch.Generator().manual_seed(0)
-    return detector, train.joint_loss(detector, windows, context, chosen, variant, alpha, released, generator)
+    return detector, train.joint_loss(detector, windows, chosen, variant, alpha, released, generator)
 
 
 def test_the_loss_is_the_weighted_sum_and_every_trained_part_gets_a_gradient(windows):

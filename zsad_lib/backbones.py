@@ -6,6 +6,7 @@ Stand-ins are the SAME classes as the published backbones with smaller arguments
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,11 @@ def cell_motion(blocks: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(blocks.abs().mean((1, 2)), grid)
 
 
+def weights_folder(profile) -> Path:
+    """Folder of the stand-ins' weights that a profile asks for: the usual ones, or those of its `held_out`."""
+    return SHIPPED / "held_out" if profile.held_out else SHIPPED
+
+
 @dataclass
 class Backbones:
     """Frozen streams in eval mode. `video_head` maps TimeSformer's feature into CLIP's space (stand-ins only)."""
@@ -71,7 +77,7 @@ def video_head() -> nn.Linear:
     return nn.Linear(TIMESFORMER["embed_dim"], EMBED_DIM)
 
 
-def stand_ins(folder=SHIPPED, norm_stats: str = "running") -> Backbones:
+def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
     """Stand-in backbones with the weights in `folder`; `norm_stats` as in `DPC`.
 
     Raises:

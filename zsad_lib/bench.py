@@ -137,25 +137,25 @@ def cached_features(repeats: int = 3, batch: int = 192) -> Row:
     optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
     chosen = torch.arange(batch)
 
-    def extract() -> tuple[Windows, torch.Tensor]:
+    def extract() -> Windows:
         parts = zip(*(extractor.windows(piece) for piece in pieces))
         timesformer, scene, stem, motion = (list(values) for values in parts)
-        place = torch.stack([chosen, torch.zeros_like(chosen)], 1)
-        windows = Windows(torch.cat(timesformer), torch.cat(scene), stem, motion, place, text, chosen)
-        return windows, dpc_context(detector, stem)
+        scene, place = torch.cat(scene), torch.stack([chosen, torch.zeros_like(chosen)], 1)
+        dpc = dpc_context(backbones.dpc, stem)
+        return Windows(torch.cat(timesformer), dpc, scene, scene, place, text, chosen, stem, motion)
 
-    def step(windows: Windows, context: torch.Tensor) -> None:
+    def step(windows: Windows) -> None:
         draws = torch.Generator().manual_seed(0)
-        loss = joint_loss(detector, windows, context, chosen, variant, 0.5, (), draws)["loss"]
+        loss = joint_loss(detector, windows, chosen, variant, 0.5, (), draws)["loss"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
     cached = extract()
-    detector.fit_scene_statistics(cached[0].scene)
+    detector.fit_scene_statistics(cached.context)
     return Row(
         f"training step, {batch} windows, cached features",
-        *_around("features from frames", medians(lambda: step(*cached), lambda: step(*extract()), repeats)),
+        *_around("features from frames", medians(lambda: step(cached), lambda: step(extract()), repeats)),
         "stand-in sizes; decoding not counted",
     )
 

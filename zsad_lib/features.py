@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from joblib import Parallel, delayed
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from zsad_lib import paths
@@ -32,12 +31,14 @@ from zsad_lib.backbones import (
     frame_differences,
     normalise,
     stand_ins,
+    weights_folder,
 )
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
+from zsad_lib.motion import blurred_change
 from zsad_lib.released import acting_in
 from zsad_lib.video import iter_frames, resize
-from zsad_lib.weights import SHIPPED, load_weights
+from zsad_lib.weights import load_weights
 
 BLOCK_LEN = 5  # frames per block of the predictive stream
 NUM_BLOCKS = 6  # blocks per window: 30 frames
@@ -45,7 +46,6 @@ WINDOW = BLOCK_LEN * NUM_BLOCKS
 CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
-MOTION_SIGMA = 8.0  # pixels; blur of the motion floor at the video's own resolution
 TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
 
 
@@ -170,9 +170,8 @@ class Extractor:
         def small_frames() -> Iterator[np.ndarray]:
             nonlocal previous
             for frame in iter_frames(path):
-                grey = frame.mean(-1)
-                change = np.zeros_like(grey) if previous is None else np.abs(grey - previous)
-                motion.append(gaussian_filter(change, MOTION_SIGMA).max())
+                grey = frame @ np.full(3, 1 / 3, np.float32)
+                motion.append(0.0 if previous is None else float(blurred_change(grey, previous).max()))
                 previous = grey
                 yield resize(frame, STAND_IN_SIZE)
 
@@ -187,7 +186,7 @@ class Extractor:
 
 def cache_folder(profile) -> Path:
     """Folder of the features, named by all that they depend on but the videos: weights, plan, defect switches."""
-    hashes = [load_weights(SHIPPED / name)[1]["sha256"] for name in WEIGHTS]
+    hashes = [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS]
     key = json.dumps([hashes, BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, acting_in(profile.released, "features")])
     return paths.cache() / "features" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
@@ -226,16 +225,17 @@ def extract(profile, folder: Path) -> dict:
     tasks = [missing[i : i + 32] for i in range(0, len(missing), 32)]
     done = 0
     for count in Parallel(profile.jobs, return_as="generator")(
-        delayed(_extract)(task, cache, switches) for task in tasks
+        delayed(_extract)(task, cache, switches, weights_folder(profile)) for task in tasks
     ):
         done += count
         print(f"  features of {done} of {len(missing)} videos", flush=True)
     return {"metrics": {"videos": len(table), "computed": len(missing)}, "artefacts": {"cache": str(cache)}}
 
 
-def _extract(rows: list, cache: Path, switches: tuple[str, ...]) -> int:
+def _extract(rows: list, cache: Path, switches: tuple[str, ...], weights: Path) -> int:
     torch.set_num_threads(1)
-    extractor = Extractor(stand_ins(norm_stats="batch" if "batch_statistics" in switches else "running"), switches)
+    norm_stats = "batch" if "batch_statistics" in switches else "running"
+    extractor = Extractor(stand_ins(weights, norm_stats), switches)
     for row in rows:
         features = extractor.video(row.path)
         if features.n_frames != row.n_frames:

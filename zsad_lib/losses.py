@@ -91,6 +91,28 @@ def swap_similarities(
     return torch.einsum("bd,bmd->bm", v, gated).masked_fill(~valid, -torch.inf)
 
 
+def rejection_loss(own: Tensor, swapped: Tensor, margin: float = 0.3, temperature: float = 0.07) -> Tensor:
+    """Hinge on context swaps: a caption under a wrong scene must fit its own video clearly worse than under the right one.
+
+        L = mean_ij max(0, margin - (v_i . gate(t_i, c_i) - v_i . gate(t_i, c_j))) / tau
+
+    This kit's own. As a negative of `info_nce` a swap competes with all other captions and weighs little once those are
+    far; here it counts until it is `margin` away. Division by tau puts both losses on one scale.
+
+    Args:
+        own: v_i . gate(t_i, c_i), [B].
+        swapped: [B, M] of `swap_similarities`, -inf where there is no partner.
+        margin: wanted gap of the similarities, 0..2; fixed beforehand.
+        temperature: tau > 0.
+
+    Returns:
+        Scalar; 0 where no clip has a partner.
+    """
+    valid = swapped.isfinite()
+    short = (margin - own[:, None] + swapped).clamp_min(0) / temperature
+    return short.sum() / valid.sum().clamp_min(1)
+
+
 def cpc_loss(predicted: Tensor, actual: Tensor, temperature: float = 1.0) -> Tensor:
     """Contrastive predictive coding: every predicted cell must pick its own actual cell out of the whole batch.
 

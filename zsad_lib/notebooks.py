@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from joblib import Parallel, delayed
+
 from zsad_lib import paths, pipeline
 from zsad_lib.config import Profile, as_dict, changes
 from zsad_lib.errors import ZsadError
@@ -24,6 +26,9 @@ from zsad_lib.fingerprint import closure, digest, scan
 
 def execute(notebooks: Sequence[Path], profile: Profile) -> None:
     """Runs each notebook that is not up to date, with the compute steps it needs before it.
+
+    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs:
+    loading the libraries takes most of their time.
 
     Writes ``runs/<run>/notebooks/<name>.ipynb`` and ``.html``; the notebook itself writes ``<name>/result.json``.
 
@@ -34,17 +39,19 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
         if not notebook.is_file():
             raise ZsadError(f"{notebook}: no such notebook")
     with pipeline.locked(pipeline.run_folder(profile)):
+        waiting: dict[str, Path] = {}
         for number, notebook in enumerate(notebooks, start=1):
             if is_current(notebook, profile):
                 continue
             place = f"[{number}/{len(notebooks)}] {notebook.stem}"
             needs = _facts(notebook, profile)[1]
             if any(pipeline.current(step, profile) is None for step in needs):
+                _run_all(waiting, profile)
+                waiting.clear()
                 print(f"{place}: computing {', '.join(needs)}", flush=True)
                 pipeline.ensure_apart(needs, profile)
-            start = time.monotonic()
-            _run(notebook, profile)
-            print(f"{place}: done in {time.monotonic() - start:.1f} s", flush=True)
+            waiting[place] = notebook
+        _run_all(waiting, profile)
 
 
 def is_current(notebook: Path, profile: Profile) -> bool:
@@ -94,6 +101,21 @@ def _facts(notebook: Path, profile: Profile) -> tuple[str, list[str]]:
     except SyntaxError as error:
         raise ZsadError(f"{notebook}: a code cell is not valid Python ({error.msg}: {error.text!r})") from error
     return digest([sources, closure(modules)]), needs
+
+
+def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
+    """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
+    jobs = min(profile.jobs, len(waiting))
+    tasks = (delayed(_timed)(place, notebook, profile, os.getpid()) for place, notebook in waiting.items())
+    for place, seconds in Parallel(max(1, jobs), return_as="generator_unordered")(tasks):
+        print(f"{place}: done in {seconds:.1f} s", flush=True)
+
+
+def _timed(place: str, notebook: Path, profile: Profile, parent: int) -> tuple[str, float]:
+    pipeline.in_worker(parent)
+    start = time.monotonic()
+    _run(notebook, profile)
+    return place, time.monotonic() - start
 
 
 def _run(notebook: Path, profile: Profile) -> None:

@@ -194,6 +194,12 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def in_worker(parent: int) -> None:
+    """Lets a worker process end with `parent`, so that no orphan goes on writing beside a run started again."""
+    if os.getpid() != parent:
+        die_with_parent()
+
+
 def _take(file: Any, folder: Path) -> None:
     if importlib.util.find_spec("fcntl") is None:
         return  # Windows: without a lock

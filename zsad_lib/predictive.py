@@ -28,7 +28,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.losses import cpc_loss
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPC
-from zsad_lib.pipeline import die_with_parent
+from zsad_lib.pipeline import in_worker
 from zsad_lib.video import read_video
 from zsad_lib.weights import load_weights, save_weights
 
@@ -275,12 +275,6 @@ RECIPE = Recipe()
 def _train(clips, median, recipe, seed, folder, parent) -> Path:
     in_worker(parent)
     return train(clips, median, recipe, seed, folder)
-
-
-def in_worker(parent: int) -> None:
-    """Lets a worker process end with `parent`, so that no orphan goes on writing beside a run started again."""
-    if os.getpid() != parent:
-        die_with_parent()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,11 +24,12 @@ from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPC
-from zsad_lib.predictive import Recipe, as_blocks, cell_motion, in_worker, load, normalise, read_grey
+from zsad_lib.motion import blurred_change
+from zsad_lib.pipeline import in_worker
+from zsad_lib.predictive import Recipe, as_blocks, cell_motion, load, normalise, read_grey
 from zsad_lib.series import write_scores
 
 NEIGHBOURS = 5  # of `knn`
-BLUR = 8.0  # pixels, deviation of the motion floor's Gaussian
 MOTION_MAP = 8  # pixels averaged into one of the motion floor's map
 
 
@@ -130,8 +130,8 @@ def neighbour_distance(features: Tensor, memory: Tensor) -> Tensor:
 
 def motion_floor(grey: np.ndarray) -> Scored:
     """Maximum of the blurred absolute frame difference in grey levels: uint8 [T, H, W]; frame 0 repeats frame 1."""
-    moved = np.abs(np.diff(grey.astype(np.float32), axis=0))
-    blurred = np.stack([gaussian_filter(frame, BLUR) for frame in moved[[0, *range(len(moved))]]])  # [T, H, W]
+    moved = [blurred_change(frame, before) for before, frame in zip(grey, grey[1:])]
+    blurred = np.stack([moved[0], *moved])  # [T, H, W]
     maps = F.avg_pool2d(torch.from_numpy(blurred), MOTION_MAP).numpy().astype(np.float16)
     scores = blurred.max((1, 2))
     return Scored(scores, scores, maps)

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from zsad_lib import paths
-from zsad_lib.backbones import stand_ins
+from zsad_lib.backbones import stand_ins, weights_folder
 from zsad_lib.features import (
     BLOCK_LEN,
     WINDOW,
@@ -33,7 +33,7 @@ from zsad_lib.fingerprint import closure, digest
 from zsad_lib.losses import MOVING_SHARE
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
-from zsad_lib.models.dpc import DPCOutput
+from zsad_lib.models.dpc import DPC, DPCOutput
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.train import VARIANTS, detector_from, load_detector
@@ -66,6 +66,35 @@ def moving_mean(errors: Tensor, motion: Tensor) -> Tensor:
     count = max(1, int(MOVING_SHARE * motion[0].numel()))
     moving = motion.flatten(1).topk(count).indices
     return errors.flatten(1).gather(1, moving).mean(1)
+
+
+def predictive_terms(
+    dpc: DPC, features: VideoFeatures, plain_extractor: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the predictive stream says of one video's W windows, without any text.
+
+    Args:
+        dpc: predictive stream, pretrained or tuned.
+        features: of the video; `s_motion` is there only where they hold the motion of every frame.
+        plain_extractor: released defect 9.
+
+    Returns:
+        The stream's feature [W, D_dpc] (GRU state, mean over space), and the terms `s_pred`, `s_all`, `s_peak`, `s_motion` [W].
+    """
+    blocks = dpc.encode_from_stem(features.stem[None].float())[0]
+    out = dpc.predict(window_blocks(blocks))
+    state = window_blocks(blocks).mean(1) if plain_extractor else out.context
+    errors = error_map(out)
+    moving = window_blocks(features.cell_motion)[:, -dpc.pred_steps :]  # [W, P, h, w]
+    terms = {
+        "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
+        "s_all": errors.mean((1, 2, 3)),
+        "s_peak": errors.mean(1).amax((1, 2)),
+    }
+    if len(features.motion):
+        motion = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)
+        terms["s_motion"] = motion[: len(errors)].mean(-1)
+    return state.mean((-2, -1)), terms
 
 
 def semantic_score(similarity: Tensor) -> Tensor:
@@ -117,24 +146,13 @@ class Scorer:
         `s_motion` is there only where the features hold the motion of every frame.
         """
         d = self.detector
-        blocks = d.dpc.encode_from_stem(features.stem[None].float())[0]
-        out = d.dpc.predict(window_blocks(blocks))
-        state = window_blocks(blocks).mean(1) if self.plain_extractor else out.context
-        v = d.embed(features.timesformer, state.mean((-2, -1)))
+        state, predictive = predictive_terms(d.dpc, features, self.plain_extractor)
+        v = d.embed(features.timesformer, state)
         similarity = d.gate.logits(v, self.bank, d.context(features.scene))
-        errors, scene = error_map(out), d.standardised(features.scene)
-        moving = window_blocks(features.cell_motion)[:, -d.dpc.pred_steps :]  # [W, P, h, w]
-        terms = {
-            "s_sem": semantic_score(similarity),
-            "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
-            "s_all": errors.mean((1, 2, 3)),
-            "s_peak": errors.mean(1).amax((1, 2)),
-            "caption": similarity.argmax(-1),
-        }
+        terms = {"s_sem": semantic_score(similarity), **predictive, "caption": similarity.argmax(-1)}
         if d.anchor is not None:
+            scene = d.standardised(features.scene)
             terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)
-        if len(features.motion):
-            terms["s_motion"] = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)[: len(v)].mean(-1)
         return {name: value.double().numpy() for name, value in terms.items()}
 
     def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
@@ -219,7 +237,7 @@ def score_all(profile, folder: Path) -> dict:
     """
     table = load_manifest(folder.parent / "data")
     captions = list(dict.fromkeys(table[table.split == "train"].caption))
-    b = stand_ins()
+    b = stand_ins(weights_folder(profile))
     vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
     tasks = [(variant, seed) for seed in profile.seeds for variant in VARIANTS]
     for variant, seed in Parallel(profile.jobs, return_as="generator")(

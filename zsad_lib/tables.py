@@ -117,12 +117,15 @@ def to_markdown(cells: pd.DataFrame, text: str) -> str:
     if is_floor.any() and not is_floor.all():
         rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
     body = pd.concat([*rows, cells[is_floor]]).rename(index=lambda name: name.replace("|", "\\|"))
-    return f"{text}\n\n{body.rename_axis('method').to_markdown(disable_numparse=True)}\n"
+    return f"{text}\n\n{body.rename_axis(cells.index.name).to_markdown(disable_numparse=True)}\n"
 
 
 def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
     """LaTeX table (packages booktabs and graphicx); ``\\midrule`` separates the floors."""
-    head = [r"\textbf{Method}", *(rf"\textbf{{{_escape(name)}}}" for name in cells.columns)]
+    head = [
+        rf"\textbf{{{str(cells.index.name).capitalize()}}}",
+        *(rf"\textbf{{{_escape(name)}}}" for name in cells.columns),
+    ]
     is_floor = cells.index.isin(FLOORS)
     lines = [[_escape(str(name)), *map(_escape, row)] for name, row in zip(cells.index, cells.to_numpy())]
     body = [" & ".join(line) + r" \\" for line in lines]
@@ -203,6 +206,51 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
     return "\n".join(markdown)
 
 
+def ablation(df: pd.DataFrame, score: str, deltas: bool) -> pd.DataFrame:
+    """Rows of an ablation as variants, families as columns, cells with 95 % intervals.
+
+    Args:
+        df: tidy ablation table.
+        score: `semantic` or `full`.
+        deltas: differences from each row's control, with a star where Holm's p is below 0.05, instead of values.
+    """
+    chosen = df[(df["metric"] == "clip_auc") & (df["group"] == "all") & (df["score"] == score)]
+    cells: dict[str, dict[str, str]] = {}
+    for r in chosen.itertuples():
+        name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
+        text = _cell(r, True)
+        if deltas:
+            star = "*" if r.p < 0.05 else ""
+            text = f"{r.delta:+.3f} [{r.delta_low:+.3f}, {r.delta_high:+.3f}]{star}" if r.delta == r.delta else "-"
+            cells.setdefault("control", {})[name] = r.control if isinstance(r.control, str) and r.control else "-"
+        cells.setdefault(r.family, {})[name] = text
+    return pd.DataFrame(cells).rename_axis("variant")
+
+
+def save_ablation(df: pd.DataFrame, stem: str | Path, title: str) -> None:
+    """Writes ``<stem>.md`` and ``<stem>.tex``: values and differences, for each kind of score."""
+    markdown, latex = [], []
+    for score in [name for name in ("semantic", "full") if name in set(df["score"])]:
+        kind = {"semantic": "Without the prediction term", "full": "With the prediction term"}[score]
+        for deltas in (False, True):
+            cells = ablation(df, score, deltas)
+            text = caption(df, f"{title}. {kind}", "Clip AUC, each family against all normal clips.")
+            if deltas:
+                text += " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
+            markdown.append(to_markdown(cells, text))
+            latex.append(to_latex(cells, text, f"tab:{Path(stem).name}-{score}{'-delta' * deltas}"))
+    for suffix, parts in ((".md", markdown), (".tex", latex)):
+        with paths.atomic(Path(f"{stem}{suffix}")) as handle:
+            handle.write("\n".join(parts))
+
+
+def publish_ablations(run: Path) -> None:
+    """Copies the finished ablation tables into the run's tables, where a new run of that step has cleared them."""
+    for source in sorted((run / "ablation").glob("ablation_*.*")):
+        with paths.atomic(run / "tables" / source.name, "wb") as handle:
+            handle.write(source.read_bytes())
+
+
 def write(profile: Profile, folder: Path) -> dict[str, Any]:
     """Pipeline step: the evaluation's ``detection.csv`` into `folder`, with its ``.md`` and ``.tex`` beside it."""
     source = folder.parent / "evaluate" / "detection.csv"
@@ -212,4 +260,5 @@ def write(profile: Profile, folder: Path) -> dict[str, Any]:
     save(pd.read_csv(source), folder / "detection", f"{warning}Detection on {profile.dataset}, profile {profile.name}")
     with paths.atomic(folder / "detection.csv", "wb") as handle:
         handle.write(source.read_bytes())
+    publish_ablations(folder.parent)
     return {"metrics": {}, "artefacts": {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}}

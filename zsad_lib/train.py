@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from zsad_lib import paths
-from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, stand_ins
+from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, stand_ins, weights_folder
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
 from zsad_lib.fingerprint import closure, digest
@@ -29,11 +29,13 @@ from zsad_lib.losses import (
     gather_with_grad,
     info_nce,
     moving_cells_loss,
+    rejection_loss,
     swap_partners,
     swap_similarities,
 )
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
+from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
@@ -47,14 +49,19 @@ class Variant:
 
     gate: str = "relevance"  # kind of context gate
     projection: Literal["mlp", "residual"] = "residual"  # P
+    blocks: int = 2  # of a residual P
+    streams: tuple[str, ...] = ("timesformer", "dpc")  # what P reads
     anchored: bool = True  # P corrects the frozen video head instead of replacing it
-    swaps: int = 8  # context-swap negatives per clip; 0 = plain InfoNCE
+    objective: Literal["plain", "swap", "reject"] = "swap"  # InfoNCE; with context-swap negatives; with a hinge as well
+    swaps: int = 8  # context swaps per clip
     max_cosine: float = 0.7  # scenes below this cosine count as dissimilar
+    context: Literal["scene", "shuffled", "zero", "global"] = "scene"  # what the gate sees; the others are controls
     context_dim: int = 32  # width of c (128 in the paper, on 512-d scene features)
     cells: Literal["moving", "all"] = "moving"  # L_pred: cosines of moving cells, or the published loss over all cells
     residual_penalty: float = 20.0  # weight of |P|^2 where anchored
     batch: int = 192  # windows per step of L_align
-    live: int = 8  # windows per step of L_pred
+    live: int = 8  # windows per step of L_pred; 0: the predictive stream stays as pretrained, and L = L_align
+    alpha: float | None = None  # weight of L_align, 0..1; None: the profile's
     lr: float = 1e-3  # projection, gate, context projection
     lr_dpc: float = 1e-4  # layer4, ConvGRU, prediction head
     weight_decay: float = 1e-4
@@ -62,21 +69,25 @@ class Variant:
 
 VARIANTS = {
     "full": Variant(),  # relevance gate, context swaps
-    "paper": Variant(gate="ln", anchored=False, swaps=0, cells="all"),  # `ln` gate, plain losses, residual projection
+    "paper": Variant(
+        gate="ln", anchored=False, objective="plain", cells="all"
+    ),  # `ln` gate, plain losses, residual projection
 }
 CHECKPOINT_STEPS = 50
 
 
 class Windows(NamedTuple):
-    """Training windows: features and what they show. W windows of all training clips."""
+    """W windows of some clips: features and, in training, what they show."""
 
     timesformer: Tensor  # [W, D]
+    dpc: Tensor  # [W, D_dpc] mean over space of the pretrained predictive stream's GRU state
     scene: Tensor  # [W, S]
-    stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
-    cell_motion: list[Tensor]  # per clip [N, h, w]
+    context: Tensor  # [W, S'] what the gate sees: the scene, or a control
     place: Tensor  # [W, 2] clip and first block of each window
     text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
     caption: Tensor  # [W] number of the caption
+    stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
+    cell_motion: list[Tensor]  # per clip [N, h, w]
 
 
 def load_windows(profile, table, backbones) -> Windows:
@@ -88,14 +99,17 @@ def load_windows(profile, table, backbones) -> Windows:
     captions = list(dict.fromkeys(table.caption))
     number = torch.tensor([captions.index(caption) for caption in table.caption])[place[:, 0]]
     text = encode_captions(backbones.clip, captions, backbones.vocabulary)
+    scene = torch.cat([f.scene for f in features])
     return Windows(
-        torch.cat([f.timesformer for f in features]),
-        torch.cat([f.scene for f in features]),
-        [f.stem for f in features],
-        [f.cell_motion for f in features],
-        place,
-        text[number],
-        number,
+        timesformer=torch.cat([f.timesformer for f in features]),
+        dpc=dpc_context(backbones.dpc, [f.stem for f in features]),
+        scene=scene,
+        context=scene,
+        place=place,
+        text=text[number],
+        caption=number,
+        stem=[f.stem for f in features],
+        cell_motion=[f.cell_motion for f in features],
     )
 
 
@@ -105,29 +119,54 @@ def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def dpc_context(detector: Detector, stem: list[Tensor]) -> Tensor:
+def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
     """GRU state's mean over space of every window, [W, D_dpc]."""
     parts = []
     for blocks in stem:
-        features = detector.dpc.encode_from_stem(blocks[None].float())[0]  # [N, D, h, w]
+        features = dpc.encode_from_stem(blocks[None].float())[0]  # [N, D, h, w]
         windows = window_blocks(features)  # [W, NUM_BLOCKS, D, h, w]
-        parts.append(detector.dpc.predict(windows).context.mean((-2, -1)))
+        parts.append(dpc.predict(windows).context.mean((-2, -1)))
     return torch.cat(parts)
 
 
 def build_detector(variant: Variant, backbones) -> Detector:
     """An untrained detector on the stand-ins' sizes."""
-    return Detector(
-        backbones.dpc, TIMESFORMER["embed_dim"], SCENE["channels"][-1], EMBED_DIM, variant.context_dim, variant.gate,
-        variant.projection, backbones.video_head if variant.anchored else None,
+    options = {"blocks": variant.blocks} if variant.projection == "residual" else {}
+    width = TIMESFORMER["embed_dim"] if variant.context == "global" else SCENE["channels"][-1]
+    detector = Detector(
+        backbones.dpc, TIMESFORMER["embed_dim"], width, EMBED_DIM, variant.context_dim, variant.gate,
+        variant.projection, backbones.video_head if variant.anchored else None, tuple(variant.streams), **options,
     )  # fmt: skip
+    if not variant.live:
+        detector.dpc.requires_grad_(False)
+    return detector
+
+
+def with_context(windows: Windows, source: str, seed: int) -> Windows:
+    """The windows with what a control shows to the gate instead of the scene.
+
+    Args:
+        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`: the
+            video feature.
+        seed: of the draw.
+    """
+    if source == "global":
+        return windows._replace(context=windows.timesformer)
+    if source == "zero":
+        return windows._replace(context=torch.zeros_like(windows.scene))
+    if source == "shuffled":
+        order = torch.randperm(len(windows.scene), generator=torch.Generator().manual_seed(seed))
+        return windows._replace(context=windows.scene[order])
+    return windows
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
-    """Optimiser groups: new parts, and the tuned parts of the predictive stream at a tenth of the rate."""
-    tuned = {id(p) for p in detector.dpc.tuned_parameters()}
-    new = [p for p in detector.parameters() if p.requires_grad and id(p) not in tuned]
-    return [dict(params=new, lr=variant.lr), dict(params=detector.dpc.tuned_parameters(), lr=variant.lr_dpc)]
+    """Optimiser groups: new parts, and the tuned parts of the predictive stream, where there are any, at a lower rate."""
+    tuned = [p for p in detector.dpc.tuned_parameters() if p.requires_grad]
+    others = {id(p) for p in tuned}
+    new = [p for p in detector.parameters() if p.requires_grad and id(p) not in others]
+    groups = [dict(params=new, lr=variant.lr), dict(params=tuned, lr=variant.lr_dpc)]
+    return [group for group in groups if group["params"]]
 
 
 def batch_numbers(count: int, size: int, step: int, seed: int) -> np.ndarray:
@@ -140,7 +179,6 @@ def batch_numbers(count: int, size: int, step: int, seed: int) -> np.ndarray:
 def joint_loss(
     detector: Detector,
     windows: Windows,
-    context: Tensor,
     chosen: Tensor,
     variant: Variant,
     alpha: float,
@@ -150,38 +188,42 @@ def joint_loss(
     """The losses of one batch.
 
     Args:
-        context: predictive context of all windows [W, D_dpc], frozen; the live windows' is computed anew, with gradient.
-        chosen: windows of this batch [B]; the first `variant.live` are live.
+        chosen: windows of this batch [B]; of the first `variant.live`, the predictive stream is computed anew, with gradient.
 
     Returns:
         `loss`, `align`, `pred` and `residual`, scalars.
     """
-    live = chosen[: variant.live]
-    out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(context.device))
-    state = torch.cat([out.context.mean((-2, -1)), context[chosen[variant.live :]]])
+    live, device = chosen[: variant.live], windows.timesformer.device
+    state, out = windows.dpc[chosen], None
+    if len(live):
+        out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(device))
+        state = torch.cat([out.context.mean((-2, -1)), state[len(live) :]])
     residual = detector.residual(windows.timesformer[chosen], state)
     v = gather_with_grad(detector.embed(windows.timesformer[chosen], state))
-    scene = windows.scene[chosen]
-    c = detector.context(scene)
+    c = detector.context(windows.context[chosen])
     if "context_projection" in released:
         c = c.detach()
     text, caption, clip = windows.text[chosen], windows.caption[chosen], windows.place[chosen, 0]
-    c, text, scene = gather_with_grad(c), gather_with_grad(text), gather_with_grad(scene)
+    c, text = gather_with_grad(c), gather_with_grad(text)
     caption, clip = gather_with_grad(caption), gather_with_grad(clip)
     same = (caption[:, None] == caption[None]) | (clip[:, None] == clip[None])
-    extra = None
-    if variant.swaps:
-        partners, valid = swap_partners(detector.standardised(scene), variant.swaps, variant.max_cosine, generator)
-        extra = swap_similarities(detector.gate, v, text, c, partners, valid)
-    align = info_nce(v, detector.gate.paired(text, c), same=same, extra=extra)
+    gated, swapped = detector.gate.paired(text, c), None
+    if variant.objective != "plain":
+        scene = gather_with_grad(windows.scene[chosen])
+        partners, valid = swap_partners(scene, variant.swaps, variant.max_cosine, generator)
+        swapped = swap_similarities(detector.gate, v, text, c, partners, valid)
+    align = info_nce(v, gated, same=same, extra=swapped)
+    if variant.objective == "reject":
+        align = align + rejection_loss((v * gated).sum(-1), swapped)
+    penalty = variant.residual_penalty * residual.square().sum(-1).mean() if variant.anchored else torch.zeros(())
+    if out is None:
+        return {"loss": align + penalty, "align": align, "pred": torch.zeros(()), "residual": penalty}
     if variant.cells == "moving":
-        motion = gather_blocks(windows.cell_motion, windows.place[live])[:, -detector.dpc.pred_steps :].to(
-            context.device
-        )
+        motion = gather_blocks(windows.cell_motion, windows.place[live])[:, -detector.dpc.pred_steps :].to(device)
         pred = moving_cells_loss(out.predicted, out.actual, motion, generator)
     else:
         pred = cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
-    penalty = variant.residual_penalty * residual.square().sum(-1).mean() if variant.anchored else torch.zeros(())
+    alpha = alpha if variant.alpha is None else variant.alpha
     return {"loss": alpha * (align + penalty) + (1 - alpha) * pred, "align": align, "pred": pred, "residual": penalty}
 
 
@@ -213,8 +255,8 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
         return target
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
     torch.manual_seed(seed)
-    detector = build_detector(variant, stand_ins())
-    detector.fit_scene_statistics(windows.scene)
+    detector = build_detector(variant, stand_ins(weights_folder(profile)))
+    detector.fit_scene_statistics(windows.context)
     detector.train()
     detector.dpc.eval()  # its norm statistics stay those of pretraining, in training as in scoring
     optimiser = torch.optim.AdamW(parameter_groups(detector, variant), weight_decay=variant.weight_decay)
@@ -230,13 +272,9 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
     detector.to(accelerator.device)
     optimiser = accelerator.prepare(optimiser)
     trained = [p for p in detector.parameters() if p.requires_grad]
-    windows = windows._replace(
-        **{
-            name: getattr(windows, name).to(accelerator.device)
-            for name in ("timesformer", "scene", "text", "caption", "place")
-        }
-    )
-    context = dpc_context(build_detector(variant, stand_ins()).eval(), windows.stem).to(accelerator.device)
+    standardised = (windows.scene - windows.scene.mean(0)) / windows.scene.std(0).clamp_min(1e-6)  # tells scenes apart
+    windows = windows._replace(scene=standardised)
+    windows = Windows(*(part if isinstance(part, list) else part.to(accelerator.device) for part in windows))
     for step in range(len(history), profile.train_steps):
         torch.manual_seed(hash((seed, step)) % 2**32)
         chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
@@ -244,9 +282,7 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
             accelerator.process_index :: accelerator.num_processes
         ]  # each process its share of the global batch
         with accelerator.autocast():
-            losses = joint_loss(
-                detector, windows, context, chosen, variant, profile.alpha, released, torch.default_generator
-            )
+            losses = joint_loss(detector, windows, chosen, variant, profile.alpha, released, torch.default_generator)
         if not torch.isfinite(losses["loss"]):
             raise ZsadError(
                 f"{folder}: the loss is not finite at step {step}; lower lr (now {variant.lr}) or look at the data"
@@ -306,7 +342,7 @@ def fit(profile, folder: Path) -> dict:
         raise ZsadError(
             f"{folder.parent / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
         )
-    windows = load_windows(profile, table, stand_ins())
+    windows = load_windows(profile, table, stand_ins(weights_folder(profile)))
     tasks = [(name, seed) for seed in profile.seeds for name in VARIANTS]
     artefacts, history = {}, {}
     runs = Parallel(profile.jobs, return_as="generator")(

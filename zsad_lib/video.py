@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -78,7 +78,8 @@ def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarr
     if path.is_dir():
         frames = map(_read_image, list_frames(path))
     else:
-        frames = (frame.to_ndarray(format="rgb24") for frame, _ in _decode(path))
+        to_rgb = _rgb_converter()
+        frames = (to_rgb(frame) for frame, _ in _decode(path))
     for frame in frames:
         yield resize(frame, size)
 
@@ -277,14 +278,22 @@ def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
             raise ZsadError(f"{path}: the video holds no decodable frame; fetch it again")
 
 
+def _rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
+    """Decoded frame -> uint8 [H, W, 3]; one for a whole video, because preparing a conversion takes longer than doing it."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    return lambda frame: reformatter.reformat(frame, format="rgb24").to_ndarray()
+
+
 def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray]:
     last = max(indices) if indices is not None else None
     wanted = None if indices is None else set(indices)
-    kept, n_frames = {}, 0
+    kept, n_frames, to_rgb = {}, 0, _rgb_converter()
     for number, (frame, _) in enumerate(_decode(path)):
         n_frames = number + 1
         if wanted is None or number in wanted:
-            kept[number] = resize(frame.to_ndarray(format="rgb24"), size)
+            kept[number] = resize(to_rgb(frame), size)
         if number == last:
             break
     return [kept[i] for i in _within(path, indices, n_frames)]

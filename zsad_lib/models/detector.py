@@ -37,6 +37,7 @@ class Detector(nn.Module):
         gate: kind of `ContextGate`.
         projection: `mlp` or `residual`, with `projection_options` for `build_projection`.
         anchor: frozen linear head [video_dim -> D]; None for the paper's plain form.
+        streams: which features P reads, of `timesformer` and `dpc`; fewer only to measure what each one brings.
 
     Shapes:
         `embed`: [B, video_dim], [B, D_dpc] -> unit vectors [B, D]; `context`: [B, scene_dim] -> [B, C].
@@ -52,14 +53,17 @@ class Detector(nn.Module):
         gate: str = "relevance",
         projection: str = "residual",
         anchor: nn.Linear | None = None,
+        streams: tuple[str, ...] = ("timesformer", "dpc"),
         **projection_options,
     ):
         super().__init__()
         self.dpc = dpc.requires_grad_(False)
         for parameter in dpc.tuned_parameters():
             parameter.requires_grad_(True)
+        self.streams = streams
+        widths = {"timesformer": video_dim, "dpc": dpc.backbone.channels}
         self.projection = build_projection(
-            projection, video_dim + dpc.backbone.channels, text_dim, **projection_options
+            projection, sum(widths[name] for name in streams), text_dim, **projection_options
         )
         self.context_projection = nn.Linear(scene_dim, context_dim)
         self.gate = ContextGate(gate, text_dim, context_dim)
@@ -82,7 +86,8 @@ class Detector(nn.Module):
 
     def residual(self, timesformer: Tensor, dpc: Tensor) -> Tensor:
         """P([timesformer ; dpc]) / sqrt(D), [B, D]: what training adds to the anchor."""
-        x = self.projection(torch.cat([timesformer, dpc], dim=-1))
+        features = {"timesformer": timesformer, "dpc": dpc}
+        x = self.projection(torch.cat([features[name] for name in self.streams], dim=-1))
         return x / x.shape[-1] ** 0.5
 
     def embed(self, timesformer: Tensor, dpc: Tensor) -> Tensor:

@@ -2,8 +2,9 @@ r"""Context gates t' = gate(t, c): how the scene c changes what a caption t mean
 
 Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
 Modeling", https://arxiv.org/abs/2508.18463 (``ln``), its released code (``silu``) and README (``film``); ``relevance``
-is this kit's own. ``silu`` and ``ln`` only add a scene vector to the text: a shift cannot say that cycling is normal
-here but not there. ``relevance`` leaves captions where they are and closes those that do not belong to the scene.
+and the others are this kit's own. ``silu`` and ``ln`` only add a scene vector to the text: a shift cannot say that
+cycling is normal here but not there. In ``film``, ``cross_attention`` and ``residual_mlp`` text and scene interact, and
+captions move; ``bilinear`` and ``relevance`` leave captions where they are and close those that do not belong.
 
 A gate is a class in `GATES` with ``__init__(text_dim, context_dim)``, ``forward(text [..., D], context [..., C])`` ->
 [..., D], leading dimensions broadcast, and a flag ``unit``: whether the result is scaled to norm 1.
@@ -77,7 +78,7 @@ class FilmGate(nn.Module):
 
 
 class RelevanceGate(nn.Module):
-    """t' = r * t, r = sigmoid(b + MLP([sqrt(D) t ; c])) in 0..1, one scalar per caption and scene. This kit's own.
+    """t' = r * t, r = sigmoid(b + MLP([sqrt(D) t ; c])) in 0..1, one scalar per caption and scene.
 
     The MLP has 64 hidden units; sqrt(D) gives the unit vector t unit variance per dimension; b, the bias of the last
     layer, starts at 2, so that the gate starts open (r about 0.88). The result keeps its length r: scaling it to norm 1
@@ -94,17 +95,88 @@ class RelevanceGate(nn.Module):
 
     def relevance(self, text: Tensor, context: Tensor) -> Tensor:
         """r for text [..., D] and context [..., C], leading dimensions broadcast -> [...]."""
-        D = text.shape[-1]
-        # one linear layer on [t ; c], applied to each part once instead of to every pair
-        from_text = F.linear(text * D**0.5, self.hidden.weight[:, :D])
-        from_context = F.linear(context, self.hidden.weight[:, D:], self.hidden.bias)
-        return self.out(F.gelu(from_text + from_context)).squeeze(-1).sigmoid()
+        return self.out(_joined(self.hidden, text, context)).squeeze(-1).sigmoid()
 
     def forward(self, text: Tensor, context: Tensor) -> Tensor:
         return self.relevance(text, context).unsqueeze(-1) * text
 
 
-GATES = {"none": NoGate, "silu": SiluGate, "ln": LnGate, "film": FilmGate, "relevance": RelevanceGate}
+class BilinearGate(nn.Module):
+    """t' = r * t, r = sigmoid(b + (U sqrt(D) t) . (V c) / sqrt(k)), low-rank bilinear relevance.
+
+    Rank k = 32 and b, which starts at 2 as in `RelevanceGate`: the simplest form in which text and context multiply.
+    """
+
+    unit = False
+
+    def __init__(self, text_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.of_text = nn.Linear(text_dim, 32, bias=False)
+        self.of_context = nn.Linear(context_dim, 32)
+        self.bias = nn.Parameter(torch.tensor(2.0))
+
+    def relevance(self, text: Tensor, context: Tensor) -> Tensor:
+        """r for text [..., D] and context [..., C], leading dimensions broadcast -> [...]."""
+        product = self.of_text(text * text.shape[-1] ** 0.5) * self.of_context(context)  # [..., k]
+        return (self.bias + product.sum(-1) / product.shape[-1] ** 0.5).sigmoid()
+
+    def forward(self, text: Tensor, context: Tensor) -> Tensor:
+        return self.relevance(text, context).unsqueeze(-1) * text
+
+
+class CrossAttentionGate(nn.Module):
+    """t' = t + sum_m a_m W_m c, a = softmax_m((Q t) . (K_m c) / sqrt(k)): the caption attends to M views of the scene.
+
+    One context vector alone would always get attention 1, so it is read through M = 8 linear views; k = 32.
+    """
+
+    unit = True
+
+    def __init__(self, text_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(text_dim, 32)
+        self.keys = nn.Linear(context_dim, 8 * 32)
+        self.values = nn.Linear(context_dim, 8 * text_dim)
+
+    def forward(self, text: Tensor, context: Tensor) -> Tensor:
+        keys = self.keys(context).unflatten(-1, (8, -1))  # [..., M, k]
+        values = self.values(context).unflatten(-1, (8, -1))  # [..., M, D]
+        query = self.query(text * text.shape[-1] ** 0.5)  # [..., k]
+        attention = (torch.einsum("...k,...mk->...m", query, keys) / query.shape[-1] ** 0.5).softmax(-1)
+        return text + torch.einsum("...m,...md->...d", attention, values)
+
+
+class ResidualMlpGate(nn.Module):
+    """t' = t + MLP([sqrt(D) t ; c]), 64 hidden units: an interaction that moves captions, unlike `RelevanceGate`."""
+
+    unit = True
+
+    def __init__(self, text_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(text_dim + context_dim, 64)
+        self.out = nn.Linear(64, text_dim)
+
+    def forward(self, text: Tensor, context: Tensor) -> Tensor:
+        return text + self.out(_joined(self.hidden, text, context))
+
+
+def _joined(layer: nn.Linear, text: Tensor, context: Tensor) -> Tensor:
+    """gelu(layer([sqrt(D) t ; c])), applied to each part once instead of to every pair: -> [..., hidden]."""
+    D = text.shape[-1]
+    from_text = F.linear(text * D**0.5, layer.weight[:, :D])
+    return F.gelu(from_text + F.linear(context, layer.weight[:, D:], layer.bias))
+
+
+GATES = {
+    "none": NoGate,
+    "silu": SiluGate,
+    "ln": LnGate,
+    "film": FilmGate,
+    "cross_attention": CrossAttentionGate,
+    "residual_mlp": ResidualMlpGate,
+    "bilinear": BilinearGate,
+    "relevance": RelevanceGate,
+}
 
 
 class ContextGate(nn.Module):
@@ -162,5 +234,5 @@ class ContextGate(nn.Module):
             ZsadError: this kind of gate moves captions and has no relevance.
         """
         if not hasattr(self.rule, "relevance"):
-            raise ZsadError(f"context gate {self.kind!r} has no relevance; choose 'relevance'")
+            raise ZsadError(f"context gate {self.kind!r} has no relevance; choose 'relevance' or 'bilinear'")
         return self.rule.relevance(text.unsqueeze(0), context.unsqueeze(1))

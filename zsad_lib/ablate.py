@@ -1,0 +1,285 @@
+"""The ablations: trials of all rows of a grid, their evaluation on the same bootstrap draws, and the tables.
+
+Each (variant, seed) has a folder of its own under ``runs/<profile>/ablation/trials``, which grids share; a finished one is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from zsad_lib import frozen, paths, tables
+from zsad_lib.config import Profile, get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.estimates import Estimate, estimates
+from zsad_lib.evaluate import COLUMNS, holm, paired_difference, tidy
+from zsad_lib.features import extract, to_frames
+from zsad_lib.grids import GRIDS, Row, grid
+from zsad_lib.manifest import frame_labels, load_manifest
+from zsad_lib.models.mixture import Mixture
+from zsad_lib.pipeline import ensure_apart, locked, run_folder
+from zsad_lib.trial import finished, label, run_trial, trial_key
+
+EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")
+METRICS_SHOWN = ("clip_auc", "micro_auc")
+
+
+def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, cluster: str = "") -> dict[str, Path]:
+    """Runs the trials of some grids, evaluates them and writes their tables.
+
+    Args:
+        names: of `GRIDS`.
+        profile: of the embedded benchmark; its features are computed first, where they are missing.
+        jobs: parallel processes; None: the profile's.
+        cluster: address of a dask scheduler ("tcp://...") whose workers see this folder; "": this machine.
+
+    Returns:
+        The table ``runs/<run>/tables/ablation_<grid>.csv`` of each grid; ``.md`` and ``.tex`` lie beside it.
+
+    Raises:
+        ZsadError: unknown grid, a profile without captions, or what training raises.
+    """
+    if profile.dataset != "scene_rules":
+        raise ZsadError(f"profile {profile.name}: has no captions and scenes to ablate; choose demo or smoke")
+    grids = {name: grid(name) for name in names}
+    ensure_apart(["features"], profile)
+    table = load_manifest(run_folder(profile) / "data")
+    with locked(run_folder(profile)), _workers(jobs or profile.jobs, cluster):
+        rows = [row for some in grids.values() for row in some]
+        found = run_trials(rows, profile, table)
+        return {name: write(name, some, profile, table, found) for name, some in grids.items()}
+
+
+@contextlib.contextmanager
+def _workers(jobs: int, cluster: str) -> Iterator[None]:
+    """joblib's processes here, or a dask cluster's."""
+    if not cluster:
+        with joblib.parallel_config(n_jobs=jobs):
+            yield
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ZsadError("a cluster needs the package distributed: pip install distributed") from None
+    try:
+        client = Client(cluster, timeout=20)
+    except (OSError, ValueError) as error:
+        raise ZsadError(
+            f"{cluster}: no dask scheduler answers there ({error}); start one, or leave CLUSTER out"
+        ) from None
+    with client, joblib.parallel_config("dask", n_jobs=-1, wait_for_workers_timeout=20):
+        yield
+
+
+def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> dict[str, list[Path]]:
+    """Trains and scores what the rows need; what is finished is kept.
+
+    Returns:
+        Folders of the trials, one per seed, by the variant's `label`.
+    """
+    home, plans = run_folder(profile) / "ablation" / "trials", {}
+    for row in rows:
+        own = profile_of(row, profile)
+        plans.setdefault(label(row.variant, own), (own, row.variant))
+    windows = {}
+    for own in {(own.released, own.held_out): own for own, _ in plans.values()}.values():
+        extract(own, home)  # features of the usual switches are there by now
+        windows[own.released, own.held_out] = frozen.freeze(own, table)
+    found = {name: [home / name / str(seed) for seed in profile.seeds] for name in plans}
+    tasks = []
+    for name, (own, variant) in plans.items():
+        arrays = windows[own.released, own.held_out]
+        for seed, folder in zip(profile.seeds, found[name]):
+            if not finished(folder, trial_key(own, variant, seed, arrays)):
+                tasks.append((own, variant, seed, table, arrays, folder))
+    total = len(plans) * len(profile.seeds)
+    if total > len(tasks):
+        print(f"trials: {total - len(tasks)} of {total} are done already", flush=True)
+    start = time.monotonic()
+    runs = joblib.Parallel(return_as="generator")(joblib.delayed(run_trial)(*task) for task in tasks)
+    for number, folder in enumerate(runs, 1):
+        spent = time.monotonic() - start
+        left = spent / number * (len(tasks) - number)
+        print(
+            f"trial {number} of {len(tasks)}: {folder.parent.name}, seed {folder.name}; "
+            f"{spent:.0f} s gone, about {left:.0f} s left",
+            flush=True,
+        )
+    return found
+
+
+def profile_of(row: Row, profile: Profile) -> Profile:
+    """The profile with the row's own switches."""
+    return dataclasses.replace(profile, released=row.released, held_out=row.held_out or profile.held_out)
+
+
+class Scores:
+    """Window scores of rows, from the terms of their trials and the frozen ones."""
+
+    def __init__(self, profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]):
+        self.profile, self.table, self.trials = profile, table, trials
+
+    def of(self, row: Row, split: str) -> dict[str, np.ndarray]:
+        """video -> [S, n_windows] scores of the videos of a split (`val` or `test`)."""
+        own = profile_of(row, self.profile)
+        windows = frozen.windows_folder(own, self.table)
+        arrays = {name: frozen.load(windows, name) for name in {"val", split}}
+        known = self.table.set_index("video")
+        normal = torch.tensor([known.spans[video] == "" for video in arrays["val"].videos])
+        normal = normal[arrays["val"].windows.place[:, 0]]  # windows of held-out normal video
+        fused = []
+        for folder in self.trials[label(row.variant, own)]:
+            terms = {name: _terms(folder, name, part, row.terms) for name, part in arrays.items()}
+            fused.append(
+                _fuse(row, terms["val"][normal], arrays["val"].windows.scene[normal], terms[split], arrays[split])
+            )
+        clip = arrays[split].windows.place[:, 0].numpy()
+        series = np.stack(fused)  # [S, W]
+        return {video: series[:, clip == number] for number, video in enumerate(arrays[split].videos)}
+
+    def estimates(self, row: Row, split: str) -> list[Estimate]:
+        """`METRICS_SHOWN` of the row on a split's main set, whole and per family, and on its other sets."""
+        torch.set_num_threads(1)
+        windows = self.of(row, split)
+        found = []
+        for name, part in self.table[self.table.split == split].groupby("set", sort=True):
+            main, videos = name == "main", part.set_index("video")
+            labels = {video: frame_labels(row) for video, row in zip(videos.index, part.itertuples())}
+            chosen = {video: windows[video] for video in labels}
+            frames = {video: to_frames(values, videos.n_frames[video]) for video, values in chosen.items()}
+            found += estimates(
+                frames,
+                labels,
+                group="all" if main else f"set:{name}",
+                families=videos.family[videos.spans != ""].to_dict() if main else None,
+                windows=chosen,
+                metrics=METRICS_SHOWN if main else METRICS_SHOWN[:1],
+                draws=self.profile.bootstrap_draws,
+            )
+        return found
+
+
+def _terms(folder: Path, split: str, arrays: frozen.Split, names: Sequence[str]) -> torch.Tensor:
+    """Terms [W, M] of one trial; what it did not train comes from the frozen arrays."""
+    with np.load(folder / f"{split}.npz") as own:
+        parts = [torch.from_numpy(own[name]) if name in own else arrays.terms[name] for name in names]
+    return torch.stack([part.double() for part in parts], 1)
+
+
+def _fuse(row: Row, normal: torch.Tensor, scene: torch.Tensor, terms: torch.Tensor, split: frozen.Split) -> np.ndarray:
+    """Sum of the terms [W, M] in deviations of held-out normal windows [N, M]; -> [W]."""
+    weights = torch.tensor(row.weights or (1.0,) * len(row.terms), dtype=torch.float64)
+    if row.fusion == "mixture":
+        mean, deviation = scene.mean(0), scene.std(0).clamp_min(1e-6)
+        mixture = Mixture(scene.shape[1], len(row.terms)).double()
+        mixture.fit(normal, ((scene - mean) / deviation).double())
+        with torch.no_grad():
+            return mixture(terms, ((split.windows.scene - mean) / deviation).double(), weights).numpy()
+    return ((terms - normal.mean(0)) / normal.std(0).clamp_min(1e-12) @ weights).numpy()
+
+
+def tabulate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
+    """The tidy table of a grid: every row's estimates, and their differences from the row's control on the same draws."""
+    parts = []
+    for row in rows:
+        part = tidy(found[row.key], row.score, row.name).assign(objective=row.variant.objective, score=row.score)
+        part["control"] = row.control.split("/")[0]
+        if row.control:
+            gaps = paired_difference(found[row.key], found[row.control])
+            gaps = gaps.rename(columns={"difference": "delta", "low": "delta_low", "high": "delta_high"})
+            keys = ["metric", "group", "family"]
+            part = part.merge(gaps[[*keys, "delta", "delta_low", "delta_high", "p"]], "left", keys)
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True).reindex(columns=[*COLUMNS, *EXTRA])
+    compared = table.p.notna()
+    table.loc[compared, "p"] = table[compared].groupby("metric").p.transform(holm)
+    return table
+
+
+def best_gate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> Row:
+    """The trained gate with the highest `clip_auc` of the semantic score on the validation sites."""
+    gates = [
+        row
+        for row in rows
+        if row.score == "semantic" and row.terms == ("s_sem",) and row.variant.context == "scene" and row.fusion == "z"
+    ]
+    return max(gates, key=lambda row: _value(found[row.key]))
+
+
+def _value(found: list[Estimate]) -> float:
+    return next(e.draws[0] for e in found if (e.metric, e.group, e.family) == ("clip_auc", "all", "all"))
+
+
+def write(name: str, rows: Sequence[Row], profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]) -> Path:
+    """Evaluates a grid's rows and writes its tables; the choice of the best gate is made on the validation sites."""
+    scores, keys = Scores(profile, table, trials), [row.key for row in rows]
+    jobs = joblib.Parallel()(joblib.delayed(scores.estimates)(row, "test") for row in rows)
+    test = dict(zip(keys, jobs))
+    home = paths.make_folder(run_folder(profile) / "ablation")
+    done = tabulate(rows, test)
+    files = {f"ablation_{name}.csv": done}
+    if name in ("gate", "held_out"):
+        val = dict(zip(keys, joblib.Parallel()(joblib.delayed(scores.estimates)(row, "val") for row in rows)))
+        files[f"ablation_{name}_validation.csv"] = tabulate(rows, val)
+        files[f"ablation_{name}_best.csv"] = against_best(best_gate(rows, val), rows, test)
+    for file, frame in files.items():
+        with paths.atomic(home / file) as handle:
+            frame.to_csv(handle, index=False, float_format="%.9g")
+    title = (
+        f"{'' if profile.is_result else 'NOT RESULTS (a quick look). '}Ablation grid {name}, profile {profile.run_name}"
+    )
+    tables.save_ablation(done, home / f"ablation_{name}", title)
+    tables.publish_ablations(run_folder(profile))
+    return run_folder(profile) / "tables" / f"ablation_{name}.csv"
+
+
+def against_best(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
+    """The best gate minus every other semantic row: family, other, objective, delta with interval, p (Holm over all)."""
+    parts = []
+    for row in rows:
+        if row.score == "semantic" and row.key != best.key:
+            gaps = paired_difference(found[best.key], found[row.key])
+            parts.append(gaps.assign(best=best.name, other=row.name, objective=row.variant.objective))
+    gaps = pd.concat(parts, ignore_index=True)
+    gaps = gaps[gaps.metric == "clip_auc"].rename(
+        columns={"difference": "delta", "low": "delta_low", "high": "delta_high"}
+    )
+    columns = ["best", "other", "objective", "metric", "group", "family", "delta", "delta_low", "delta_high", "p"]
+    return gaps.assign(p=holm(gaps.p))[columns]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the grids that are named, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--grid", default="all", help=", ".join([*GRIDS, "all"]))
+    parser.add_argument("--cluster", default="", help="address of a dask scheduler")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    try:
+        profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.settings))
+        names = list(GRIDS) if options.grid == "all" else [options.grid]
+        for path in ablate(names, profile, cluster=options.cluster).values():
+            print(path.with_suffix(".md").read_text(encoding="utf-8"))
+            print(path)
+        return 0
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the finished trials", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
