@@ -16,8 +16,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from joblib import Parallel, delayed
-
 from zsad_lib import paths, pipeline
 from zsad_lib.config import Profile, as_dict, changes
 from zsad_lib.errors import ZsadError
@@ -105,9 +103,13 @@ def _facts(notebook: Path, profile: Profile) -> tuple[str, list[str]]:
 
 def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
     """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
+    if not waiting:
+        return
+    from joblib import Parallel, delayed
+
     jobs = min(profile.jobs, len(waiting))
     tasks = (delayed(_timed)(place, notebook, profile, os.getpid()) for place, notebook in waiting.items())
-    for place, seconds in Parallel(max(1, jobs), return_as="generator_unordered")(tasks):
+    for place, seconds in Parallel(jobs, return_as="generator_unordered")(tasks):
         print(f"{place}: done in {seconds:.1f} s", flush=True)
 
 
