@@ -16,6 +16,8 @@ SCORES ?=
 LABELS ?=
 RUN ?=
 CAUSAL ?=
+GRID ?= all
+CLUSTER ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -27,12 +29,17 @@ STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_demo := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
 	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
-NOTEBOOKS_smoke := $(NOTEBOOKS_demo)
+NOTEBOOKS_gate := 30_ablate_gate
+NOTEBOOKS_components := 31_ablate_components
+NOTEBOOKS_released := 32_ablate_released
+NOTEBOOKS_prompts := 33_ablate_prompts
+NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
+NOTEBOOKS_smoke := $(NOTEBOOKS_demo) $(NOTEBOOKS_all)
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce report status lab \
+.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce report status lab ablate \
 	bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
@@ -76,6 +83,10 @@ ifneq ($(SCORES)$(LABELS),)
 else
 	@$(STEP) evaluate
 endif
+
+ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|all [CLUSTER=tcp://host:port], and their notebooks
+	@$(PYTHON) -m zsad_lib.ablate --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
+		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 
 report: env  ## write the report page again from what has been computed
 	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)

@@ -12,7 +12,7 @@ from zsad_lib import manifest
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.estimates import METRICS, estimates
-from zsad_lib.evaluate import COLUMNS, detection, evaluate, evaluate_folders, paired_difference, pixel_auc
+from zsad_lib.evaluate import COLUMNS, detection, evaluate, evaluate_folders, holm, paired_difference, pixel_auc
 from zsad_lib.events import alarm_counts, event_counts, recall_threshold, runs
 from zsad_lib.floors import FLOORS
 from zsad_lib.frames import clip_scores, normal_thresholds
@@ -231,14 +231,19 @@ def test_paired_difference_uses_the_same_draws():
         paired_difference(first, estimates(scores, labels, draws=10))
 
 
+def test_the_p_value_is_that_of_a_normal_law_with_the_draws_deviation():
+    rng = np.random.default_rng(0)
+    one = estimates({"a": [0, 1.0]}, {"a": [0, 1]}, draws=2000)[0]
+    first = one._replace(draws=np.append(0.03, rng.normal(0.03, 0.01, 2000)))
+    table = paired_difference([first], [one._replace(draws=np.zeros(2001))])
+    assert table["p"][0] == pytest.approx(0.0027, rel=0.2)  # three deviations
+
+
 def test_holm_by_hand():
-    make = lambda metric, lower: estimates({"a": [0, 1.0]}, {"a": [0, 1]}, draws=99)[0]._replace(
-        metric=metric, draws=np.append(1.0, np.where(np.arange(99) < lower, -1.0, 1.0))
-    )
-    zero = [make(name, 0)._replace(draws=np.zeros(100)) for name in ("ap", "far")]
-    table = paired_difference([make("ap", 1), make("far", 2)], zero)
-    assert table["p"].tolist() == pytest.approx([0.04, 0.06])
-    assert table["p_holm"].tolist() == pytest.approx([0.08, 0.08])  # 2 * 0.04, then never below its predecessor
+    assert holm(pd.Series([0.04, 0.06, 0.001])).tolist() == pytest.approx(
+        [0.08, 0.08, 0.003]
+    )  # 2 * 0.04, never falling
+    assert holm(pd.Series([0.9, 0.8])).tolist() == [1.0, 1.0]
 
 
 # --- thresholds, clips, events ---------------------------------------------------------------------------------------
@@ -333,6 +338,15 @@ def test_pixel_auc_equals_scikit_learn():
         pixel_auc(maps, {v: np.zeros((4, 6, 8)) for v in "ab"})
     with pytest.raises(ZsadError, match="maps: none for c"):
         pixel_auc(maps, {"c": masks["a"]})
+
+
+def test_maps_in_half_precision_keep_their_order():
+    rng = np.random.default_rng(0)
+    maps = {"a": rng.random((3, 6, 8)).astype(np.float16) * np.float16(47.3)}
+    maps["a"][0, 0, 0] = 47.3  # the highest place of the histogram
+    masks = {"a": rng.random((3, 6, 8)) < 0.5}
+    exact = roc_auc_score(masks["a"].ravel(), maps["a"].astype(float).ravel())
+    assert pixel_auc(maps, masks, draws=2)["value"][0] == pytest.approx(exact, abs=1e-4)
 
 
 def test_resizing_is_bilinear_with_half_pixel_centres():

@@ -25,10 +25,12 @@ _NAMES = {
     "frame_labels": "manifest",
     "load_weights": "weights",
     "score_video": "own_video",
+    "explore": "explorers",
 }
 _MODULES = {
-    "checks", "config", "doctor", "errors", "evaluate", "features", "figures", "losses", "manifest", "models", "paths",
-    "pipeline", "predictive", "run", "score", "solutions", "tables", "train", "video", "weights",
+    "ablate", "ablation_figures", "checks", "config", "doctor", "evaluate", "features", "figures", "losses",
+    "manifest", "models", "paths", "pipeline", "predictive", "run", "score", "solutions", "tables", "train",
+    "video", "weights",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zsad_lib import frozen, paths, tables
+from zsad_lib import frozen, notebooks, paths, tables
 from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.estimates import Estimate, estimates
@@ -27,7 +28,7 @@ from zsad_lib.features import extract, to_frames
 from zsad_lib.grids import GRIDS, Row, grid
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.models.mixture import Mixture
-from zsad_lib.pipeline import ensure_apart, locked, run_folder
+from zsad_lib.pipeline import die_with_parent, ensure_apart, locked, run_folder
 from zsad_lib.trial import finished, label, run_trial, trial_key
 
 EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")
@@ -93,7 +94,7 @@ def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> di
         plans.setdefault(label(row.variant, own), (own, row.variant))
     windows = {}
     for own in {(own.released, own.held_out): own for own, _ in plans.values()}.values():
-        extract(own, home)  # features of the usual switches are there by now
+        extract(own, home.parents[0])  # of the usual switches they are there by now
         windows[own.released, own.held_out] = frozen.freeze(own, table)
     found = {name: [home / name / str(seed) for seed in profile.seeds] for name in plans}
     tasks = []
@@ -259,19 +260,22 @@ def against_best(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the grids that are named, or all of them."""
+    """Runs the grid that is named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--grid", default="all", help=", ".join([*GRIDS, "all"]))
     parser.add_argument("--cluster", default="", help="address of a dask scheduler")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(arguments)
+    parser.add_argument("items", nargs="*", metavar="KEY=VALUE | NOTEBOOK")
+    options = parser.parse_intermixed_args(arguments)
+    if "MAKELEVEL" in os.environ:
+        die_with_parent()
     try:
-        profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.settings))
+        profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.items if "=" in item))
         names = list(GRIDS) if options.grid == "all" else [options.grid]
         for path in ablate(names, profile, cluster=options.cluster).values():
             print(path.with_suffix(".md").read_text(encoding="utf-8"))
             print(path)
+        notebooks.execute([Path(item) for item in options.items if "=" not in item], profile)
         return 0
     except ZsadError as error:
         print(f"error: {error}", file=sys.stderr)

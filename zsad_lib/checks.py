@@ -1,6 +1,6 @@
 """Checks of the notebooks' exercises: each prints that an answer is right, or raises saying what is not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -266,6 +266,74 @@ def blind_score(answer: Callable) -> None:
     reached = roc_auc_score(np.concatenate(labels), np.concatenate(scores))
     assert reached > 0.8, f"micro AUC {reached:.3f}; more than 0.8 is possible without any picture"
     print(f"micro AUC {reached:.3f} without any picture: right")
+
+
+# --- 30 to 33: ablations ---------------------------------------------------------------------------------------------
+
+
+def ordering(answer: Sequence[str], names: Iterable[str]) -> None:
+    """A prediction, best first: it may be wrong, but must name everything once."""
+    assert sorted(answer) == sorted(names), f"name each of {', '.join(sorted(names))} once"
+    print("prediction: noted")
+
+
+def families(answer: Mapping[str, str], names: Iterable[str]) -> None:
+    """A prediction, component -> family: it may be wrong, but must name a family for each component."""
+    valid = ("semantic", "temporal", "contextual")
+    assert sorted(answer) == sorted(names), f"name a family for each of {', '.join(sorted(names))}"
+    assert set(answer.values()) <= set(valid), f"families are {', '.join(valid)}"
+    print("prediction: noted")
+
+
+def bilinear_relevance(answer: Callable) -> None:
+    """`answer(text, context, U, V, b)` against the library's bilinear gate."""
+    import torch
+
+    from zsad_lib.models.gates import ContextGate
+
+    torch.manual_seed(0)
+    gate = ContextGate("bilinear", 8, 4).double().requires_grad_(False)
+    rule = gate.rule
+    rule.of_context.bias.zero_()
+    text, context = torch.nn.functional.normalize(torch.randn(5, 8).double(), dim=-1), torch.randn(5, 4).double()
+    yours = answer(text, context, rule.of_text.weight, rule.of_context.weight, 2.0)
+    close(yours, gate.relevance(text, context).diagonal(), "bilinear relevance")
+
+
+def paired_interval(answer: Callable) -> None:
+    """`answer(first, second)` against draws that move together."""
+    import numpy as np
+
+    both = np.random.default_rng(0).normal(0.8, 0.05, 2001)
+    close(answer(both + 0.1, both), [0.1, 0.1, 0.1], "difference of methods that rise and fall together")
+
+
+def weighted_fusion(answer: Callable) -> None:
+    """`answer(terms, normal, weights)` must use the normal windows' statistics alone."""
+    import torch
+
+    terms, normal = torch.tensor([[3.0, 10.0], [1.0, 30.0]]), torch.tensor([[0.0, 10.0], [2.0, 30.0], [1.0, 20.0]])
+    close(answer(terms, normal, torch.tensor([1.0, 0.5])), [1.5, 0.5], "fused scores")
+
+
+def holm(answer: Callable) -> None:
+    """`answer(p)` against the library."""
+    import pandas as pd
+
+    from zsad_lib.evaluate import holm as library
+
+    p = [0.2, 0.001, 0.04, 0.03, 0.9]
+    close(answer(p), library(pd.Series(p)), "corrected p values")
+
+
+def abnormal_mass(answer: Callable) -> None:
+    """`answer(normal, abnormal, temperature)` against the library."""
+    import torch
+
+    from zsad_lib.score import prompt_scores
+
+    normal, abnormal = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    close(answer(normal, abnormal, 0.07), prompt_scores(normal, abnormal, 0.07)[0], "mass on the abnormal prompts")
 
 
 # --- 60: tables ------------------------------------------------------------------------------------------------------

@@ -203,7 +203,8 @@ def pixel_pairs(
     for v, name in enumerate(names):
         for frame, mask in zip(maps[name], masks[name], strict=True):
             rows, columns = resize_matrix(mask.shape[0], frame.shape[0]), resize_matrix(mask.shape[1], frame.shape[1])
-            step = (rows @ ((frame - low) * scale).astype(np.float32) @ columns.T + 0.5).astype(np.int32)  # [H, W]
+            place = (np.asarray(frame, np.float32) - low) * scale  # half precision would round these places
+            step = (rows @ place @ columns.T + 0.5).astype(np.int32).clip(0, bins - 1)  # [H, W]
             step += bins * (np.asarray(mask) != 0)
             counts[v] += np.bincount(step.ravel(), minlength=2 * bins).reshape(2, bins)
     normal, abnormal = counts[:, 0], counts[:, 1]

@@ -139,7 +139,7 @@ def show(function: Callable | type) -> None:
 
 def progress(iterable: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Passes `iterable` through: a live bar in JupyterLab, elsewhere one plain line at the start and one at the end."""
-    if _kernel() is not None and not _headless():
+    if is_live():
         from tqdm.notebook import tqdm
 
         yield from tqdm(iterable, desc=label, total=total)
@@ -152,8 +152,9 @@ def progress(iterable: Iterable[T], label: str, total: int | None = None) -> Ite
     print(f"{label}: done in {time.monotonic() - start:.1f} s", flush=True)
 
 
-def _headless() -> bool:
-    return "ZSAD_NOTEBOOK" in os.environ or "PYTEST_VERSION" in os.environ  # our execute(); nbval
+def is_live() -> bool:
+    """Whether somebody sits before the notebook: a kernel that neither this kit's runs nor nbval have started."""
+    return _kernel() is not None and not ("ZSAD_NOTEBOOK" in os.environ or "PYTEST_VERSION" in os.environ)
 
 
 def _kernel() -> Any:

@@ -159,6 +159,53 @@ def blind_score(n_frames: int, abnormal: bool) -> list[float]:
     return [abnormal * math.exp(-0.5 * ((t - middle) / (n_frames / 2)) ** 2) for t in range(n_frames)]
 
 
+# --- 30 to 33: ablations ---------------------------------------------------------------------------------------------
+
+# Guesses of a reader who has seen the paper and nothing else, best first.
+gate_order = ["ln", "silu", "film", "cross_attention", "residual_mlp", "bilinear", "relevance", "none"]
+component_families = {
+    "no_text": "semantic",
+    "no_prediction": "temporal",
+    "no_gate": "contextual",
+    "no_anchor": "semantic",
+}
+defect_order = ["scene_weights", "dpc_order", "position_size", "one_normalisation", "context_projection",
+                "batch_statistics", "cpc_temperature", "plain_extractor"]  # fmt: skip
+prompt_order = ["captions_abnormal", "abnormal_places", "abnormal", "captions", "class_places", "class", "no_text"]
+
+
+def bilinear_relevance(text: Tensor, context: Tensor, U: Tensor, V: Tensor, b: float) -> Tensor:
+    """sigmoid(b + (U sqrt(D) t) . (V c) / sqrt(k)) of pairs: [B, D], [B, C], [k, D], [k, C] -> [B]."""
+    D, k = text.shape[1], len(U)
+    return (b + ((text * D**0.5) @ U.T * (context @ V.T)).sum(1) / k**0.5).sigmoid()
+
+
+def paired_interval(first, second) -> tuple[float, float, float]:
+    """Difference of two methods and its 95 % interval: [1 + R] values each, the first of all data, then the same draws."""
+    gap = first - second
+    low, high = torch.as_tensor(gap[1:]).double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return float(gap[0]), low, high
+
+
+def weighted_fusion(terms: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
+    """Terms [W, M] in deviations of normal windows [N, M], weighted [M] and added up -> [W]."""
+    return ((terms - normal.mean(0)) / normal.std(0)) @ weights
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's correction: the k-th smallest times n - k + 1, never falling, at most 1, in the given order."""
+    corrected, highest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def abnormal_mass(normal: Tensor, abnormal: Tensor, temperature: float) -> Tensor:
+    """Share of a softmax over all prompts that the abnormal ones get: similarities [B, K], [B, A] -> [B]."""
+    return (torch.cat([normal, abnormal], 1) / temperature).softmax(1)[:, normal.shape[1] :].sum(1)
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 
