@@ -32,7 +32,10 @@ FEW = [
 def windows(tiny_run):
     profile, folder = tiny_run
     table = load_manifest(folder / "data")
-    return profile, table, frozen.freeze(profile, table)
+    arrays = frozen.freeze(profile, table)
+    for seed in profile.seeds:
+        frozen.tune(profile, table, arrays, seed)
+    return profile, table, arrays
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_controls_change_the_context_alone(windows, source):
 
 def test_a_trial_scores_windows_as_the_detector_says(windows, one_trial):
     detector = train.load_detector(one_trial / "detector.safetensors")
-    split, bank = frozen.load(windows[2], "test"), frozen.load(windows[2], "train").bank
+    split, bank = frozen.load(windows[2], "test", 0), frozen.load(windows[2], "train").bank
     with torch.no_grad():
         v = detector.embed(split.windows.timesformer[:5], split.windows.dpc[:5])
         gated = detector.gate(bank, detector.context(split.windows.scene[:5]))  # [5, K, D]
@@ -145,11 +148,17 @@ def test_a_finished_trial_is_kept_and_another_setting_is_not(windows, one_trial,
     assert trial.run_trial(profile, trial.BASE, 0, table, arrays, one_trial) == one_trial
 
 
-def test_without_live_windows_the_predictive_stream_stays(windows, one_trial):
+def test_without_live_windows_the_predictive_stream_is_the_tuned_one_of_its_seed(windows, one_trial):
     detector = train.load_detector(one_trial / "detector.safetensors")
-    pretrained = train.stand_ins().dpc
-    for name, value in pretrained.state_dict().items():
-        assert torch.equal(detector.dpc.state_dict()[name], value), name
+    tuned, other = (frozen.tuned_backbones(windows[0], windows[2], seed).dpc.state_dict() for seed in (0, 1))
+    assert all(torch.equal(value, tuned[name]) for name, value in detector.dpc.state_dict().items())
+    assert any(not torch.equal(value, other[name]) for name, value in tuned.items())
+    pretrained = train.stand_ins().dpc.state_dict()
+    changed = {name for name, value in tuned.items() if not torch.equal(value, pretrained[name])}
+    assert changed and all(name.startswith(("backbone.layer4", "agg", "network_pred")) for name in changed)
+    split = frozen.load(windows[2], "test", 0)
+    assert not torch.equal(split.terms["s_pred"], frozen.load(windows[2], "test").terms["s_pred"])
+    assert torch.equal(split.terms["s_mem"], frozen.load(windows[2], "test").terms["s_mem"])
 
 
 def test_tuned_streams_score_with_their_own_prediction(windows, tmp_path):
@@ -159,9 +168,10 @@ def test_tuned_streams_score_with_their_own_prediction(windows, tmp_path):
     with np.load(folder / "val.npz") as terms:
         pretrained = frozen.load(arrays, "val").terms["s_pred"].numpy()
         assert terms["s_pred"].shape == pretrained.shape and not np.allclose(terms["s_pred"], pretrained)
+        assert not np.allclose(terms["s_pred"], frozen.load(arrays, "val", 0).terms["s_pred"].numpy())
 
 
-def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial, tiny_run, tmp_path):
+def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial, tiny_run, tmp_path, monkeypatch):
     """Spans, families, scenes and captions of the test videos are replaced by nonsense: weights and scores stay the same."""
     profile, folder = tiny_run
     poisoned = load_manifest(folder / "data")
@@ -176,7 +186,12 @@ def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial,
         assert honest["sha256"] == other["sha256"]
     files = sorted((folder / "scores").rglob("*.csv"))
     assert len(files) > 100 and all((tmp_path / f.relative_to(folder)).read_bytes() == f.read_bytes() for f in files)
-    again = trial.run_trial(profile, trial.BASE, 0, poisoned, frozen.freeze(profile, poisoned), tmp_path / "trial")
+    monkeypatch.setattr(
+        frozen, "windows_folder", lambda *_: tmp_path / "windows"
+    )  # computed anew, from the poisoned table
+    arrays = frozen.freeze(profile, poisoned)
+    frozen.tune(profile, poisoned, arrays, 0)
+    again = trial.run_trial(profile, trial.BASE, 0, poisoned, arrays, tmp_path / "trial")
     for name in ("val.npz", "test.npz"):
         with np.load(one_trial / name) as honest, np.load(again / name) as other:
             assert all(np.array_equal(honest[term], other[term]) for term in honest)
@@ -212,7 +227,7 @@ def test_the_table_is_tidy_and_compares_with_the_control(few_table):
     assert not table.duplicated(keys).any() and (table.seeds == 2).all()
     known = table.set_index(["variant", "metric", "group", "family"])
     for r in table[table.variant == "relevance"].itertuples():
-        assert r.delta == pytest.approx(r.value - known.value["none", r.metric, r.group, r.family])
+        assert r.delta == pytest.approx(r.value - known.value["none", r.metric, r.group, r.family], abs=1e-8)
         assert r.delta_low <= r.delta <= r.delta_high and 0 <= r.p <= 1
     assert table[table.variant == "none"].delta.isna().all()
     for suffix in (".md", ".tex"):
@@ -258,7 +273,7 @@ def test_the_best_gate_is_chosen_on_validation_sites_and_compared_with_all(few_t
     best = pd.read_csv(path.with_name("ablation_gate_best.csv"))
     chosen = validation[
         (validation.metric == "clip_auc")
-        & (validation.family == "all")
+        & (validation.family == "contextual")
         & validation.variant.isin(["none", "relevance"])
     ]
     assert set(best.best) == {chosen.loc[chosen.value.idxmax(), "variant"]}

@@ -96,6 +96,14 @@ def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> di
     for own in {(own.released, own.held_out): own for own, _ in plans.values()}.values():
         extract(own, home.parents[0])  # of the usual switches they are there by now
         windows[own.released, own.held_out] = frozen.freeze(own, table)
+    streams = {(own, windows[own.released, own.held_out]) for own, variant in plans.values() if not variant.live}
+    print(
+        f"predictive streams: tuning one per seed ({len(streams) * len(profile.seeds)} in all) where it is missing",
+        flush=True,
+    )
+    joblib.Parallel()(
+        joblib.delayed(frozen.tune)(own, table, arrays, seed) for own, arrays in streams for seed in own.seeds
+    )
     found = {name: [home / name / str(seed) for seed in profile.seeds] for name in plans}
     tasks = []
     for name, (own, variant) in plans.items():
@@ -138,14 +146,11 @@ class Scores:
         known = self.table.set_index("video")
         normal = torch.tensor([known.spans[video] == "" for video in arrays["val"].videos])
         normal = normal[arrays["val"].windows.place[:, 0]]  # windows of held-out normal video
-        fused = []
-        for folder in self.trials[label(row.variant, own)]:
-            terms = {name: _terms(folder, name, part, row.terms) for name, part in arrays.items()}
-            fused.append(
-                _fuse(row, terms["val"][normal], arrays["val"].windows.scene[normal], terms[split], arrays[split])
-            )
+        scenes = {name: part.windows.scene for name, part in arrays.items()}
+        series = np.stack(
+            [_fuse(row, folder, split, normal, scenes) for folder in self.trials[label(row.variant, own)]]
+        )
         clip = arrays[split].windows.place[:, 0].numpy()
-        series = np.stack(fused)  # [S, W]
         return {video: series[:, clip == number] for number, video in enumerate(arrays[split].videos)}
 
     def estimates(self, row: Row, split: str) -> list[Estimate]:
@@ -164,29 +169,26 @@ class Scores:
                 group="all" if main else f"set:{name}",
                 families=videos.family[videos.spans != ""].to_dict() if main else None,
                 windows=chosen,
-                metrics=METRICS_SHOWN if main else METRICS_SHOWN[:1],
+                metrics=METRICS_SHOWN if main and split == "test" else METRICS_SHOWN[:1],
                 draws=self.profile.bootstrap_draws,
             )
         return found
 
 
-def _terms(folder: Path, split: str, arrays: frozen.Split, names: Sequence[str]) -> torch.Tensor:
-    """Terms [W, M] of one trial; what it did not train comes from the frozen arrays."""
-    with np.load(folder / f"{split}.npz") as own:
-        parts = [torch.from_numpy(own[name]) if name in own else arrays.terms[name] for name in names]
-    return torch.stack([part.double() for part in parts], 1)
-
-
-def _fuse(row: Row, normal: torch.Tensor, scene: torch.Tensor, terms: torch.Tensor, split: frozen.Split) -> np.ndarray:
-    """Sum of the terms [W, M] in deviations of held-out normal windows [N, M]; -> [W]."""
-    weights = torch.tensor(row.weights or (1.0,) * len(row.terms), dtype=torch.float64)
+def _fuse(row: Row, folder: Path, split: str, normal: torch.Tensor, scenes: dict[str, torch.Tensor]) -> np.ndarray:
+    """Sum of a trial's terms [W, M] in deviations of held-out normal windows [N, M]; -> [W]."""
+    terms = {}
+    for name in {"val", split}:
+        with np.load(folder / f"{name}.npz") as file:
+            terms[name] = torch.stack([torch.from_numpy(file[term]).double() for term in row.terms], 1)
+    known, weights = terms["val"][normal], torch.tensor(row.weights or (1.0,) * len(row.terms), dtype=torch.float64)
     if row.fusion == "mixture":
-        mean, deviation = scene.mean(0), scene.std(0).clamp_min(1e-6)
-        mixture = Mixture(scene.shape[1], len(row.terms)).double()
-        mixture.fit(normal, ((scene - mean) / deviation).double())
+        mean, deviation = scenes["val"][normal].mean(0), scenes["val"][normal].std(0).clamp_min(1e-6)
+        standardised = {name: ((scene - mean) / deviation).double() for name, scene in scenes.items()}
+        mixture = Mixture(len(mean), len(row.terms)).double().fit(known, standardised["val"][normal])
         with torch.no_grad():
-            return mixture(terms, ((split.windows.scene - mean) / deviation).double(), weights).numpy()
-    return ((terms - normal.mean(0)) / normal.std(0).clamp_min(1e-12) @ weights).numpy()
+            return mixture(terms[split], standardised[split], weights).numpy()
+    return ((terms[split] - known.mean(0)) / known.std(0).clamp_min(1e-12) @ weights).numpy()
 
 
 def tabulate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
@@ -208,17 +210,11 @@ def tabulate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFr
 
 
 def best_gate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> Row:
-    """The trained gate with the highest `clip_auc` of the semantic score on the validation sites."""
-    gates = [
-        row
-        for row in rows
-        if row.score == "semantic" and row.terms == ("s_sem",) and row.variant.context == "scene" and row.fusion == "z"
-    ]
-    return max(gates, key=lambda row: _value(found[row.key]))
-
-
-def _value(found: list[Estimate]) -> float:
-    return next(e.draws[0] for e in found if (e.metric, e.group, e.family) == ("clip_auc", "all", "all"))
+    """The trained gate that serves the contextual family, which gates are for, best on the validation sites."""
+    gates = [row for row in rows if (row.terms, row.variant.context, row.fusion) == (("s_sem",), "scene", "z")]
+    wanted = ("clip_auc", "all", "contextual")
+    value = lambda row: next(e.draws[0] for e in found[row.key] if (e.metric, e.group, e.family) == wanted)
+    return max(gates, key=value)
 
 
 def write(name: str, rows: Sequence[Row], profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]) -> Path:

@@ -1,6 +1,7 @@
 """All windows of a benchmark as a few arrays: every feature and every score term that an ablation does not train.
 
-A variant of the gate, the projection or the objective trains and scores on these in seconds.
+A variant of the gate, the projection or the objective trains and scores on these in seconds. The predictive stream is tuned
+beforehand, once per seed.
 """
 
 from __future__ import annotations
@@ -15,18 +16,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zsad_lib import paths
-from zsad_lib.backbones import EMBED_DIM, stand_ins, weights_folder
-from zsad_lib.features import cache_folder, feature_file, load_features
+from zsad_lib.backbones import EMBED_DIM, Backbones, stand_ins, weights_folder
+from zsad_lib.features import VideoFeatures, cache_folder, feature_file, load_features
 from zsad_lib.fingerprint import closure, digest
+from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 from zsad_lib.score import joint, neighbour_score, predictive_terms
-from zsad_lib.train import Windows
+from zsad_lib.train import Variant, Windows, load_detector, load_windows, train_detector
 
 SPLITS = ("train", "val", "test")
 
 
+STREAM = Variant(
+    gate="none", objective="plain", batch=8, live=8, alpha=0.0
+)  # L = L_pred: tunes the predictive stream alone
+
+
 class Split(NamedTuple):
-    """The windows of one split, and the score terms in which nothing is trained."""
+    """The windows of one split, and the score terms in which no text enters."""
 
     windows: Windows  # without stem and cell_motion
     terms: dict[str, Tensor]  # s_pred, s_all, s_peak, s_motion, s_mem: [W] each
@@ -37,8 +44,9 @@ class Split(NamedTuple):
 
 def windows_folder(profile, table) -> Path:
     """Where the arrays lie: named by the features, the videos with what is known of them, and the code."""
-    facts = table[["video", "split", "path", "n_frames", "caption"]].astype(str).values.tolist()
-    key = digest([cache_folder(profile).name, facts, closure([__name__])])
+    facts = table[["video", "split", "path", "n_frames"]].astype(str).values.tolist()
+    captions = table[table.split == "train"].caption.tolist()
+    key = digest([cache_folder(profile).name, facts, captions, profile.train_steps, closure([__name__])])
     return paths.cache() / "windows" / key[:12]
 
 
@@ -56,45 +64,94 @@ def freeze(profile, table) -> Path:
     folder = windows_folder(profile, table)
     if all((folder / f"{split}.safetensors").exists() for split in SPLITS):
         return folder
-    backbones, cache = stand_ins(weights_folder(profile)), cache_folder(profile)
-    memory = mean = deviation = None
+    backbones, memory = stand_ins(weights_folder(profile)), None
     for split in SPLITS:
         rows = list(table[table.split == split].itertuples())
-        arrays: dict[str, list[Tensor]] = {}
-        for clip, row in enumerate(rows):
-            f = load_features(feature_file(cache, row))
-            dpc, terms = predictive_terms(backbones.dpc, f)
-            plain, _ = predictive_terms(backbones.dpc, f, plain_extractor=True)
-            place = torch.stack([torch.full((len(dpc),), clip), torch.arange(len(dpc))], 1)
-            parts = dict(timesformer=f.timesformer, scene=f.scene, dpc=dpc, plain=plain, place=place, **terms)
-            for name, value in parts.items():
-                arrays.setdefault(name, []).append(value)
-        joined = {name: torch.cat(values).contiguous() for name, values in arrays.items()}
+        features = [load_features(feature_file(cache_folder(profile), row)) for row in rows]
+        arrays = _predictive(backbones.dpc, features)
+        counts = [len(f.timesformer) for f in features]
+        place = [torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)]
+        arrays |= dict(
+            timesformer=torch.cat([f.timesformer for f in features]),
+            scene=torch.cat([f.scene for f in features]),
+            place=torch.cat(place),
+        )
         if split == "train":
-            mean, deviation = joined["scene"].mean(0), joined["scene"].std(0).clamp_min(1e-6)
-        query = joint(backbones.video_head(joined["timesformer"]), (joined["scene"] - mean) / deviation)
-        memory = query if split == "train" else memory
-        joined["s_mem"] = neighbour_score(query, memory)
-        captions = [row.caption for row in rows] if split == "train" else [""] * len(rows)
+            mean, deviation = arrays["scene"].mean(0), arrays["scene"].std(0).clamp_min(1e-6)
+        query = joint(backbones.video_head(arrays["timesformer"]), (arrays["scene"] - mean) / deviation)
+        memory = query if memory is None else memory
+        captions = [row.caption for row in rows] if split == "train" else []
         distinct = list(dict.fromkeys(captions))
-        joined["caption"] = torch.tensor([distinct.index(c) for c in captions])[joined["place"][:, 0]]
-        joined["bank"] = torch.zeros(1, EMBED_DIM)
-        if split == "train":
-            joined["bank"] = encode_captions(backbones.clip, distinct, backbones.vocabulary)
-        names = json.dumps({"videos": [row.video for row in rows]})
-        with paths.atomic(folder / f"{split}.safetensors", mode=None) as temporary:
-            save_file(joined, temporary, {"names": names})
+        arrays |= dict(
+            s_mem=neighbour_score(query, memory), bank=torch.zeros(0, EMBED_DIM), caption=torch.zeros(0).long()
+        )
+        if distinct:
+            arrays["bank"] = encode_captions(backbones.clip, distinct, backbones.vocabulary)
+            arrays["caption"] = torch.tensor([distinct.index(c) for c in captions])[arrays["place"][:, 0]]
+        _write(folder / f"{split}.safetensors", arrays, [row.video for row in rows])
     return folder
 
 
-def load(folder: Path, split: str) -> Split:
-    """Reads what `freeze` wrote of one split."""
-    with safe_open(folder / f"{split}.safetensors", framework="pt") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}
-        names = json.loads(file.metadata()["names"])
-    text, scene = arrays["bank"][arrays["caption"]], arrays["scene"]
+def tune(profile, table, folder: Path, seed: int) -> Path:
+    """The predictive stream of one seed, tuned on the normal training windows by L_pred alone, and what it says of all windows.
+
+    All variants of a seed share it, as all share the features.
+
+    Args:
+        folder: of `freeze`; gets ``stream-<seed>/detector.safetensors`` and ``<split>-<seed>.safetensors``.
+
+    Returns:
+        The weights file.
+    """
+    weights = folder / f"stream-{seed}" / "detector.safetensors"
+    if all((folder / f"{split}-{seed}.safetensors").exists() for split in SPLITS):
+        return weights
+    torch.set_num_threads(1)
+    backbones = stand_ins(weights_folder(profile))
+    rows = {split: list(table[table.split == split].itertuples()) for split in SPLITS}
+    windows = load_windows(profile, table[table.split == "train"], backbones)
+    dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
+    with torch.no_grad():
+        for split in SPLITS:
+            features = [load_features(feature_file(cache_folder(profile), row)) for row in rows[split]]
+            _write(folder / f"{split}-{seed}.safetensors", _predictive(dpc, features), [])
+    return weights
+
+
+def tuned_backbones(profile, folder: Path, seed: int) -> Backbones:
+    """The profile's stand-ins with the predictive stream of `tune`."""
+    backbones = stand_ins(weights_folder(profile))
+    backbones.dpc = load_detector(folder / f"stream-{seed}" / "detector.safetensors").dpc
+    return backbones
+
+
+def load(folder: Path, split: str, seed: int | None = None) -> Split:
+    """Reads what `freeze` wrote of one split; with a seed, the predictive stream is the one that `tune` made of it."""
+    arrays, names = _read(folder / f"{split}.safetensors")
+    if seed is not None:
+        arrays |= _read(folder / f"{split}-{seed}.safetensors")[0]
+    scene, caption, bank = arrays["scene"], arrays["caption"], arrays["bank"]
     windows = Windows(
-        arrays["timesformer"], arrays["dpc"], scene, scene, arrays["place"], text, arrays["caption"], [], []
+        arrays["timesformer"], arrays["dpc"], scene, scene, arrays["place"], bank[caption], caption, [], []
     )
     terms = {name: value for name, value in arrays.items() if name.startswith("s_")}
-    return Split(windows, terms, arrays["plain"], names["videos"], arrays["bank"])
+    return Split(windows, terms, arrays["plain"], names, bank)
+
+
+def _predictive(dpc: DPC, features: list[VideoFeatures]) -> dict[str, Tensor]:
+    """Feature and terms of a predictive stream on the windows of some videos, joined."""
+    found = [predictive_terms(dpc, f) for f in features]
+    parts = dict(dpc=[p.context for p in found], plain=[p.plain for p in found])
+    parts |= {name: [p.terms[name] for p in found] for name in found[0].terms}
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _write(file: Path, arrays: dict[str, Tensor], videos: list[str]) -> None:
+    with paths.atomic(file, mode=None) as temporary:
+        tensors = {name: value.contiguous() for name, value in arrays.items()}
+        save_file(tensors, temporary, {"videos": json.dumps(videos)})
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    with safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads(opened.metadata()["videos"])

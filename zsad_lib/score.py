@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,22 +69,18 @@ def moving_mean(errors: Tensor, motion: Tensor) -> Tensor:
     return errors.flatten(1).gather(1, moving).mean(1)
 
 
-def predictive_terms(
-    dpc: DPC, features: VideoFeatures, plain_extractor: bool = False
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the predictive stream says of one video's W windows, without any text.
+class Predicted(NamedTuple):
+    """What the predictive stream says of one video's W windows, without any text."""
 
-    Args:
-        dpc: predictive stream, pretrained or tuned.
-        features: of the video; `s_motion` is there only where they hold the motion of every frame.
-        plain_extractor: released defect 9.
+    context: Tensor  # [W, D_dpc] GRU state, mean over space
+    plain: Tensor  # [W, D_dpc] the backbone's features instead, mean over blocks and space (released defect 9)
+    terms: dict[str, Tensor]  # s_pred, s_all, s_peak: [W] each; s_motion where the motion of every frame is known
 
-    Returns:
-        The stream's feature [W, D_dpc] (GRU state, mean over space), and the terms `s_pred`, `s_all`, `s_peak`, `s_motion` [W].
-    """
-    blocks = dpc.encode_from_stem(features.stem[None].float())[0]
-    out = dpc.predict(window_blocks(blocks))
-    state = window_blocks(blocks).mean(1) if plain_extractor else out.context
+
+def predictive_terms(dpc: DPC, features: VideoFeatures) -> Predicted:
+    """Runs a predictive stream, pretrained or tuned, on one video's cached lower layers."""
+    blocks = window_blocks(dpc.encode_from_stem(features.stem[None].float())[0])  # [W, NUM_BLOCKS, D, h, w]
+    out = dpc.predict(blocks)
     errors = error_map(out)
     moving = window_blocks(features.cell_motion)[:, -dpc.pred_steps :]  # [W, P, h, w]
     terms = {
@@ -94,7 +91,7 @@ def predictive_terms(
     if len(features.motion):
         motion = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)
         terms["s_motion"] = motion[: len(errors)].mean(-1)
-    return state.mean((-2, -1)), terms
+    return Predicted(out.context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
 
 
 def semantic_score(similarity: Tensor) -> Tensor:
@@ -146,10 +143,10 @@ class Scorer:
         `s_motion` is there only where the features hold the motion of every frame.
         """
         d = self.detector
-        state, predictive = predictive_terms(d.dpc, features, self.plain_extractor)
-        v = d.embed(features.timesformer, state)
+        predicted = predictive_terms(d.dpc, features)
+        v = d.embed(features.timesformer, predicted.plain if self.plain_extractor else predicted.context)
         similarity = d.gate.logits(v, self.bank, d.context(features.scene))
-        terms = {"s_sem": semantic_score(similarity), **predictive, "caption": similarity.argmax(-1)}
+        terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
         if d.anchor is not None:
             scene = d.standardised(features.scene)
             terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)

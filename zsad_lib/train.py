@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from zsad_lib import paths
-from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, stand_ins, weights_folder
+from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, Backbones, stand_ins, weights_folder
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
 from zsad_lib.fingerprint import closure, digest
@@ -199,7 +199,7 @@ def joint_loss(
         out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(device))
         state = torch.cat([out.context.mean((-2, -1)), state[len(live) :]])
     residual = detector.residual(windows.timesformer[chosen], state)
-    v = gather_with_grad(detector.embed(windows.timesformer[chosen], state))
+    v = gather_with_grad(detector.embed(windows.timesformer[chosen], state, residual))
     c = detector.context(windows.context[chosen])
     if "context_projection" in released:
         c = c.detach()
@@ -227,8 +227,16 @@ def joint_loss(
     return {"loss": alpha * (align + penalty) + (1 - alpha) * pred, "align": align, "pred": pred, "residual": penalty}
 
 
-def train_detector(profile, variant: Variant, seed: int, windows: Windows, folder: Path) -> Path:
+def train_detector(
+    profile, variant: Variant, seed: int, windows: Windows, folder: Path, backbones: Backbones | None = None
+) -> Path:
     """Train one detector, or go on from its checkpoint.
+
+    Args:
+        profile: for its steps, precision, alpha and defect switches.
+        windows: of normal training video.
+        folder: of this training.
+        backbones: frozen streams that `windows` came from; None: the profile's stand-ins.
 
     Returns:
         `folder`/detector.safetensors with the training curve and the settings in its header.
@@ -255,7 +263,7 @@ def train_detector(profile, variant: Variant, seed: int, windows: Windows, folde
         return target
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
     torch.manual_seed(seed)
-    detector = build_detector(variant, stand_ins(weights_folder(profile)))
+    detector = build_detector(variant, backbones or stand_ins(weights_folder(profile)))
     detector.fit_scene_statistics(windows.context)
     detector.train()
     detector.dpc.eval()  # its norm statistics stay those of pretraining, in training as in scoring

@@ -26,7 +26,9 @@ from zsad_lib.released import acting_in
 from zsad_lib.score import predictive_terms, prompt_scores, semantic_score
 from zsad_lib.train import Variant, Windows, load_detector, load_windows, train_detector, with_context
 
-BASE = Variant(live=0)  # of an ablation: the predictive stream stays as pretrained, so that a trial takes seconds
+BASE = Variant(
+    live=0
+)  # of an ablation: the predictive stream was tuned before, once per seed, so that a trial takes seconds
 SCORED = ("val", "test")
 PROMPT_SETS = {  # name -> its sentences
     "class": prompts(ACTIONS),
@@ -64,7 +66,7 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
     Args:
         profile: for its features, steps and released defects.
         table: manifest; of the test videos it reads neither labels nor captions.
-        windows: folder of `frozen.freeze`.
+        windows: folder of `frozen.freeze`, with what `frozen.tune` adds for this seed.
         folder: gets ``detector.safetensors``, ``val.npz`` and ``test.npz`` (score terms of all windows) and, last, ``result.json``.
 
     Returns:
@@ -74,22 +76,28 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
     if finished(folder, key):
         return folder
     torch.set_num_threads(1)
-    train = _split(windows, "train")
+    stream = (
+        None if variant.live else seed
+    )  # a variant that tunes the predictive stream itself starts from the pretrained one
+    train = _split(windows, "train", stream)
     given = with_context(train.windows, variant.context, seed)
     if variant.live:
-        live = load_windows(profile, table[table.split == "train"], stand_ins(weights_folder(profile)))
+        backbones = stand_ins(weights_folder(profile))
+        live = load_windows(profile, table[table.split == "train"], backbones)
         given = given._replace(stem=live.stem, cell_motion=live.cell_motion)
-    path = train_detector(profile, variant, seed, given, folder)
+    else:
+        backbones = frozen.tuned_backbones(profile, windows, seed)
+    path = train_detector(profile, variant, seed, given, folder, backbones)
     detector = load_detector(path)
     banks = {"captions": train.bank, **_prompt_banks(weights_folder(profile))}
     for name in SCORED:
-        split = _split(windows, name)
-        shown, terms = split.windows, {}
+        split = _split(windows, name, stream)
         if variant.live:
-            shown, terms = _tuned(profile, detector, table[table.split == name], shown)
-        elif "plain_extractor" in acting_in(profile.released, "score"):
+            split = _rescored(profile, detector, table[table.split == name], split)
+        shown = with_context(split.windows, variant.context, seed)
+        if "plain_extractor" in acting_in(profile.released, "score"):
             shown = shown._replace(dpc=split.plain)
-        shown = with_context(shown, variant.context, seed)
+        terms = {term: split.terms[term] for term in ("s_pred", "s_all", "s_peak", "s_mem")}
         terms |= text_terms(detector, shown, banks, look_alike(train, split, variant.max_cosine))
         with paths.atomic(folder / f"{name}.npz", mode="wb") as file:
             np.savez(file, **{term: value.numpy() for term, value in terms.items()})
@@ -146,21 +154,18 @@ def look_alike(train: frozen.Split, split: frozen.Split, min_cosine: float) -> T
 
 
 @torch.no_grad()
-def _tuned(profile, detector: Detector, table, windows: Windows) -> tuple[Windows, dict[str, Tensor]]:
-    """The predictive feature and terms of a stream that training has tuned, from the videos' cached lower layers."""
-    found = [
-        predictive_terms(
-            detector.dpc, load_features(feature_file(cache_folder(profile), row)), "plain_extractor" in profile.released
-        )
-        for row in table.itertuples()
-    ]
-    terms = {name: torch.cat([terms[name] for _, terms in found]) for name in ("s_pred", "s_all", "s_peak")}
-    return windows._replace(dpc=torch.cat([state for state, _ in found])), terms
+def _rescored(profile, detector: Detector, table, split: frozen.Split) -> frozen.Split:
+    """The split under the predictive stream that a variant has tuned."""
+    cache = cache_folder(profile)
+    found = [predictive_terms(detector.dpc, load_features(feature_file(cache, row))) for row in table.itertuples()]
+    terms = {name: torch.cat([predicted.terms[name] for predicted in found]) for name in found[0].terms}
+    context, plain = (torch.cat([getattr(predicted, name) for predicted in found]) for name in ("context", "plain"))
+    return split._replace(windows=split.windows._replace(dpc=context), terms=split.terms | terms, plain=plain)
 
 
-@functools.lru_cache(maxsize=8)
-def _split(windows: Path, name: str) -> frozen.Split:
-    return frozen.load(windows, name)
+@functools.lru_cache(maxsize=18)
+def _split(windows: Path, name: str, seed: int | None) -> frozen.Split:
+    return frozen.load(windows, name, seed)
 
 
 @functools.lru_cache(maxsize=2)

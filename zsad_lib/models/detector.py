@@ -90,9 +90,12 @@ class Detector(nn.Module):
         x = self.projection(torch.cat([features[name] for name in self.streams], dim=-1))
         return x / x.shape[-1] ** 0.5
 
-    def embed(self, timesformer: Tensor, dpc: Tensor) -> Tensor:
-        """v: features [B, video_dim] and GRU state's mean over space [B, D_dpc] -> unit vectors [B, D]."""
-        x = self.residual(timesformer, dpc)
+    def embed(self, timesformer: Tensor, dpc: Tensor, residual: Tensor | None = None) -> Tensor:
+        """v: features [B, video_dim] and GRU state's mean over space [B, D_dpc] -> unit vectors [B, D].
+
+        `residual`: what `residual` gives for the same features, where it is known already.
+        """
+        x = self.residual(timesformer, dpc) if residual is None else residual
         if self.anchor is not None:
             x = F.normalize(self.anchor(timesformer), dim=-1) + ANCHOR_WEIGHT * x
         return F.normalize(x, dim=-1)
