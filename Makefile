@@ -16,6 +16,7 @@ SCORES ?=
 LABELS ?=
 RUN ?=
 CAUSAL ?=
+HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
 
@@ -34,7 +35,7 @@ NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
 NOTEBOOKS_prompts := 33_ablate_prompts
 NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
-NOTEBOOKS_smoke := $(NOTEBOOKS_demo) $(NOTEBOOKS_all)
+NOTEBOOKS_smoke := $(sort $(NOTEBOOKS_demo) $(NOTEBOOKS_all))
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
@@ -67,8 +68,8 @@ train:  ## train the detector
 tables:  ## write the tables
 figures:  ## draw the figures
 
-pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository)
-	@$(PYTHON) -m zsad_lib.pretrain
+pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
+	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
 
 score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1]
 ifdef VIDEO

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.special import logsumexp
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.losses import cpc_loss, gather_with_grad, info_nce, swap_partners, swap_similarities
+from zsad_lib.losses import cpc_loss, gather_with_grad, info_nce, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.models.gates import ContextGate
 
 
@@ -152,3 +152,17 @@ def test_gather_across_two_processes(tmp_path):
     # each process holds the whole batch's loss: its gradients sum to twice, and averaging over processes undoes that
     torch.testing.assert_close(torch.cat([own["v"] for own in ranks]) / 2, v.grad)
     torch.testing.assert_close(torch.cat([own["t"] for own in ranks]) / 2, t.grad)
+
+
+def test_rejection_loss_by_loops():
+    own, swapped = (
+        torch.tensor([0.9, 0.2, 0.5]),
+        torch.tensor([[0.8, -torch.inf], [0.6, -0.5], [-torch.inf, -torch.inf]]),
+    )
+    own.requires_grad_()
+    terms = [max(0.0, 0.3 - (0.9 - 0.8)), max(0.0, 0.3 - (0.2 - 0.6)), max(0.0, 0.3 - (0.2 + 0.5))]
+    loss = rejection_loss(own, swapped)
+    assert loss.item() == pytest.approx(sum(terms) / 3 / 0.07, rel=1e-5)
+    loss.backward()
+    assert own.grad.isfinite().all() and own.grad[2] == 0
+    assert rejection_loss(own, torch.full((3, 2), -torch.inf)) == 0

@@ -54,11 +54,17 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
         raise ZsadError(f"profile {profile.name}: has no captions and scenes to ablate; choose demo or smoke")
     grids = {name: grid(name) for name in names}
     ensure_apart(["features"], profile)
-    table = load_manifest(run_folder(profile) / "data")
+    table = videos(profile)
     with locked(run_folder(profile)), _workers(jobs or profile.jobs, cluster):
         rows = [row for some in grids.values() for row in some]
         found = run_trials(rows, profile, table)
         return {name: write(name, some, profile, table, found) for name, some in grids.items()}
+
+
+def videos(profile: Profile) -> pd.DataFrame:
+    """The manifest's rows that ablations use: continuous videos hold no clips to compare."""
+    table = load_manifest(run_folder(profile) / "data")
+    return table[table.set != "long"]
 
 
 @contextlib.contextmanager

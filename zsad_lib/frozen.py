@@ -36,7 +36,7 @@ class Split(NamedTuple):
     """The windows of one split, and the score terms in which no text enters."""
 
     windows: Windows  # without stem and cell_motion
-    terms: dict[str, Tensor]  # s_pred, s_all, s_peak, s_motion, s_mem: [W] each
+    terms: dict[str, Tensor]  # s_mem; of the predictive stream s_pred, s_all, s_peak, s_motion: [W] each
     plain: Tensor  # [W, D_dpc] mean of the predictive backbone's features: what released defect 9 scores with
     videos: list[str]  # clip i of `windows.place`
     bank: Tensor  # [K, D] unit vectors of the distinct captions, in the order of `windows.caption`'s numbers; training only
@@ -64,14 +64,14 @@ def freeze(profile, table) -> Path:
     folder = windows_folder(profile, table)
     if all((folder / f"{split}.safetensors").exists() for split in SPLITS):
         return folder
+    print("windows: joining the features of all videos", flush=True)
     backbones, memory = stand_ins(weights_folder(profile)), None
     for split in SPLITS:
         rows = list(table[table.split == split].itertuples())
         features = [load_features(feature_file(cache_folder(profile), row)) for row in rows]
-        arrays = _predictive(backbones.dpc, features)
         counts = [len(f.timesformer) for f in features]
         place = [torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)]
-        arrays |= dict(
+        arrays = dict(
             timesformer=torch.cat([f.timesformer for f in features]),
             scene=torch.cat([f.scene for f in features]),
             place=torch.cat(place),
@@ -126,16 +126,16 @@ def tuned_backbones(profile, folder: Path, seed: int) -> Backbones:
 
 
 def load(folder: Path, split: str, seed: int | None = None) -> Split:
-    """Reads what `freeze` wrote of one split; with a seed, the predictive stream is the one that `tune` made of it."""
+    """Reads what `freeze` wrote of one split; the predictive stream's part is there with a seed, from `tune`."""
     arrays, names = _read(folder / f"{split}.safetensors")
+    nothing = torch.empty(0)
     if seed is not None:
         arrays |= _read(folder / f"{split}-{seed}.safetensors")[0]
     scene, caption, bank = arrays["scene"], arrays["caption"], arrays["bank"]
-    windows = Windows(
-        arrays["timesformer"], arrays["dpc"], scene, scene, arrays["place"], bank[caption], caption, [], []
-    )
+    dpc, plain = arrays.get("dpc", nothing), arrays.get("plain", nothing)
+    windows = Windows(arrays["timesformer"], dpc, scene, scene, arrays["place"], bank[caption], caption, [], [])
     terms = {name: value for name, value in arrays.items() if name.startswith("s_")}
-    return Split(windows, terms, arrays["plain"], names, bank)
+    return Split(windows, terms, plain, names, bank)
 
 
 def _predictive(dpc: DPC, features: list[VideoFeatures]) -> dict[str, Tensor]:

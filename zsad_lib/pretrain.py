@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -293,5 +294,7 @@ def save(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for path in run().values():
+    without = "--held-out" in sys.argv[1:]
+    options = dict(held_out=world.SEMANTIC, folder=SHIPPED / "held_out") if without else {}
+    for path in run(**options).values():
         print(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zsad_lib import paths, tables
+from zsad_lib import findings, paths, tables
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline import run_folder
@@ -28,6 +28,7 @@ SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows
         ("micro_auc", "ap", "pixel_auc"), ("all",), ("raw", "smoothed", "causal"),
     ),
 }  # fmt: skip
+RENDERS = (get_profile("demo"), get_profile("demo", bench_seed=1))  # whose ablations docs/findings.md is computed from
 FRONT = ("demo", "ped2")  # whose picture opens the page: the first that has been run
 
 
@@ -72,9 +73,23 @@ def show(home: Path) -> list[str]:
     if not pictures:
         raise ZsadError(f"{paths.runs()}: no run to show; run `make reproduce` first")
     text = fill(text, "picture", pictures[next(name for name in FRONT if name in pictures)])
+    lines += show_ablations(home)
     with paths.atomic(readme) as handle:
         handle.write(text)
     return lines
+
+
+def show_ablations(home: Path) -> list[str]:
+    """Copies the ablations' tables and writes docs/findings.md from them; a grid that was not run is named."""
+    runs = [run for run in map(run_folder, RENDERS) if (run / "tables").is_dir()]
+    lines = []
+    for run in runs:
+        for table in sorted((run / "tables").glob("ablation_*.md")):
+            copy(table, home / "docs" / "results" / f"{run.name}_{table.name}")
+            lines.append(f"{run.name}: {table.stem} shown")
+    if lines:
+        findings.write(runs, home / "docs" / "findings.md")
+    return lines or ["ablations: not run; make ablate"]
 
 
 def origin(run: Path) -> str:

@@ -267,7 +267,7 @@ def train_detector(
     detector.fit_scene_statistics(windows.context)
     detector.train()
     detector.dpc.eval()  # its norm statistics stay those of pretraining, in training as in scoring
-    optimiser = torch.optim.AdamW(parameter_groups(detector, variant), weight_decay=variant.weight_decay)
+    optimiser = torch.optim.AdamW(parameter_groups(detector, variant), weight_decay=variant.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, profile.train_steps)
     history: list[list[float]] = []
     if checkpoint.exists():

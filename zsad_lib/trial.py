@@ -80,14 +80,12 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
         None if variant.live else seed
     )  # a variant that tunes the predictive stream itself starts from the pretrained one
     train = _split(windows, "train", stream)
-    given = with_context(train.windows, variant.context, seed)
     if variant.live:
         backbones = stand_ins(weights_folder(profile))
-        live = load_windows(profile, table[table.split == "train"], backbones)
-        given = given._replace(stem=live.stem, cell_motion=live.cell_motion)
+        given = load_windows(profile, table[table.split == "train"], backbones)
     else:
-        backbones = frozen.tuned_backbones(profile, windows, seed)
-    path = train_detector(profile, variant, seed, given, folder, backbones)
+        backbones, given = frozen.tuned_backbones(profile, windows, seed), train.windows
+    path = train_detector(profile, variant, seed, with_context(given, variant.context, seed), folder, backbones)
     detector = load_detector(path)
     banks = {"captions": train.bank, **_prompt_banks(weights_folder(profile))}
     for name in SCORED:

@@ -1,0 +1,64 @@
+"""The findings page says what the tables hold, and nothing else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsad_lib import findings, showcase
+from zsad_lib.grids import GRIDS, grid
+
+
+@pytest.fixture
+def run(run_home):
+    """A run with tables of all grids, filled with numbers that are easy to find again."""
+    folder = run_home / "runs" / "demo"
+    (folder / "tables").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in GRIDS:
+        rows = [
+            dict(variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc", group=group,
+                 family=family, control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
+                 delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49, p=0.04)
+            for row in grid(name)
+            for group, family in [*[("all", f) for f in findings.FAMILIES], ("set:night", "all")]
+            for value in [rng.uniform(0.1, 0.9)]
+        ]  # fmt: skip
+        table = pd.DataFrame(rows)
+        table.to_csv(folder / "tables" / f"ablation_{name}.csv", index=False)
+        (folder / "tables" / f"ablation_{name}.md").write_text(f"table {name}")
+        best = table[table.variant != "relevance"].rename(columns={"variant": "other"}).query("score == 'semantic'")
+        best.assign(best="relevance").to_csv(folder / "tables" / f"ablation_{name}_best.csv", index=False)
+    return folder
+
+
+def test_every_grid_has_its_chapter_with_the_tables_numbers(run):
+    text = findings.findings([run])
+    assert text.count("\n## ") == len(GRIDS) + 1 and "What is not shown" in text
+    table = pd.read_csv(run / "tables" / "ablation_gate.csv")
+    row = table.query("variant == 'relevance' and objective == 'swap' and score == 'semantic' and group == 'all'")
+    contextual = row.set_index("family").loc["contextual"]
+    assert f"{contextual.value:.3f} [{contextual.low:.3f}, {contextual.high:.3f}]" in text
+    components = pd.read_csv(run / "tables" / "ablation_components.csv").query(
+        "variant == 'no_text' and group == 'all'"
+    )
+    deltas = components.set_index("family").delta.drop("all")
+    assert f"`no_text` hurts {deltas.idxmin()} most" in text
+    designed = deltas.idxmin() == "semantic"
+    assert ("NOT semantic as designed" in text) is not designed
+
+
+def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(run, run_home):
+    other = run_home / "runs" / "demo-seed1" / "tables"
+    other.mkdir(parents=True)
+    for name in ("gate", "prompts"):
+        (run / "tables" / f"ablation_{name}.csv").rename(other / f"ablation_{name}.csv")
+    (run / "tables" / "ablation_gate_best.csv").rename(other / "ablation_gate_best.csv")
+    text = findings.findings([run, other.parent])
+    assert "run `demo-seed1`, score without prediction" in text and "The prompts" not in text
+
+
+def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
+    lines = showcase.show_ablations(run_home)
+    assert "demo: ablation_gate shown" in lines
+    assert (run_home / "docs" / "results" / "demo_ablation_gate.md").read_text() == "table gate"
+    assert (run_home / "docs" / "findings.md").read_text().startswith("# What the ablations show")
