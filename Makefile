@@ -28,14 +28,15 @@ PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
 # The order of notebooks is declared here, never inferred from their numbers.
-NOTEBOOKS_demo := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
-	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
+NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
+	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
+NOTEBOOKS_demo := $(NOTEBOOKS_method) 60_print_tables
 NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
 NOTEBOOKS_prompts := 33_ablate_prompts
 NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
-NOTEBOOKS_smoke := $(sort $(NOTEBOOKS_demo) $(NOTEBOOKS_all))
+NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_all) 60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
@@ -113,7 +114,7 @@ test-gpu: env  ## the tests that need a CUDA device
 lint: env  ## check style and that notebooks hold no outputs
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" \
+	@$(VENV)/bin/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" \
 		notebooks/*.ipynb
 
 lock:  ## pin all libraries again after a change of pyproject.toml

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -71,7 +72,10 @@ def videos(profile: Profile) -> pd.DataFrame:
 def _workers(jobs: int, cluster: str) -> Iterator[None]:
     """joblib's processes here, or a dask cluster's."""
     if not cluster:
-        with joblib.parallel_config(n_jobs=jobs):
+        with joblib.parallel_config(n_jobs=jobs), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="A worker stopped"
+            )  # a grown worker was replaced: nothing is lost
             yield
         return
     try:

@@ -28,7 +28,8 @@ def forest(table: pd.DataFrame, score: str, what: str = "delta", families: Seque
     if rows.empty:
         raise ZsadError(f"no rows with score {score}: nothing to draw")
     names = list(dict.fromkeys(rows.variant))
-    figure, axes = plt.subplots(1, len(families), figsize=(PAGE, 0.75 + 0.2 * len(names)), sharey=True, squeeze=False)
+    size = (PAGE, 0.75 + 0.2 * len(names))
+    figure, axes = plt.subplots(1, len(families), figsize=size, sharex=True, sharey=True, squeeze=False)
     kinds = [name for name in OBJECTIVES if name in set(rows.objective)]
     for ax, family in zip(axes[0], families):
         for kind in kinds:

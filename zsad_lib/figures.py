@@ -254,8 +254,10 @@ def roc_pr(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Figure:
     return figure
 
 
-def densities(scores: Mapping[str, np.ndarray], threshold: float | None = None, unit: str = "score") -> Figure:
-    """Densities of frame scores: family -> [n]; "normal" is filled. Each density has area 1."""
+def densities(
+    scores: Mapping[str, np.ndarray], threshold: float | None = None, unit: str = "score", of: str = "frames"
+) -> Figure:
+    """Densities of the scores of frames, or of what `of` names: family -> [n]; "normal" is filled. Each density has area 1."""
     figure, ax = plt.subplots(figsize=(COLUMN, 2.6))
     joined = np.concatenate(list(scores.values()))
     low, high = np.quantile(joined, [0.001, 0.995])
@@ -267,7 +269,7 @@ def densities(scores: Mapping[str, np.ndarray], threshold: float | None = None, 
     if threshold is not None:
         ax.axvline(threshold, color="#d55e00", linewidth=0.9, linestyle="--", label="threshold")
     ax.set(xlabel=unit, ylabel="density", yticks=[])
-    ax.legend(title="frames of", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    ax.legend(title=f"{of} of", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 

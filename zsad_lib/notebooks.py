@@ -185,6 +185,7 @@ def _stderr_to(path: Path) -> Iterator[None]:
 def _html(output: Path) -> None:
     from nbconvert import HTMLExporter
 
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # it would miss alternative texts, which plots cannot have
     page, _ = HTMLExporter().from_filename(str(output))
     with paths.atomic(output.with_suffix(".html")) as handle:
         handle.write(page)

@@ -95,7 +95,7 @@ def read_grey(path: str | Path) -> np.ndarray:
 
 def normalise(frames: np.ndarray, median: np.ndarray, scale: float) -> Tensor:
     """Departure from the empty scene: (grey - median) / scale, uint8 [T, H, W] and [H, W] -> float32 [T, H, W]."""
-    return (torch.from_numpy(frames).float() - torch.from_numpy(median).float()) / scale
+    return torch.from_numpy((frames.astype(np.float32) - median.astype(np.float32)) / np.float32(scale))
 
 
 def cell_motion(blocks: Tensor, cell: int) -> Tensor:
@@ -170,7 +170,7 @@ def train(clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed
         memory = normal_cells(model.eval(), clips, median, recipe, np.random.default_rng(seed))
     with paths.atomic(folder / "history.csv") as file:
         pd.DataFrame({"step": range(1, len(history) + 1), "loss": history}).to_csv(file, index=False)
-    save_weights(target, {**model.state_dict(), "median": torch.from_numpy(median), "memory": memory}, meta)
+    save_weights(target, {**model.state_dict(), "median": torch.tensor(median), "memory": memory}, meta)
     checkpoint.unlink(missing_ok=True)
     return target
 
