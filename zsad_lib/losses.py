@@ -1,8 +1,10 @@
-r"""Training losses of the context-aware method: L = alpha * L_align + (1 - alpha) * L_pred.
+r"""Training losses: the context-aware method's, L = alpha * L_align + (1 - alpha) * L_pred, and AnomalyCLIP's.
 
 Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
-Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`.
+Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`; `anomaly_clip_loss` is the other method's.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -189,3 +191,77 @@ def gather_with_grad(x: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(x.contiguous()))
+
+
+def joint_probabilities(similarity: Tensor, anomaly: Tensor, normal_id: int) -> Tensor:
+    """p(A, k) = p_A softmax_k(S) and p(N) = 1 - p_A: S [..., K-1], p_A [...] -> [..., K] in class order, sum 1."""
+    joint = anomaly.unsqueeze(-1) * similarity.softmax(-1)
+    normal = 1 - anomaly.unsqueeze(-1)
+    return torch.cat([joint[..., :normal_id], normal, joint[..., normal_id:]], dim=-1)
+
+
+class TrainOutputs(NamedTuple):
+    """What `anomaly_clip_loss` needs. B videos, the abnormal half first; T = N * S frames each; K classes."""
+
+    logits: Tensor  # S, [B*T, K-1]
+    scores: Tensor  # p_A, [B*T]
+    idx_topk_abn: Tensor  # most abnormal segments of abnormal videos, [B/2, topk] in 0..N-1
+    idx_topk_nor: Tensor  # of normal videos, [B/2, topk]
+    idx_bottomk_abn: Tensor  # least abnormal segments of abnormal videos, [B/2, bottomk]
+    segment_len: int  # S
+    normal_id: int  # place of the normal class among K
+
+
+class AnomalyCLIPLoss(NamedTuple):
+    """The published terms of AnomalyCLIP, scalars; `total` is their sum."""
+
+    total: Tensor
+    dir_abn: Tensor  # similarity of abnormal videos' top frames to their own class, negated
+    dir_nor: Tensor  # largest similarity of normal frames to any class
+    topk_abn: Tensor  # -log p(A, own class), top segments of abnormal videos
+    bottomk_abn: Tensor  # -log p(N), bottom segments of abnormal videos
+    topk_nor: Tensor  # -log p(N), top segments of normal videos
+    smooth: Tensor  # neighbouring frames alike
+    sparse: Tensor  # few abnormal frames
+
+
+def anomaly_clip_loss(
+    outputs: TrainOutputs,
+    labels: Tensor,
+    parity: bool = False,
+    sparse_weight: float = 8e-3,
+    smooth_weight: float = 8e-4,
+) -> AnomalyCLIPLoss:
+    """Loss of AnomalyCLIP's multiple-instance learning; all terms have weight 1.
+
+    Paper: Zanella et al., https://arxiv.org/abs/2310.02835, Sec. 3.5.
+
+    Args:
+        outputs: of `AnomalyCLIP.train_outputs`.
+        labels: class ids [B], abnormal videos in the first half.
+        parity: as the published code computes it: smoothness also between the last frame of a video and the first of the next
+            one of the batch, and logarithms of probabilities as they are, which may be -inf. Else smoothness stays within
+            videos and probabilities are at least 1e-8.
+        sparse_weight: of the mean of p_A on abnormal videos.
+        smooth_weight: of the SUM of squared differences, which grows with the batch.
+    """
+    half, normal_id = len(labels) // 2, outputs.normal_id
+    frames = len(outputs.scores) // len(labels)
+    grid = (len(labels), frames // outputs.segment_len, outputs.segment_len)
+    similarity = outputs.logits.unflatten(0, grid)  # [B, N, S, K-1]
+    joint = joint_probabilities(outputs.logits, outputs.scores, normal_id).unflatten(0, grid)  # [B, N, S, K]
+    log_joint = joint.log() if parity else joint.clamp_min(1e-8).log()
+    p = outputs.scores.view(len(labels), frames)[:half]  # p_A of abnormal videos
+    video = torch.arange(half, device=labels.device)[:, None]
+    column = (labels[:half] - (labels[:half] > normal_id).long())[:, None]  # among the abnormal classes
+    steps = p.flatten().diff() if parity else p.diff(dim=1)
+    terms = (
+        -similarity[video, outputs.idx_topk_abn, :, column].mean(),
+        similarity[half:].amax(-1).mean(),
+        -log_joint[video, outputs.idx_topk_abn, :, labels[:half, None]].mean(),
+        -log_joint[video, outputs.idx_bottomk_abn, :, normal_id].mean(),
+        -log_joint[half + video, outputs.idx_topk_nor, :, normal_id].mean(),
+        smooth_weight * steps.square().sum(),
+        sparse_weight * p.mean(),
+    )
+    return AnomalyCLIPLoss(sum(terms), *terms)

@@ -8,6 +8,7 @@ _HOME = {
     "SceneEncoder": "scene",
     "ContextGate": "gates",
     "Detector": "detector",
+    "AnomalyCLIP": "anomaly_clip",
     "build_clip": "text",
     "build_projection": "projection",
 }

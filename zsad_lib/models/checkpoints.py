@@ -5,7 +5,7 @@ at all, and goes on with random weights without a word. Hence one strict loader 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -66,7 +66,12 @@ def drop_head(tensors: dict[str, torch.Tensor], head: str, model: str) -> dict[s
     return kept
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> None:
+def load_strict(
+    module: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    prefix: str = "",
+    published: Callable[[str], str] = str,
+) -> None:
     """Copy ``tensors`` into ``module``; nothing is copied unless all keys and shapes agree.
 
     BatchNorm's ``num_batches_tracked`` may be missing: checkpoints older than PyTorch 0.4.1 lack it; nothing reads it.
@@ -75,15 +80,16 @@ def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: 
         module: Model to fill.
         tensors: Plain names (see `official_tensors`).
         prefix: The checkpoint's own prefix, for the messages.
+        published: Gives the checkpoint's name of one of the module's tensors, for the messages.
 
     Raises:
         ZsadError: missing, unexpected or wrongly shaped tensors, by name.
     """
     own = module.state_dict()
-    missing = [prefix + k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
+    missing = [prefix + published(k) for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
     unexpected = [prefix + k for k in tensors if k not in own]
     wrong = [
-        f"{prefix}{k} {list(v.shape)} (the model has {list(own[k].shape)})"
+        f"{prefix}{published(k)} {list(v.shape)} (the model has {list(own[k].shape)})"
         for k, v in tensors.items()
         if k in own and own[k].shape != v.shape
     ]

@@ -1,0 +1,304 @@
+r"""AnomalyCLIP: detection and recognition of anomalies per frame, learned from video-level class labels.
+
+Paper: Zanella et al., "Delving into CLIP latent space for Video Anomaly Recognition", CVIU 249, 2024,
+https://arxiv.org/abs/2310.02835. Weakly supervised and not causal, unlike the context-aware method. Frozen CLIP image features x
+of all frames enter; with m the mean feature of normal training frames and E_T(k) the text feature of class k:
+
+    d_k    = (E_T(k) - m) / |E_T(k) - m|                 direction of abnormal class k, seen from normality
+    S(x)_k = BatchNorm((x - m) . d_k)                    similarity
+    p_A    = sigmoid(head(temporal(x - m)))              abnormal at all? over the whole video
+    p(A,k) = p_A softmax_k(S),   p(N) = 1 - p_A          joint probabilities
+"""
+
+import copy
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.losses import TrainOutputs, joint_probabilities
+from zsad_lib.models.axial import AxialTransformer
+from zsad_lib.models.checkpoints import load_strict, official_tensors
+from zsad_lib.models.text import Vocabulary, tokenize
+
+
+class Scored(NamedTuple):
+    """Frame scores of one video."""
+
+    similarity: Tensor  # S, [T, K-1]
+    anomaly: Tensor  # p_A in 0..1, [T]
+    class_probs: Tensor  # joint probabilities in class order, [T, K], sum 1
+
+
+class PromptText(nn.Module):
+    """Class prompts with learned context (CoOp): "[v_1] ... [v_n] class name." through CLIP's text tower.
+
+    Paper: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, https://arxiv.org/abs/2109.01134. The tower
+    is frozen except for its final projection; every class has context vectors of its own.
+    """
+
+    def __init__(self, clip: nn.Module, class_names: Sequence[str], num_context: int, vocabulary: Vocabulary | None):
+        super().__init__()
+        self.token_embedding = copy.deepcopy(clip.token_embedding)
+        self.transformer = copy.deepcopy(clip.transformer)
+        self.ln_final = copy.deepcopy(clip.ln_final)
+        self.positional_embedding = nn.Parameter(clip.positional_embedding.detach().clone())
+        self.requires_grad_(False)
+        self.text_projection = nn.Parameter(clip.text_projection.detach().clone())
+        width = clip.token_embedding.embedding_dim
+        self.context = nn.Parameter(0.02 * torch.randn(len(class_names), num_context, width))
+        names = [f"{name.replace('_', ' ')}." for name in class_names]
+        tokens = tokenize(names, clip.context_length - num_context, vocabulary)  # the context takes num_context places
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.register_buffer("attn_mask", clip.attn_mask.clone(), persistent=False)
+
+    def forward(self) -> Tensor:
+        """E_T, [K, D]; not of unit length."""
+        words = self.token_embedding(self.tokens)  # [K, L-n, W]: start, name, full stop, end, padding
+        x = torch.cat([words[:, :1], self.context, words[:, 1:]], dim=1) + self.positional_embedding  # [K, L, W]
+        x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
+        end = self.tokens.argmax(1) + self.context.shape[1]  # the end of text has the largest id
+        return x[torch.arange(len(x)), end] @ self.text_projection
+
+
+class Selector(nn.Module):
+    """Similarity of frames to the directions of the abnormal classes, standardised per class over the batch."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(classes, affine=False)
+
+    def forward(self, centred: Tensor, directions: Tensor) -> Tensor:
+        """x - m [M, D], d [K-1, D] -> S [M, K-1]."""
+        return self.norm(centred @ directions.T)
+
+
+class TemporalModel(nn.Module):
+    """p_A of every frame from all frames: projection, axial transformer, LayerNorm, one number."""
+
+    def __init__(self, width: int, dim: int, depth: int, heads: int, segments: int, frames: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, dim)
+        self.axial = AxialTransformer(dim, depth, heads, segments, frames)
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, S, width] -> p_A [B, N, S]."""
+        x = self.axial(self.projection(x).movedim(-1, 1)).movedim(1, -1)
+        return self.head(self.norm(x)).squeeze(-1).sigmoid()
+
+
+class AnomalyCLIP(nn.Module):
+    """AnomalyCLIP (module docstring: paper, equations).
+
+    Args:
+        clip: model of `build_clip`; its text tower is copied, the image tower is not needed.
+        class_names: K names in the order of the label file's ids, the normal class among them.
+        normal_class: its name, or its id.
+        num_context_tokens: learned vectors before every class name.
+        num_segments: N segments of a training video, rows of the temporal model's grid.
+        segment_len: S frames of a segment.
+        embed_dim: channels of the temporal model.
+        depth: its layers.
+        heads: its attention heads.
+        concat_similarity: the temporal model reads [S ; x - m] instead of x - m.
+        topk: segments taken for abnormal; bottomk: for normal.
+        segment_dropout: share of segments that one training step leaves out of this choice.
+        vocabulary: the one that the text tower was built with, if its token table is cut.
+
+    The checkpoint (``state_dict``) holds the normal prototype m and the ordered class list; loading another list is an error.
+
+    Raises:
+        ZsadError: the normal class is not among the names, or names repeat.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        class_names: Sequence[str],
+        normal_class: str | int,
+        num_context_tokens: int = 8,
+        num_segments: int = 32,
+        segment_len: int = 16,
+        embed_dim: int = 256,
+        depth: int = 1,
+        heads: int = 8,
+        concat_similarity: bool = False,
+        topk: int = 3,
+        bottomk: int = 3,
+        segment_dropout: float = 0.7,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ZsadError(f"class names repeat: {', '.join(self.class_names)}")
+        names = dict(enumerate(self.class_names)) | {name: name for name in self.class_names}
+        if normal_class not in names:
+            raise ZsadError(f"normal class {normal_class!r} is none of {', '.join(self.class_names)}")
+        self.normal_id = self.class_names.index(names[normal_class])
+        self.num_segments, self.segment_len = num_segments, segment_len
+        self.topk, self.bottomk, self.segment_dropout = topk, bottomk, segment_dropout
+        self.concat_similarity = concat_similarity
+        self.text = PromptText(clip, self.class_names, num_context_tokens, vocabulary)
+        dim = self.text.text_projection.shape[1]
+        abnormal = len(self.class_names) - 1
+        self.selector = Selector(abnormal)
+        width = dim + abnormal * concat_similarity
+        self.temporal = TemporalModel(width, embed_dim, depth, heads, num_segments, segment_len)
+        self.register_buffer("normal_prototype", torch.zeros(dim))
+
+    # --- checkpoint ---------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """The ordered class list as bytes of JSON in a tensor, so that every container of tensors can hold it."""
+        text = json.dumps({"class_names": self.class_names, "normal_id": self.normal_id})
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Compares the checkpoint's class list with this model's.
+
+        Raises:
+            ZsadError: they differ; shows both.
+        """
+        known = json.loads(bytes(state.tolist()).decode())
+        if (known["class_names"], known["normal_id"]) != (self.class_names, self.normal_id):
+            raise ZsadError(
+                f"the checkpoint's classes are {', '.join(known['class_names'])} (normal: {known['normal_id']}), "
+                f"this model's {', '.join(self.class_names)} (normal: {self.normal_id}); order counts"
+            )
+
+    def load_official(self, state_dict: Mapping, normal_prototype: Tensor) -> "AnomalyCLIP":
+        """Loads a checkpoint of the published code, with or without the prefix ``net.``.
+
+        Its image tower is ignored, since features come in. Its prompts name the classes: where they do not fit this model's
+        class list, the order is wrong.
+
+        Args:
+            state_dict: Lightning's checkpoint or its state dict.
+            normal_prototype: m [D], which the published checkpoint lacks: mean feature of all frames of normal training videos.
+
+        Raises:
+            ZsadError: keys missing, unexpected or of another shape, or classes that do not fit.
+        """
+        tensors, prefix = official_tensors(state_dict, ("net.",))
+        taken = {name: value for name, value in tensors.items() if not name.startswith("image_encoder.")}
+        prompts = [taken.pop(f"prompt_learner.token_{part}", None) for part in ("prefix", "suffix")]
+        taken.pop("selector_model.logit_scale", None)  # stored and never used
+        own_names = {published_name(name): name for name in self.state_dict()}
+        renamed = {own_names.get(name, name): value for name, value in taken.items()}
+        renamed["normal_prototype"] = torch.as_tensor(normal_prototype, dtype=torch.float32).reshape(-1)
+        renamed["_extra_state"] = self.get_extra_state()
+        load_strict(self, renamed, prefix, published_name)
+        words = self.text.token_embedding(self.text.tokens)
+        for given, own in zip(prompts, (words[:, :1], words[:, 1:])):
+            if given is None or given.shape != own.shape or not torch.allclose(given, own, atol=1e-3):
+                raise ZsadError(
+                    f"the checkpoint's prompts are not those of {', '.join(self.class_names)}; give its own class list, in its order"
+                )
+        return self
+
+    # --- the method ---------------------------------------------------------------------------------------------------
+
+    def text_features(self) -> Tensor:
+        """E_T of all classes, [K, D]."""
+        return self.text()
+
+    def directions(self) -> Tensor:
+        """d_k of the abnormal classes, unit vectors [K-1, D]."""
+        seen_from = self.text_features() - self.normal_prototype
+        abnormal = torch.cat([seen_from[: self.normal_id], seen_from[self.normal_id + 1 :]])
+        return F.normalize(abnormal, dim=-1)
+
+    def _forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Grids of frames [B, N, S, D] -> S [B, N, S, K-1] and p_A [B, N, S]."""
+        centred = features - self.normal_prototype
+        similarity = self.selector(centred.flatten(0, 2), self.directions()).unflatten(0, centred.shape[:3])
+        x = torch.cat([similarity, centred], dim=-1) if self.concat_similarity else centred
+        return similarity, self.temporal(x)
+
+    def train_outputs(self, features: Tensor, labels: Tensor) -> TrainOutputs:
+        """One step of multiple-instance learning.
+
+        Args:
+            features: [B, T, D] with T = num_segments * segment_len; abnormal videos in the first half.
+            labels: class ids [B].
+
+        Raises:
+            ZsadError: a batch that is not abnormal videos first, normal ones second, half each; or another number of frames.
+        """
+        half, normal = len(labels) // 2, labels == self.normal_id
+        if len(labels) % 2 or normal[:half].any() or not normal[half:].all():
+            raise ZsadError("a batch holds abnormal videos first and as many normal ones after them")
+        if features.shape[1] != self.num_segments * self.segment_len:
+            raise ZsadError(f"{features.shape[1]} frames per video, expected {self.num_segments} x {self.segment_len}")
+        similarity, scores = self._forward(features.unflatten(1, (self.num_segments, self.segment_len)))
+        ranked = similarity.detach().sum(2)  # [B, N, K-1]
+        column = labels[:half] - (labels[:half] > self.normal_id).long()  # place among the abnormal classes
+        own = ranked[torch.arange(half, device=labels.device), :, column]  # [B/2, N]
+        any_class = ranked[half:].sum(-1)
+        left_out = torch.rand_like(ranked[..., 0]) < self.segment_dropout  # [B, N]; the same for top and bottom
+        last = (
+            1 + ranked.abs().sum(-1).amax()
+        )  # beyond every sum: segments left out come last, whichever end is asked for
+        top = lambda values, out, k, sign: (sign * values - 2 * last * out).topk(k, dim=1).indices
+        return TrainOutputs(
+            similarity.flatten(0, 2),
+            scores.flatten(),
+            top(own, left_out[:half], self.topk, 1),
+            top(any_class, left_out[half:], self.topk, 1),
+            top(own, left_out[:half], self.bottomk, -1),
+            self.segment_len,
+            self.normal_id,
+        )
+
+    def score(self, features: Tensor) -> Scored:
+        """Scores a whole video of any length.
+
+        The frames are repeated up to J * N * S and cut into N segments of J * S; pass j reads the j-th run of S frames of every
+        segment, so that each of the J passes spans the whole video.
+
+        Args:
+            features: [T, D], raw CLIP features of all frames, T >= 1.
+        """
+        length, grid = len(features), self.num_segments * self.segment_len
+        passes = -(-length // grid)
+        padded = features[torch.arange(passes * grid, device=features.device) % length]
+        grids = padded.view(self.num_segments, passes, self.segment_len, -1).transpose(0, 1)  # [J, N, S, D]
+        back = lambda x: x.transpose(0, 1).flatten(0, 2)[:length]  # [J, N, S, ...] -> [T, ...]
+        similarity, anomaly = (back(part) for part in self._forward(grids))
+        return Scored(similarity, anomaly, joint_probabilities(similarity, anomaly, self.normal_id))
+
+
+_PUBLISHED = (  # names here -> in the published code
+    (r"^text\.context", "prompt_learner.ctx"),
+    (r"^text\.token_embedding", "token_embedding"),
+    (r"^text\.", "text_encoder."),
+    (r"^selector\.norm", "selector_model.bn_layer"),
+    (r"^temporal\.norm", "temporal_model.classifier.layer_norm"),
+    (r"^temporal\.head", "temporal_model.classifier.linear"),
+    (r"^temporal\.axial\.segment_positions", "temporal_model.axial_attn.pos_emb.param_0"),
+    (r"^temporal\.axial\.frame_positions", "temporal_model.axial_attn.pos_emb.param_1"),
+    (r"^temporal\.axial\.blocks", "temporal_model.axial_attn.layers.blocks"),
+    (r"^temporal\.", "temporal_model."),
+    (r"\.([fg])\.to_", r".\1.net.fn.fn.to_"),
+    (r"\.([fg])\.norm", r".\1.net.fn.norm"),
+    (r"\.([fg])\.(\d)", r".\1.net.\2"),
+)
+
+
+def published_name(name: str) -> str:
+    """The published code's name of a tensor of `AnomalyCLIP`, without the prefix ``net.``.
+
+    >>> published_name("temporal.axial.blocks.0.f.to_q.weight")
+    'temporal_model.axial_attn.layers.blocks.0.f.net.fn.fn.to_q.weight'
+    """
+    for own, published in _PUBLISHED:
+        name = re.sub(own, published, name)
+    return name

@@ -1,0 +1,109 @@
+r"""Axial transformer over a grid of segments x frames, in reversible pairs: AnomalyCLIP's temporal model.
+
+Papers: Ho et al., "Axial Attention in Multidimensional Transformers", 2019, https://arxiv.org/abs/1912.12180; Gomez et al., "The
+Reversible Residual Network", NeurIPS 2017, https://arxiv.org/abs/1707.04585, Eq. (6). The grid [C, N, S] holds N segments of
+S frames: attention along N compares moments of the whole video, attention along S neighbouring frames.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SEGMENTS, FRAMES = 2, 3  # axes of a grid [B, C, N, S]
+
+
+class AxisAttention(nn.Module):
+    """Pre-norm multi-head self-attention along one axis of the grid; every line of the other axis is a sequence of its own."""
+
+    def __init__(self, dim: int, heads: int, axis: int) -> None:
+        super().__init__()
+        self.heads, self.axis = heads, axis
+        self.norm = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N, S] -> [B, C, N, S]."""
+        lines = x.movedim((1, self.axis), (3, 2))  # [B, other axis, L, C]
+        normed = self.norm(lines)
+        parts = (self.to_q(normed), *self.to_kv(normed).chunk(2, dim=-1))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(2, 3) for part in parts
+        )  # [B, other, heads, L, C/heads]
+        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(-2)
+        return self.to_out(y).movedim((3, 2), (1, self.axis))
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of a grid; the published model adds its epsilon to the deviation, not to the variance."""
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.g = nn.Parameter(torch.ones(1, dim, 1, 1))
+        self.b = nn.Parameter(torch.zeros(1, dim, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N, S] -> [B, C, N, S]."""
+        variance, mean = torch.var_mean(x, dim=1, unbiased=False, keepdim=True)
+        return (x - mean) / (variance.sqrt() + self.eps) * self.g + self.b
+
+
+def conv_feed_forward(dim: int) -> nn.Sequential:
+    """Feed-forward that sees the eight neighbours in the grid: 3x3 to four times the width, LeakyReLU, 3x3 back."""
+    return nn.Sequential(
+        ChannelNorm(dim),
+        nn.Conv2d(dim, 4 * dim, 3, padding=1),
+        nn.LeakyReLU(inplace=True),
+        nn.Conv2d(4 * dim, dim, 3, padding=1),
+    )
+
+
+class ReversibleBlock(nn.Module):
+    """y1 = x1 + f(x2), y2 = x2 + g(y1): the inputs can be had back from the outputs.
+
+    Gomez et al. use this to save memory and compute f and g once more for it; at this model's size memory is not short, so
+    activations are kept and that time is saved.
+    """
+
+    def __init__(self, f: nn.Module, g: nn.Module) -> None:
+        super().__init__()
+        self.f, self.g = f, g
+
+    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Two streams [B, C, N, S] -> two streams."""
+        y1 = x1 + self.f(x2)
+        return y1, x2 + self.g(y1)
+
+
+class AxialTransformer(nn.Module):
+    """Learned positions of both axes, then per layer a reversible pair of attentions and one of feed-forwards.
+
+    Args:
+        dim: channels C.
+        depth: layers.
+        heads: attention heads; divides ``dim``.
+        segments: N.
+        frames: S, per segment.
+
+    >>> AxialTransformer(8, 1, 2, segments=4, frames=3)(torch.zeros(2, 8, 4, 3)).shape
+    torch.Size([2, 8, 4, 3])
+    """
+
+    def __init__(self, dim: int, depth: int, heads: int, segments: int, frames: int) -> None:
+        super().__init__()
+        self.segment_positions = nn.Parameter(torch.randn(1, dim, segments, 1))
+        self.frame_positions = nn.Parameter(torch.randn(1, dim, 1, frames))
+        self.blocks = nn.ModuleList()
+        for _ in range(depth):
+            self.blocks.append(ReversibleBlock(*(AxisAttention(dim, heads, axis) for axis in (SEGMENTS, FRAMES))))
+            self.blocks.append(ReversibleBlock(conv_feed_forward(dim), conv_feed_forward(dim)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N, S] -> [B, C, N, S], the mean of both streams."""
+        x = x + self.segment_positions + self.frame_positions
+        streams = (x, x)
+        for block in self.blocks:
+            streams = block(*streams)
+        return sum(streams) / 2
