@@ -19,6 +19,7 @@ from zsad_lib.grids import GRIDS, Row, grid
 from zsad_lib.manifest import load_manifest, save_manifest
 from zsad_lib.models.gates import GATES
 from zsad_lib.weights import load_weights
+from zsad_lib.workers import parallel
 
 FEW = [
     Row("none", "no context", dataclasses.replace(trial.BASE, gate="none", objective="plain"), ("s_sem",)),
@@ -305,12 +306,8 @@ def test_a_cluster_gives_the_same_numbers(windows, one_trial, tmp_path):
     profile, table, arrays = windows
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         with ablate._workers(1, cluster.scheduler_address):
-            import joblib
-
-            folders = joblib.Parallel()(
-                joblib.delayed(trial.run_trial)(profile, trial.BASE, seed, table, arrays, tmp_path / str(seed))
-                for seed in (0, 1)
-            )
+            tasks = [(profile, trial.BASE, seed, table, arrays, tmp_path / str(seed)) for seed in (0, 1)]
+            folders = list(parallel(trial.run_trial, tasks))
     assert [folder.name for folder in folders] == ["0", "1"]
     with np.load(one_trial / "test.npz") as here, np.load(folders[0] / "test.npz") as there:
         assert all(np.array_equal(here[name], there[name]) for name in here)

@@ -29,8 +29,9 @@ from zsad_lib.features import extract, to_frames
 from zsad_lib.grids import GRIDS, Row, grid
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.models.mixture import Mixture
-from zsad_lib.pipeline import die_with_parent, ensure_apart, locked, run_folder
+from zsad_lib.pipeline import ensure_apart, locked, run_folder
 from zsad_lib.trial import finished, label, run_trial, trial_key
+from zsad_lib.workers import die_with_parent, parallel
 
 EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")
 METRICS_SHOWN = ("clip_auc", "micro_auc")
@@ -111,9 +112,8 @@ def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> di
         f"predictive streams: tuning one per seed ({len(streams) * len(profile.seeds)} in all) where it is missing",
         flush=True,
     )
-    joblib.Parallel()(
-        joblib.delayed(frozen.tune)(own, table, arrays, seed) for own, arrays in streams for seed in own.seeds
-    )
+    for _ in parallel(frozen.tune, [(own, table, arrays, seed) for own, arrays in streams for seed in own.seeds]):
+        pass
     found = {name: [home / name / str(seed) for seed in profile.seeds] for name in plans}
     tasks = []
     for name, (own, variant) in plans.items():
@@ -125,8 +125,7 @@ def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> di
     if total > len(tasks):
         print(f"trials: {total - len(tasks)} of {total} are done already", flush=True)
     start = time.monotonic()
-    runs = joblib.Parallel(return_as="generator")(joblib.delayed(run_trial)(*task) for task in tasks)
-    for number, folder in enumerate(runs, 1):
+    for number, folder in enumerate(parallel(run_trial, tasks), 1):
         spent = time.monotonic() - start
         left = spent / number * (len(tasks) - number)
         print(
@@ -230,13 +229,12 @@ def best_gate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> Row:
 def write(name: str, rows: Sequence[Row], profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]) -> Path:
     """Evaluates a grid's rows and writes its tables; the choice of the best gate is made on the validation sites."""
     scores, keys = Scores(profile, table, trials), [row.key for row in rows]
-    jobs = joblib.Parallel()(joblib.delayed(scores.estimates)(row, "test") for row in rows)
-    test = dict(zip(keys, jobs))
+    test = dict(zip(keys, parallel(scores.estimates, [(row, "test") for row in rows])))
     home = paths.make_folder(run_folder(profile) / "ablation")
     done = tabulate(rows, test)
     files = {f"ablation_{name}.csv": done}
     if name in ("gate", "held_out"):
-        val = dict(zip(keys, joblib.Parallel()(joblib.delayed(scores.estimates)(row, "val") for row in rows)))
+        val = dict(zip(keys, parallel(scores.estimates, [(row, "val") for row in rows])))
         files[f"ablation_{name}_validation.csv"] = tabulate(rows, val)
         files[f"ablation_{name}_best.csv"] = against_best(best_gate(rows, val), rows, test)
     for file, frame in files.items():

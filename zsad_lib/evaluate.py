@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from scipy.ndimage import gaussian_filter1d
 
 from zsad_lib import paths, tables
@@ -24,6 +23,7 @@ from zsad_lib.frames import check_series, require
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.metrics import DRAWS, auc, bootstrap_weights, interval, pixel_pairs
 from zsad_lib.series import read_archive, read_folder, read_seeds, write_scores
+from zsad_lib.workers import parallel
 
 __all__ = ["bootstrap_weights", "detection", "evaluate", "evaluate_folders", "paired_difference", "pixel_auc"]
 
@@ -191,10 +191,8 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
         shutil.rmtree(run / "scores" / name, ignore_errors=True)  # of other seeds, or half-written
         for seed in profile.seeds if name == "random" else profile.seeds[:1]:
             write_scores(run / "scores" / name / str(seed), floors[seed][name], fps)
-    done = Parallel(n_jobs=profile.jobs)(
-        delayed(_method_table)(run / "scores" / name, test, labels, profile, has_windows)
-        for name in (*methods, *FLOORS)
-    )
+    tasks = [(run / "scores" / name, test, labels, profile, has_windows) for name in (*methods, *FLOORS)]
+    done = list(parallel(_method_table, tasks, profile.jobs))
     if profile.dataset == "ucsd_ped2":
         done += [_pixel_table(path, test, profile) for path in sorted(run.glob("maps/[!.]*/"))]
     table = pd.concat(done, ignore_index=True)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +38,7 @@ from zsad_lib.motion import blurred_change
 from zsad_lib.released import acting_in
 from zsad_lib.video import iter_frames, resize
 from zsad_lib.weights import load_weights
+from zsad_lib.workers import parallel
 
 BLOCK_LEN = 5  # frames per block of the predictive stream
 NUM_BLOCKS = 6  # blocks per window: 30 frames
@@ -224,9 +224,7 @@ def extract(profile, folder: Path) -> dict:
     switches = acting_in(profile.released, "features")
     tasks = [missing[i : i + 32] for i in range(0, len(missing), 32)]
     done = 0
-    for count in Parallel(profile.jobs, return_as="generator")(
-        delayed(_extract)(task, cache, switches, weights_folder(profile)) for task in tasks
-    ):
+    for count in parallel(_extract, [(task, cache, switches, weights_folder(profile)) for task in tasks], profile.jobs):
         done += count
         print(f"  features of {done} of {len(missing)} videos", flush=True)
     return {"metrics": {"videos": len(table), "computed": len(missing)}, "artefacts": {"cache": str(cache)}}

@@ -176,7 +176,7 @@ def read_ucf_annotation(path: str | Path) -> pd.DataFrame:
         ZsadError: empty file, or a line that does not fit, as file:line.
     """
     rows = []
-    for place, line in _lines(path):
+    for place, line in lines(path):
         match = re.fullmatch(r"(\S+)\s+(\S+)((?:\s+-?\d+\s+-?\d+)+)", line)
         numbers = [int(text) for text in match[3].split()] if match else [-1, -2]
         pairs = list(zip(numbers[::2], numbers[1::2]))
@@ -231,7 +231,7 @@ def write_captions(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def _caption_lines(path: str | Path) -> Iterator[tuple[str, float, float, str]]:
-    for place, line in _lines(path):
+    for place, line in lines(path):
         match = re.fullmatch(r"(\S+)\s+([\d:.]+)\s+([\d:.]+)\s+##\s*(.+)", line)
         times = [_seconds(text) for text in match.group(2, 3)] if match else [None]
         if None in times or times[1] < times[0]:
@@ -266,7 +266,7 @@ def _text(path: str | Path) -> str:
     return text
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
+def lines(path: str | Path) -> Iterator[tuple[str, str]]:
     """Non-empty lines with their place, "file:line"."""
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if line.strip():

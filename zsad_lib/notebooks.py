@@ -20,6 +20,7 @@ from zsad_lib import paths, pipeline
 from zsad_lib.config import Profile, as_dict, changes
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest, scan
+from zsad_lib.workers import parallel
 
 
 def execute(notebooks: Sequence[Path], profile: Profile) -> None:
@@ -105,16 +106,12 @@ def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
     """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
     if not waiting:
         return
-    from joblib import Parallel, delayed
-
-    jobs = min(profile.jobs, len(waiting))
-    tasks = (delayed(_timed)(place, notebook, profile, os.getpid()) for place, notebook in waiting.items())
-    for place, seconds in Parallel(jobs, return_as="generator_unordered")(tasks):
+    tasks = [(place, notebook, profile) for place, notebook in waiting.items()]
+    for place, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
         print(f"{place}: done in {seconds:.1f} s", flush=True)
 
 
-def _timed(place: str, notebook: Path, profile: Profile, parent: int) -> tuple[str, float]:
-    pipeline.in_worker(parent)
+def _timed(place: str, notebook: Path, profile: Profile) -> tuple[str, float]:
     start = time.monotonic()
     _run(notebook, profile)
     return place, time.monotonic() - start

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from zsad_lib import paths
 from zsad_lib.config import Profile, as_dict, changes, get_profile, nearest
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest
+from zsad_lib.workers import die_with_parent
 
 _LAST = {
     "evaluate": ("zsad_lib.evaluate:detection", ("score",)),
@@ -180,24 +180,6 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             os.environ[_OWNER] = outer
-
-
-def die_with_parent() -> None:
-    """Ends this process when its parent is killed, so that a run started again finds nobody writing."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def in_worker(parent: int) -> None:
-    """Lets a worker process end with `parent`, so that no orphan goes on writing beside a run started again."""
-    if os.getpid() != parent:
-        die_with_parent()
 
 
 def _take(file: Any, folder: Path) -> None:

@@ -11,14 +11,12 @@ The recipe was found by a pilot that looked at test labels of UCSD Ped2: a fixed
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,9 +26,9 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.losses import cpc_loss
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPC
-from zsad_lib.pipeline import in_worker
 from zsad_lib.video import read_video
 from zsad_lib.weights import load_weights, save_weights
+from zsad_lib.workers import parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,9 +257,8 @@ def fit(profile: Profile, folder: Path) -> dict:
     clips = {row.video: read_grey(row.path) for row in rows.itertuples()}
     median = np.median(np.concatenate([frames[::5] for frames in clips.values()]), axis=0).astype(np.float32)
     recipe = dataclasses.replace(RECIPE, steps=profile.train_steps)
-    weights = Parallel(min(profile.jobs, len(profile.seeds)))(
-        delayed(_train)(clips, median, recipe, seed, folder / str(seed), os.getpid()) for seed in profile.seeds
-    )
+    tasks = [(clips, median, recipe, seed, folder / str(seed)) for seed in profile.seeds]
+    weights = list(parallel(train, tasks, min(profile.jobs, len(tasks))))
     losses = [pd.read_csv(path.parent / "history.csv")["loss"].tail(recipe.checkpoint_every).mean() for path in weights]
     return {
         "metrics": {f"loss seed {seed}": float(loss) for seed, loss in zip(profile.seeds, losses)},
@@ -270,11 +267,6 @@ def fit(profile: Profile, folder: Path) -> dict:
 
 
 RECIPE = Recipe()
-
-
-def _train(clips, median, recipe, seed, folder, parent) -> Path:
-    in_worker(parent)
-    return train(clips, median, recipe, seed, folder)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,12 @@ video; weak here, since features that predict well need not say what is normal) 
 all).
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,9 +23,9 @@ from zsad_lib.config import Profile
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPC
 from zsad_lib.motion import blurred_change
-from zsad_lib.pipeline import in_worker
 from zsad_lib.predictive import Recipe, as_blocks, cell_motion, load, normalise, read_grey
 from zsad_lib.series import write_scores
+from zsad_lib.workers import parallel
 
 NEIGHBOURS = 5  # of `knn`
 MOTION_MAP = 8  # pixels averaged into one of the motion floor's map
@@ -148,9 +146,7 @@ def score_all(profile: Profile, folder: Path) -> dict:
     manifest = load_manifest(run / "data")
     rows = manifest[manifest["split"].isin(["val", "test"])].set_index("video", drop=False)
     tasks = [(seed, video) for seed in (*profile.seeds, None) for video in rows["video"]]
-    done = Parallel(profile.jobs, return_as="generator")(
-        delayed(_score)(run, seed, rows["path"][video], os.getpid()) for seed, video in tasks
-    )
+    done = parallel(_score, [(run, seed, rows["path"][video]) for seed, video in tasks], profile.jobs)
     found: dict[tuple[str, int], dict[str, Scored]] = {}
     for (seed, video), methods in zip(tasks, done):
         for method, scored in methods.items():
@@ -166,8 +162,7 @@ def score_all(profile: Profile, folder: Path) -> dict:
     }
 
 
-def _score(run: Path, seed: int | None, path: str, parent: int) -> dict[str, Scored]:
-    in_worker(parent)
+def _score(run: Path, seed: int | None, path: str) -> dict[str, Scored]:
     grey = read_grey(path)
     if seed is None:
         return {"motion_floor": motion_floor(grey)}

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed
 from torch import Tensor
 
 from zsad_lib import paths
@@ -39,6 +38,7 @@ from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.train import VARIANTS, detector_from, load_detector
 from zsad_lib.weights import load_weights, save_weights
+from zsad_lib.workers import parallel
 
 SCORED_STEPS = (
     2  # predicted blocks that s_pred looks at; the third is hard to foresee in normal video too (validation sites)
@@ -237,9 +237,8 @@ def score_all(profile, folder: Path) -> dict:
     b = stand_ins(weights_folder(profile))
     vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
     tasks = [(variant, seed) for seed in profile.seeds for variant in VARIANTS]
-    for variant, seed in Parallel(profile.jobs, return_as="generator")(
-        delayed(_score)(profile, variant, seed, table, vectors, folder) for variant, seed in tasks
-    ):
+    runs = [(profile, variant, seed, table, vectors, folder) for variant, seed in tasks]
+    for variant, seed in parallel(_score, runs, profile.jobs):
         print(f"  scored {variant}, seed {seed}", flush=True)
     return {
         "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from zsad_lib import paths
@@ -39,6 +38,7 @@ from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
+from zsad_lib.workers import parallel
 
 log = logging.getLogger(__name__)
 
@@ -353,8 +353,8 @@ def fit(profile, folder: Path) -> dict:
     windows = load_windows(profile, table, stand_ins(weights_folder(profile)))
     tasks = [(name, seed) for seed in profile.seeds for name in VARIANTS]
     artefacts, history = {}, {}
-    runs = Parallel(profile.jobs, return_as="generator")(
-        delayed(_train)(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks
+    runs = parallel(
+        _train, [(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks], profile.jobs
     )
     for (name, seed), path in zip(tasks, runs):
         history = load_weights(path)[1]["history"]

@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec, clip_list, draw_clip, plan_clip
@@ -15,6 +14,7 @@ from zsad_lib import paths
 from zsad_lib.fingerprint import closure, digest
 from zsad_lib.manifest import frame_labels, labels_to_spans, save_manifest, write_captions, write_ucf_annotation
 from zsad_lib.video import write_video
+from zsad_lib.workers import parallel
 
 
 def prepare(profile, folder: Path) -> dict:
@@ -27,9 +27,8 @@ def prepare(profile, folder: Path) -> dict:
     specs = clip_list(profile)
     missing = [spec for spec in specs if not _path(home, spec).exists()]
     chunks = [missing[i : i + 24] for i in range(0, len(missing), 24)]  # clips of one site stay together
-    for done, _ in enumerate(
-        Parallel(profile.jobs, return_as="generator")(delayed(_write)(c, home, profile.bench_seed) for c in chunks), 1
-    ):
+    tasks = [(chunk, home, profile.bench_seed) for chunk in chunks]
+    for done, _ in enumerate(parallel(_write, tasks, profile.jobs), 1):
         if done % 8 == 0 or done == len(chunks):
             print(f"  rendered {min(done * 24, len(missing))} of {len(missing)} clips", flush=True)
     table = describe(specs, profile.bench_seed, home)

@@ -1,0 +1,292 @@
+"""Lists, class files and temporal annotations of the weakly labelled data sets in their official formats, checked against each other.
+
+UCF-Crime, ShanghaiTech (weakly supervised split) and XD-Violence as AnomalyCLIP (https://arxiv.org/abs/2310.02835) uses them. Every
+table keeps the `place` of a row, "file:line", so that a fault found when two files are compared still says where it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans
+
+UCF_CLASSES = (
+    "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
+    "Shoplifting", "Stealing", "Vandalism",
+)  # fmt: skip
+XD_CLASSES = ("Abuse", "Car_accident", "Explosion", "Fighting", "Normal", "Riot", "Shooting")
+XD_CODES = {
+    "A": "Normal",
+    "B1": "Fighting",
+    "B2": "Shooting",
+    "B4": "Riot",
+    "B5": "Abuse",
+    "B6": "Car_accident",
+    "G": "Explosion",
+}
+NORMAL = "Normal"
+_SUFFIX = re.compile(r"\.(mp4|avi|mkv|npy)$", re.IGNORECASE)  # names of XD-Violence hold other dots
+COLUMNS = ["video", "split", "action", "spans", "place"]
+
+
+def ucf_crime(folder: str | Path) -> pd.DataFrame:
+    """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt``, ``Temporal_Anomaly_Annotation_for_Testing_Videos.txt``.
+
+    Every test video must be annotated, normal ones without a span. Where ``test_frame_counts.txt`` (name, first frame, last frame) lies
+    beside them, spans must end inside the video.
+
+    Returns:
+        `COLUMNS`, one row per video; training rows have no spans: the class of the whole video is all that is known.
+
+    Raises:
+        ZsadError: a file that is missing or does not fit, as file:line.
+    """
+    folder = Path(folder)
+    train, test = (read_ucf_list(folder / f"Anomaly_{part}.txt") for part in ("Train", "Test"))
+    annotation = read_temporal(folder / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt", with_class=True)
+    counts = folder / "test_frame_counts.txt"
+    test = annotated(test, annotation, lengths=read_frame_counts(counts) if counts.exists() else None)
+    return _both(train, test)
+
+
+def xd_violence(folder: str | Path, train: Sequence[str] = (), test: Sequence[str] = ()) -> pd.DataFrame:
+    """XD-Violence: ``annotations.txt`` holds the abnormal test videos; those absent from it are normal.
+
+    The classes stand in the names ("..._label_B2-G-0"); of several the first counts, as in AnomalyCLIP.
+
+    Args:
+        folder: holds the annotation.
+        train: names of the training videos, which come as a folder and not as a list.
+        test: names of the test videos; (): only the annotated ones.
+    """
+    annotation = read_temporal(Path(folder) / "annotations.txt", with_class=False)
+    annotation["action"] = [xd_class(row.video, row.place) for row in annotation.itertuples()]
+    named = lambda names, part: pd.DataFrame(
+        [(_stem(name), xd_class(name, f"{part} folder"), f"{part} folder") for name in names],
+        columns=["video", "action", "place"],
+    )
+    listed = named(test, "test") if test else annotation[["video", "action", "place"]]
+    return _both(named(train, "training"), annotated(listed, annotation, absent_is_normal=True))
+
+
+def shanghaitech(folder: str | Path) -> pd.DataFrame:
+    """ShanghaiTech's weakly supervised split: ``weak_split_shanghaitech.training.csv`` and ``.testing.csv``, 238 and 199 videos.
+
+    The lists hold no labels. An id of the official training part ("01_001") is normal; one of the official test part ("01_0014") is
+    abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `span` stays empty here.
+    """
+    parts = []
+    for split, name in (("train", "training"), ("test", "testing")):
+        path = Path(folder) / f"weak_split_shanghaitech.{name}.csv"
+        rows = list(lines(path))
+        if rows[0][1] != "video-id":
+            raise ZsadError(f"{rows[0][0]}: expected the heading video-id, got {rows[0][1][:40]!r}")
+        for place, video in rows[1:]:
+            if not re.fullmatch(r"\d\d_\d{3,4}", video):
+                raise ZsadError(f"{place}: expected a video id such as 01_001 or 01_0014, got {video[:40]!r}")
+            parts.append((video, split, NORMAL if len(video) == 6 else "Abnormal", "", place))
+    return _unique(pd.DataFrame(parts, columns=COLUMNS))
+
+
+# --- the formats ------------------------------------------------------------------------------------------------------
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """Class names in the order of their ids, from AnomalyCLIP's ``id,name`` files.
+
+    Raises:
+        ZsadError: ids that are not 0, 1, 2, ... in order, or a name twice, as file:line.
+    """
+    (place, heading), *rows = lines(path)
+    if heading.replace(" ", "") != "id,name":
+        raise ZsadError(f"{place}: expected the heading id,name, got {heading[:40]!r}")
+    names: list[str] = []
+    for place, line in rows:
+        number, _, name = line.partition(",")
+        if number.strip() != str(len(names)) or not name.strip():
+            raise ZsadError(f"{place}: expected `{len(names)},name` (ids count from 0, in order), got {line[:60]!r}")
+        if name.strip() in names:
+            raise ZsadError(f"{place}: class {name.strip()!r} stands there already, as id {names.index(name.strip())}")
+        names.append(name.strip())
+    return names
+
+
+def read_ucf_list(path: str | Path, classes: Sequence[str] = UCF_CLASSES) -> pd.DataFrame:
+    """UCF-Crime's lists, "Abuse/Abuse001_x264.mp4": `video`, `action`, `place`; the folder names the class."""
+    rows = []
+    for place, line in lines(path):
+        folder, _, name = line.rpartition("/")
+        action = NORMAL if re.fullmatch(r"\w*Normal_Videos\w*", folder) else folder
+        if not name or action not in classes:
+            raise ZsadError(
+                f"{place}: class {folder!r} is unknown; expected Class/Video.mp4 with one of {', '.join(classes)}"
+            )
+        rows.append((_stem(name), action, place))
+    return _unique(pd.DataFrame(rows, columns=["video", "action", "place"]))
+
+
+def read_anomalyclip_list(path: str | Path, classes: Sequence[str]) -> pd.DataFrame:
+    """AnomalyCLIP's lists, "path first last class-id" per line: `video`, `path`, `n_frames`, `action`, `place`."""
+    rows = []
+    for place, line in lines(path):
+        match = re.fullmatch(r"(\S+)\s+(\d+)\s+(\d+)\s+(\d+)", line)
+        if not match or int(match[3]) < int(match[2]):
+            raise ZsadError(f"{place}: expected `path first last class-id` with first <= last, got {line[:80]!r}")
+        if int(match[4]) >= len(classes):
+            raise ZsadError(f"{place}: class id {match[4]} is unknown; there are {len(classes)}: {', '.join(classes)}")
+        frames = int(match[3]) - int(match[2]) + 1
+        rows.append((_stem(match[1].rpartition("/")[2]), match[1], frames, classes[int(match[4])], place))
+    return _unique(pd.DataFrame(rows, columns=["video", "path", "n_frames", "action", "place"]))
+
+
+def read_temporal(path: str | Path, with_class: bool) -> pd.DataFrame:
+    """Temporal annotations: `video`, `action` ("" without a class), `spans` (0-based, ends inclusive), `place`.
+
+    Args:
+        path: "name class first last [first last ...]" per line (UCF-Crime), or the same without the class (XD-Violence).
+        with_class: which of the two; -1 -1 means no span.
+
+    Raises:
+        ZsadError: a line that does not fit, spans reversed or overlapping, or a video twice, as file:line.
+    """
+    shape, rows = ("name class first last" if with_class else "name first last"), []
+    for place, line in lines(path):
+        name, *rest = line.split()
+        action, numbers = (rest[0] if rest else "", rest[1:]) if with_class else ("", rest)
+        if not numbers or len(numbers) % 2 or not all(re.fullmatch(r"-?\d+", number) for number in numbers):
+            raise ZsadError(f"{place}: expected `{shape}` and further pairs of frame numbers, got {line[:80]!r}")
+        values = [int(number) for number in numbers]
+        spans = sorted(pair for pair in zip(values[::2], values[1::2]) if pair != (-1, -1))
+        for first, last in spans:
+            if first < 0 or last < first:
+                raise ZsadError(
+                    f"{place}: span {first} {last} is reversed or negative; write first last, -1 -1 for none"
+                )
+        for (_, last), (first, _) in zip(spans, spans[1:]):
+            if first <= last:
+                raise ZsadError(f"{place}: spans overlap: one ends at frame {last}, another one starts at {first}")
+        rows.append((_stem(name), action, format_spans(spans), place))
+    return _unique(pd.DataFrame(rows, columns=["video", "action", "spans", "place"]))
+
+
+def read_frame_counts(path: str | Path) -> dict[str, int]:
+    """Frames per video from lines "name first last ...", last frame inclusive."""
+    counts = {}
+    for place, line in lines(path):
+        match = re.match(r"(\S+)\s+(\d+)\s+(\d+)", line)
+        if not match:
+            raise ZsadError(f"{place}: expected `name first last`, got {line[:80]!r}")
+        counts[_stem(match[1])] = int(match[3]) - int(match[2]) + 1
+    return counts
+
+
+def read_features(path: str | Path, width: int = 512) -> np.ndarray:
+    """Published per-frame features: ``.npy`` of shape (T, width), float32; read without unpickling.
+
+    Raises:
+        ZsadError: missing, cut off, of another shape, or with values that are not finite.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+    if array.ndim != 2 or array.shape[1] != width or not len(array):
+        raise ZsadError(f"{path}: features of shape {array.shape}, expected (frames, {width})")
+    if not np.isfinite(array).all():
+        raise ZsadError(f"{path}: features hold NaN or infinite values; extract it again")
+    return array.astype(np.float32)
+
+
+def xd_class(name: str, place: str) -> str:
+    """Class of a video of XD-Violence by the first code in its name."""
+    match = re.search(r"_label_([A-Z]\d?)", name)
+    if not match or match[1] not in XD_CODES:
+        raise ZsadError(
+            f"{place}: {name!r} names no class; expected ..._label_CODE with CODE one of {', '.join(XD_CODES)}"
+        )
+    return XD_CODES[match[1]]
+
+
+# --- one file against another -----------------------------------------------------------------------------------------
+
+
+def annotated(
+    listed: pd.DataFrame,
+    annotation: pd.DataFrame,
+    absent_is_normal: bool = False,
+    lengths: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
+    """A test list with the spans of its annotation.
+
+    Args:
+        listed: `video`, `action`, `place`.
+        annotation: of `read_temporal`.
+        absent_is_normal: a video that the annotation lacks is normal (XD-Violence); otherwise it is missing.
+        lengths: frames per video; spans may end `OVERHANG` frames late, which is counted and printed, and are then clipped.
+
+    Raises:
+        ZsadError: a video in one file only, classes that differ, a normal video with a span or an abnormal one without, or a
+            span outside the video, as file:line.
+    """
+    known, names = annotation.set_index("video"), set(listed.video)
+    for row in annotation.itertuples():
+        if row.video not in names:
+            raise ZsadError(f"{row.place}: {row.video} is annotated, and the test list lacks it")
+    spans, late = [], []
+    for row in listed.itertuples():
+        if row.video not in known.index:
+            if not absent_is_normal or row.action != NORMAL:
+                raise ZsadError(f"{row.place}: {row.video} is in the test list, and the annotation lacks it")
+            spans.append("")
+            continue
+        found = known.loc[row.video]
+        if found.action != row.action:
+            raise ZsadError(f"{found.place}: {row.video} is {found.action} there and {row.action} in {row.place}")
+        if bool(found.spans) == (row.action == NORMAL):
+            which = "normal and has a span" if found.spans else f"{row.action} and has no span"
+            raise ZsadError(f"{found.place}: {row.video} is {which}")
+        spans.append(found.spans)
+        if lengths is not None:
+            spans[-1] = _inside(found, lengths, row.place, late)
+    if late:
+        print(f"{len(late)} videos have spans that end 1 to {OVERHANG} frames late, clipped: {', '.join(late)}")
+    return listed.assign(spans=spans)
+
+
+def _inside(row: pd.Series, lengths: Mapping[str, int], place: str, late: list[str]) -> str:
+    if row.name not in lengths:
+        raise ZsadError(f"{place}: {row.name} has no frame count")
+    last_frame, spans = lengths[row.name] - 1, parse_spans(row.spans)
+    for first, last in spans:
+        if first > last_frame or last > last_frame + OVERHANG:
+            raise ZsadError(f"{row.place}: span {first} {last} lies outside the {last_frame + 1} frames of {row.name}")
+    if spans and spans[-1][1] > last_frame:
+        late.append(row.name)
+    return format_spans((first, min(last, last_frame)) for first, last in spans)
+
+
+def _unique(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, if no video occurs twice."""
+    again = table[table.video.duplicated()]
+    if len(again):
+        first = table[table.video == again.video.iloc[0]].iloc[0]
+        raise ZsadError(f"{again.place.iloc[0]}: {first.video} stands already at {first.place}")
+    return table
+
+
+def _both(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    return _unique(
+        pd.concat([train.assign(split="train", spans=""), test.assign(split="test")], ignore_index=True)[COLUMNS]
+    )
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name)
