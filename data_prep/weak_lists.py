@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans
+from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans, read_temporal, stem, unique
 
 UCF_CLASSES = (
     "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
@@ -31,7 +31,6 @@ XD_CODES = {
     "G": "Explosion",
 }
 NORMAL = "Normal"
-_SUFFIX = re.compile(r"\.(mp4|avi|mkv|npy)$", re.IGNORECASE)  # names of XD-Violence hold other dots
 COLUMNS = ["video", "split", "action", "spans", "place"]
 
 
@@ -68,7 +67,7 @@ def xd_violence(folder: str | Path, train: Sequence[str] = (), test: Sequence[st
     annotation = read_temporal(Path(folder) / "annotations.txt", with_class=False)
     annotation["action"] = [xd_class(row.video, row.place) for row in annotation.itertuples()]
     named = lambda names, part: pd.DataFrame(
-        [(_stem(name), xd_class(name, f"{part} folder"), f"{part} folder") for name in names],
+        [(stem(name), xd_class(name, f"{part} folder"), f"{part} folder") for name in names],
         columns=["video", "action", "place"],
     )
     listed = named(test, "test") if test else annotation[["video", "action", "place"]]
@@ -91,7 +90,7 @@ def shanghaitech(folder: str | Path) -> pd.DataFrame:
             if not re.fullmatch(r"\d\d_\d{3,4}", video):
                 raise ZsadError(f"{place}: expected a video id such as 01_001 or 01_0014, got {video[:40]!r}")
             parts.append((video, split, NORMAL if len(video) == 6 else "Abnormal", "", place))
-    return _unique(pd.DataFrame(parts, columns=COLUMNS))
+    return unique(pd.DataFrame(parts, columns=COLUMNS))
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------
@@ -127,8 +126,8 @@ def read_ucf_list(path: str | Path, classes: Sequence[str] = UCF_CLASSES) -> pd.
             raise ZsadError(
                 f"{place}: class {folder!r} is unknown; expected Class/Video.mp4 with one of {', '.join(classes)}"
             )
-        rows.append((_stem(name), action, place))
-    return _unique(pd.DataFrame(rows, columns=["video", "action", "place"]))
+        rows.append((stem(name), action, place))
+    return unique(pd.DataFrame(rows, columns=["video", "action", "place"]))
 
 
 def read_anomalyclip_list(path: str | Path, classes: Sequence[str]) -> pd.DataFrame:
@@ -141,38 +140,8 @@ def read_anomalyclip_list(path: str | Path, classes: Sequence[str]) -> pd.DataFr
         if int(match[4]) >= len(classes):
             raise ZsadError(f"{place}: class id {match[4]} is unknown; there are {len(classes)}: {', '.join(classes)}")
         frames = int(match[3]) - int(match[2]) + 1
-        rows.append((_stem(match[1].rpartition("/")[2]), match[1], frames, classes[int(match[4])], place))
-    return _unique(pd.DataFrame(rows, columns=["video", "path", "n_frames", "action", "place"]))
-
-
-def read_temporal(path: str | Path, with_class: bool) -> pd.DataFrame:
-    """Temporal annotations: `video`, `action` ("" without a class), `spans` (0-based, ends inclusive), `place`.
-
-    Args:
-        path: "name class first last [first last ...]" per line (UCF-Crime), or the same without the class (XD-Violence).
-        with_class: which of the two; -1 -1 means no span.
-
-    Raises:
-        ZsadError: a line that does not fit, spans reversed or overlapping, or a video twice, as file:line.
-    """
-    shape, rows = ("name class first last" if with_class else "name first last"), []
-    for place, line in lines(path):
-        name, *rest = line.split()
-        action, numbers = (rest[0] if rest else "", rest[1:]) if with_class else ("", rest)
-        if not numbers or len(numbers) % 2 or not all(re.fullmatch(r"-?\d+", number) for number in numbers):
-            raise ZsadError(f"{place}: expected `{shape}` and further pairs of frame numbers, got {line[:80]!r}")
-        values = [int(number) for number in numbers]
-        spans = sorted(pair for pair in zip(values[::2], values[1::2]) if pair != (-1, -1))
-        for first, last in spans:
-            if first < 0 or last < first:
-                raise ZsadError(
-                    f"{place}: span {first} {last} is reversed or negative; write first last, -1 -1 for none"
-                )
-        for (_, last), (first, _) in zip(spans, spans[1:]):
-            if first <= last:
-                raise ZsadError(f"{place}: spans overlap: one ends at frame {last}, another one starts at {first}")
-        rows.append((_stem(name), action, format_spans(spans), place))
-    return _unique(pd.DataFrame(rows, columns=["video", "action", "spans", "place"]))
+        rows.append((stem(match[1]), match[1], frames, classes[int(match[4])], place))
+    return unique(pd.DataFrame(rows, columns=["video", "path", "n_frames", "action", "place"]))
 
 
 def read_frame_counts(path: str | Path) -> dict[str, int]:
@@ -182,7 +151,7 @@ def read_frame_counts(path: str | Path) -> dict[str, int]:
         match = re.match(r"(\S+)\s+(\d+)\s+(\d+)", line)
         if not match:
             raise ZsadError(f"{place}: expected `name first last`, got {line[:80]!r}")
-        counts[_stem(match[1])] = int(match[3]) - int(match[2]) + 1
+        counts[stem(match[1])] = int(match[3]) - int(match[2]) + 1
     return counts
 
 
@@ -273,20 +242,7 @@ def _inside(row: pd.Series, lengths: Mapping[str, int], place: str, late: list[s
     return format_spans((first, min(last, last_frame)) for first, last in spans)
 
 
-def _unique(table: pd.DataFrame) -> pd.DataFrame:
-    """The table, if no video occurs twice."""
-    again = table[table.video.duplicated()]
-    if len(again):
-        first = table[table.video == again.video.iloc[0]].iloc[0]
-        raise ZsadError(f"{again.place.iloc[0]}: {first.video} stands already at {first.place}")
-    return table
-
-
 def _both(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    return _unique(
+    return unique(
         pd.concat([train.assign(split="train", spans=""), test.assign(split="test")], ignore_index=True)[COLUMNS]
     )
-
-
-def _stem(name: str) -> str:
-    return _SUFFIX.sub("", name)

@@ -5,7 +5,7 @@ import pytest
 
 from zsad_lib.evaluate import evaluate
 from zsad_lib.floors import FLOORS, floor_scores
-from zsad_lib.manifest import frame_labels, read_ucf_annotation
+from zsad_lib.manifest import frame_labels, read_temporal
 
 
 def test_floors_by_hand():
@@ -29,7 +29,7 @@ def test_floors_on_ucf_crime(shared):
         pytest.skip("no UCF-Crime annotation in ../shared")
     lines = (folder / "test_frame_counts.txt").read_text().split("\n")
     lengths = {name: int(last) + 1 for name, _, last, _ in (line.split() for line in lines if line)}
-    table = read_ucf_annotation(folder / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    table = read_temporal(folder / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
     table["n_frames"] = table["video"].map(lengths)
     labels = {row.video: frame_labels(row) for row in table.itertuples()}
     assert (len(labels), sum(map(len, labels.values())), sum(y.sum() for y in labels.values())) == (290, 1111808, 84331)

@@ -89,21 +89,34 @@ def test_labels_and_spans_are_inverse():
 def test_ucf_annotation(tmp_path):
     path = tmp_path / "temporal.txt"
     path.write_text("A_x264.mp4  Abuse  165  240  -1  -1  \n\nB.avi  Arson  1  2  7  9\nN.mp4 Normal -1 -1 -1 -1\n")
-    read = m.read_ucf_annotation(path)
-    assert read.to_numpy().tolist() == [["A_x264", "Abuse", "165-240"], ["B", "Arson", "1-2;7-9"], ["N", "Normal", ""]]
+    read = m.read_temporal(path)
+    assert read.drop(columns="place").to_numpy().tolist() == [
+        ["A_x264", "Abuse", "165-240"], ["B", "Arson", "1-2;7-9"], ["N", "Normal", ""]
+    ]  # fmt: skip
+    assert read.place[1] == f"{path}:3"
     m.write_ucf_annotation(tmp_path / "again.txt", read)
-    assert m.read_ucf_annotation(tmp_path / "again.txt").equals(read)
+    assert m.read_temporal(tmp_path / "again.txt").drop(columns="place").equals(read.drop(columns="place"))
     assert (tmp_path / "again.txt").read_text().startswith("A_x264.mp4  Abuse  165  240  -1  -1  \n")
 
 
 @pytest.mark.parametrize(
-    "line", ["A.mp4 Abuse", "A.mp4 Abuse 1", "A.mp4 Abuse 5 3", "A.mp4 Abuse -1 3", "A.mp4", "A B 1 x"]
+    "line",
+    [
+        "A.mp4 Abuse",
+        "A.mp4 Abuse 1",
+        "A.mp4 Abuse 5 3",
+        "A.mp4 Abuse -1 3",
+        "A.mp4",
+        "A B 1 x",
+        "A B 1 5 4 9",
+        "B.avi Arson 1 2",
+    ],
 )
 def test_bad_ucf_lines_are_named(tmp_path, line):
     path = tmp_path / "temporal.txt"
     path.write_text("B.mp4 Arson 1 2\n" + line + "\n")
     with pytest.raises(ZsadError, match=r"temporal\.txt:2: "):
-        m.read_ucf_annotation(path)
+        m.read_temporal(path)
 
 
 def test_captions_as_lines_and_json(tmp_path):
@@ -150,7 +163,7 @@ def test_missing_empty_and_binary_label_files(tmp_path):
         ("empty", "label file is empty"),
         ("binary", "expected UTF-8"),
     ):
-        for read in (m.read_ucf_annotation, m.read_captions):
+        for read in (m.read_temporal, m.read_captions):
             with pytest.raises(ZsadError, match=rf"{name}\.txt: .*{line}"):
                 read(tmp_path / f"{name}.txt")
 
@@ -160,7 +173,7 @@ def test_official_files(shared):
     """Counts as published: 290 test videos, 84,331 of 1,111,808 frames abnormal; UCA's sentences per part."""
     folder = shared / "data" / "annotations"
     counts = pd.read_csv(folder / "ucf_crime" / "test_frame_counts.txt", sep=" ", header=None, index_col=0)[2] + 1
-    read = m.read_ucf_annotation(folder / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    read = m.read_temporal(folder / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
     labels = [m.frame_labels(row) for row in read.assign(n_frames=read["video"].map(counts)).itertuples()]
     assert len(read) == 290 and sum(map(len, labels)) == 1_111_808 and sum(map(np.sum, labels)) == 84_331
     for part, videos, sentences in (("Train", 1165, 15677), ("Val", 379, 3534), ("Test", 310, 4331)):

@@ -37,6 +37,7 @@ _VALUES = {
 }
 OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
 _NO_SPAN = (-1, -1)
+_SUFFIX = re.compile(r"\.(mp4|avi|mkv|npy)$", re.IGNORECASE)
 
 
 def load_manifest(folder: str | Path) -> pd.DataFrame:
@@ -163,28 +164,37 @@ def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     return table
 
 
-# --- UCF-Crime's temporal annotation: "Abuse028_x264.mp4  Abuse  165  240  -1  -1" ----------------------------------
+# --- temporal annotations, UCF-Crime's "Abuse028_x264.mp4  Abuse  165  240  -1  -1" ----------------------------------
 
 
-def read_ucf_annotation(path: str | Path) -> pd.DataFrame:
-    """Reads UCF-Crime's temporal annotation.
+def read_temporal(path: str | Path, with_class: bool = True) -> pd.DataFrame:
+    """Temporal annotations: `video`, `action` ("" without a class), `spans` (0-based, ends inclusive), `place`.
 
-    Returns:
-        Table with ``video`` (without suffix), ``action`` (the class as written) and ``spans``.
+    Args:
+        path: "name class first last [first last ...]" per line (UCF-Crime), or the same without the class (XD-Violence).
+        with_class: which of the two; -1 -1 means no span.
 
     Raises:
-        ZsadError: empty file, or a line that does not fit, as file:line.
+        ZsadError: a line that does not fit, spans reversed or overlapping, or a video twice, as file:line.
     """
-    rows = []
+    shape, rows = ("name class first last" if with_class else "name first last"), []
     for place, line in lines(path):
-        match = re.fullmatch(r"(\S+)\s+(\S+)((?:\s+-?\d+\s+-?\d+)+)", line)
-        numbers = [int(text) for text in match[3].split()] if match else [-1, -2]
-        pairs = list(zip(numbers[::2], numbers[1::2]))
-        if any(first > last or (first < 0 and (first, last) != _NO_SPAN) for first, last in pairs):
-            raise ZsadError(f"{place}: expected `name class first last [first last]` with -1 -1 for none, got {line!r}")
-        spans = [pair for pair in pairs if pair != _NO_SPAN]
-        rows.append((re.sub(r"\.\w+$", "", match[1]), match[2], format_spans(spans)))
-    return pd.DataFrame(rows, columns=["video", "action", "spans"])
+        name, *rest = line.split()
+        action, numbers = (rest[0] if rest else "", rest[1:]) if with_class else ("", rest)
+        if not numbers or len(numbers) % 2 or not all(re.fullmatch(r"-?\d+", number) for number in numbers):
+            raise ZsadError(f"{place}: expected `{shape}` and further pairs of frame numbers, got {line[:80]!r}")
+        values = [int(number) for number in numbers]
+        spans = sorted(pair for pair in zip(values[::2], values[1::2]) if pair != _NO_SPAN)
+        for first, last in spans:
+            if first < 0 or last < first:
+                raise ZsadError(
+                    f"{place}: span {first} {last} is reversed or negative; write first last, -1 -1 for none"
+                )
+        for (_, last), (first, _) in zip(spans, spans[1:]):
+            if first <= last:
+                raise ZsadError(f"{place}: spans overlap: one ends at frame {last}, another one starts at {first}")
+        rows.append((stem(name), action, format_spans(spans), place))
+    return unique(pd.DataFrame(rows, columns=["video", "action", "spans", "place"]))
 
 
 def write_ucf_annotation(path: str | Path, table: pd.DataFrame, suffix: str = ".mp4") -> None:
@@ -282,3 +292,17 @@ def _clock(seconds: float) -> str:
     tenths = round(seconds * 10)
     hours, rest = divmod(tenths, 36000)
     return (f"{hours:02d}:" if hours else "") + f"{rest // 600:02d}:{rest % 600 // 10:02d}.{rest % 10}"
+
+
+def unique(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, if no video occurs twice."""
+    again = table[table.video.duplicated()]
+    if len(again):
+        first = table[table.video == again.video.iloc[0]].iloc[0]
+        raise ZsadError(f"{again.place.iloc[0]}: {first.video} stands already at {first.place}")
+    return table
+
+
+def stem(name: str) -> str:
+    """A video's name without path and suffix; names of XD-Violence hold other dots."""
+    return _SUFFIX.sub("", name.rpartition("/")[2])
