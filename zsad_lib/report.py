@@ -40,8 +40,8 @@ STYLE = """
 body { max-width: 62rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--ground); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 td + td { text-align: right; } thead th + th { text-align: right; white-space: normal; } .floor { color: var(--soft); }
 summary h2 { display: inline; } figure { margin: 1.5rem 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
