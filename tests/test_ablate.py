@@ -283,12 +283,15 @@ def test_the_best_gate_is_chosen_on_validation_sites_and_compared_with_all(few_t
     assert len(validation) and not validation.value.equals(table.value)
 
 
-def test_a_second_run_trains_nothing(few_table, tiny_run, monkeypatch, capsys):
+def test_a_second_run_trains_and_evaluates_nothing(few_table, tiny_run, monkeypatch, capsys):
     monkeypatch.setitem(grids.GRIDS, "gate", lambda: FEW)
     monkeypatch.setattr(trial, "train_detector", None)
+    monkeypatch.setattr(ablate, "tabulate", None)
     before = few_table[1].read_bytes()
     ablate.ablate(["gate"], tiny_run[0])
     assert "4 of 4 are done already" in capsys.readouterr().out and few_table[1].read_bytes() == before
+    with pytest.raises(TypeError):  # other draws: evaluated anew
+        ablate.ablate(["gate"], dataclasses.replace(tiny_run[0], bootstrap_draws=20))
 
 
 def test_tables_outlive_the_step_of_that_name(few_table, tiny_run):

@@ -26,8 +26,9 @@ def run(run_home):
         table = pd.DataFrame(rows)
         table.to_csv(folder / "tables" / f"ablation_{name}.csv", index=False)
         (folder / "tables" / f"ablation_{name}.md").write_text(f"table {name}")
-        best = table[table.variant != "relevance"].rename(columns={"variant": "other"}).query("score == 'semantic'")
-        best.assign(best="relevance").to_csv(folder / "tables" / f"ablation_{name}_best.csv", index=False)
+        for part, own, score in (("best", "relevance", "semantic"), ("memory", "memory", "full")):
+            others = table[(table.variant != own) & (table.score == score)].rename(columns={"variant": "other"})
+            others.assign(best=own).to_csv(folder / "tables" / f"ablation_{name}_{part}.csv", index=False)
     return folder
 
 
@@ -52,7 +53,8 @@ def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(ru
     other.mkdir(parents=True)
     for name in ("gate", "prompts"):
         (run / "tables" / f"ablation_{name}.csv").rename(other / f"ablation_{name}.csv")
-    (run / "tables" / "ablation_gate_best.csv").rename(other / "ablation_gate_best.csv")
+    for part in ("best", "memory"):
+        (run / "tables" / f"ablation_gate_{part}.csv").rename(other / f"ablation_gate_{part}.csv")
     text = findings.findings([run, other.parent])
     assert "run `demo-seed1`, score without prediction" in text and "The prompts" not in text
 

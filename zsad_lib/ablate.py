@@ -26,6 +26,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.estimates import Estimate, estimates
 from zsad_lib.evaluate import COLUMNS, holm, paired_difference, tidy
 from zsad_lib.features import extract, to_frames
+from zsad_lib.fingerprint import closure, digest
 from zsad_lib.grids import GRIDS, Row, grid
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.models.mixture import Mixture
@@ -107,33 +108,40 @@ def run_trials(rows: Sequence[Row], profile: Profile, table: pd.DataFrame) -> di
     for own in {(own.released, own.held_out): own for own, _ in plans.values()}.values():
         extract(own, home.parents[0])  # of the usual switches they are there by now
         windows[own.released, own.held_out] = frozen.freeze(own, table)
-    streams = {(own, windows[own.released, own.held_out]) for own, variant in plans.values() if not variant.live}
-    print(
-        f"predictive streams: tuning one per seed ({len(streams) * len(profile.seeds)} in all) where it is missing",
-        flush=True,
-    )
-    for _ in parallel(frozen.tune, [(own, table, arrays, seed) for own, arrays in streams for seed in own.seeds]):
-        pass
     found = {name: [home / name / str(seed) for seed in profile.seeds] for name in plans}
-    tasks = []
+    streams, trials = {}, []
     for name, (own, variant) in plans.items():
         arrays = windows[own.released, own.held_out]
         for seed, folder in zip(profile.seeds, found[name]):
             if not finished(folder, trial_key(own, variant, seed, arrays)):
-                tasks.append((own, variant, seed, table, arrays, folder))
+                trials.append((own, variant, seed, table, arrays, folder))
+                if not variant.live and not frozen.tuned(arrays, seed):
+                    streams[arrays, seed] = own, table, arrays, seed
     total = len(plans) * len(profile.seeds)
-    if total > len(tasks):
-        print(f"trials: {total - len(tasks)} of {total} are done already", flush=True)
+    if total > len(trials):
+        print(f"trials: {total - len(trials)} of {total} are done already", flush=True)
+    if streams:
+        print(f"predictive streams: {len(streams)} to tune, one per seed", flush=True)
+    trials.sort(key=lambda task: task[2])  # while the last seed's stream is tuned, trials of the first ones run
+    runs = parallel(
+        _call, [(frozen.tune, *task) for task in streams.values()] + [(run_trial, *task) for task in trials]
+    )
+    for _ in streams:
+        next(runs)
     start = time.monotonic()
-    for number, folder in enumerate(parallel(run_trial, tasks), 1):
+    for number, folder in enumerate(runs, 1):
         spent = time.monotonic() - start
-        left = spent / number * (len(tasks) - number)
+        left = spent / number * (len(trials) - number)
         print(
-            f"trial {number} of {len(tasks)}: {folder.parent.name}, seed {folder.name}; "
+            f"trial {number} of {len(trials)}: {folder.parent.name}, seed {folder.name}; "
             f"{spent:.0f} s gone, about {left:.0f} s left",
             flush=True,
         )
     return found
+
+
+def _call(function, *arguments):
+    return function(*arguments)
 
 
 def profile_of(row: Row, profile: Profile) -> Profile:
@@ -227,16 +235,25 @@ def best_gate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> Row:
 
 
 def write(name: str, rows: Sequence[Row], profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]) -> Path:
-    """Evaluates a grid's rows and writes its tables; the choice of the best gate is made on the validation sites."""
+    """Evaluates a grid's rows and writes its tables, unless they are there already.
+
+    The choice of the best gate is made on the validation sites.
+    """
+    home, target = run_folder(profile) / "ablation", run_folder(profile) / "tables" / f"ablation_{name}.csv"
+    key, stamp = _table_key(rows, profile, table, trials), home / f"made_{name}.json"
+    if target.exists() and stamp.exists() and paths.read_json(stamp)["key"] == key:
+        return target
     scores, keys = Scores(profile, table, trials), [row.key for row in rows]
     test = dict(zip(keys, parallel(scores.estimates, [(row, "test") for row in rows])))
-    home = paths.make_folder(run_folder(profile) / "ablation")
     done = tabulate(rows, test)
     files = {f"ablation_{name}.csv": done}
     if name in ("gate", "held_out"):
         val = dict(zip(keys, parallel(scores.estimates, [(row, "val") for row in rows])))
         files[f"ablation_{name}_validation.csv"] = tabulate(rows, val)
-        files[f"ablation_{name}_best.csv"] = against_best(best_gate(rows, val), rows, test)
+        files[f"ablation_{name}_best.csv"] = against(best_gate(rows, val), rows, test)
+        for row in rows:
+            if (row.name, row.score) == ("memory", "full"):
+                files[f"ablation_{name}_memory.csv"] = against(row, rows, test)
     for file, frame in files.items():
         with paths.atomic(home / file) as handle:
             frame.to_csv(handle, index=False, float_format="%.9g")
@@ -245,14 +262,25 @@ def write(name: str, rows: Sequence[Row], profile: Profile, table: pd.DataFrame,
     )
     tables.save_ablation(done, home / f"ablation_{name}", title)
     tables.publish_ablations(run_folder(profile))
-    return run_folder(profile) / "tables" / f"ablation_{name}.csv"
+    paths.write_json(stamp, {"key": key})
+    return target
 
 
-def against_best(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
-    """The best gate minus every other semantic row: family, other, objective, delta with interval, p (Holm over all)."""
+def _table_key(rows: Sequence[Row], profile: Profile, table: pd.DataFrame, trials: dict[str, list[Path]]) -> str:
+    """What a grid's tables are made from: its rows, their trials, the labels, and the code."""
+    names = sorted({label(row.variant, profile_of(row, profile)) for row in rows})
+    made = [paths.read_json(folder / "result.json")["key"] for name in names for folder in trials[name]]
+    labels = table.to_csv(index=False)
+    return digest(
+        [[dataclasses.asdict(row) for row in rows], made, labels, profile.bootstrap_draws, closure([__name__])]
+    )
+
+
+def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
+    """A row minus every other one of its score: other, objective, family, delta with interval, p (Holm over all)."""
     parts = []
     for row in rows:
-        if row.score == "semantic" and row.key != best.key:
+        if row.score == best.score and row.key != best.key:
             gaps = paired_difference(found[best.key], found[row.key])
             parts.append(gaps.assign(best=best.name, other=row.name, objective=row.variant.objective))
     gaps = pd.concat(parts, ignore_index=True)

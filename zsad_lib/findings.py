@@ -87,6 +87,11 @@ def gate(table: pd.DataFrame, run: Path) -> str:
     both, none = pick("relevance", "swap").loc["contextual"], pick("none", "plain").loc["contextual"]
     memory, full = pick("memory", "swap", "full").loc["all"], pick("relevance", "swap", "full").loc["all"]
     neighbours = pick("neighbours", "plain").loc["contextual"]
+    gains = pd.read_csv(run / "tables" / "ablation_gate_memory.csv")
+    gains = gains[(gains.group == "all") & (gains.family == "all")].set_index(["other", "objective"])
+    gains = "; ".join(
+        f"`{name}` {_delta(gains.loc[(name, 'plain')])}" for name in ("neighbours", "retrieval", "mixture")
+    )
     nights = table[(table.metric == "clip_auc") & (table.score == "semantic") & table.group.str.startswith("set:")]
     nights = nights.set_index(["variant", "objective", "group"]).value
     sets = ", ".join(
@@ -102,8 +107,8 @@ def gate(table: pd.DataFrame, run: Path) -> str:
         f"{alone.value:.3f}; the paper's `ln` with swaps {negatives.value:.3f}; `relevance` with swaps {both.value:.3f}.",
         f"- The gate chosen on the validation cameras (`{best.best.iloc[0]}`) against the others, contextual family: {shown}.",
         f"- **Neighbours need no gate.** Distance to the training windows alone reaches {neighbours.value:.3f} on the contextual family, "
-        f"the gate {both.value:.3f}. With prediction, gate and neighbours together reach {_value(memory)} over all families, "
-        f"{_delta(memory)} against neighbours with prediction; the gate with prediction alone {_value(full)}. What the gate has of its "
+        f"the gate {both.value:.3f}. With prediction, gate and neighbours together reach {_value(memory)} over all families; against the "
+        f"baselines with prediction: {gains}. The gate with prediction alone: {_value(full)}. What the gate has of its "
         "own is that its rules can be read (notebook 30).",
     ]
     if sets:

@@ -104,18 +104,23 @@ def tune(profile, table, folder: Path, seed: int) -> Path:
         The weights file.
     """
     weights = folder / f"stream-{seed}" / "detector.safetensors"
-    if all((folder / f"{split}-{seed}.safetensors").exists() for split in SPLITS):
+    if tuned(folder, seed):
         return weights
     torch.set_num_threads(1)
     backbones = stand_ins(weights_folder(profile))
     rows = {split: list(table[table.split == split].itertuples()) for split in SPLITS}
-    windows = load_windows(profile, table[table.split == "train"], backbones)
+    windows = load_windows(profile, table[table.split == "train"], backbones, state=False)
     dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
     with torch.no_grad():
         for split in SPLITS:
             features = [load_features(feature_file(cache_folder(profile), row)) for row in rows[split]]
             _write(folder / f"{split}-{seed}.safetensors", _predictive(dpc, features), [])
     return weights
+
+
+def tuned(folder: Path, seed: int) -> bool:
+    """Whether `tune` has been here."""
+    return all((folder / f"{split}-{seed}.safetensors").exists() for split in SPLITS)
 
 
 def tuned_backbones(profile, folder: Path, seed: int) -> Backbones:

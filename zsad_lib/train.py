@@ -90,8 +90,11 @@ class Windows(NamedTuple):
     cell_motion: list[Tensor]  # per clip [N, h, w]
 
 
-def load_windows(profile, table, backbones) -> Windows:
-    """Features of the rows of `table`, window by window, with their captions' text vectors."""
+def load_windows(profile, table, backbones, state: bool = True) -> Windows:
+    """Features of the rows of `table`, window by window, with their captions' text vectors.
+
+    Without `state`, `dpc` holds zeros: for training in which every window of a batch computes it anew.
+    """
     cache = cache_folder(profile)
     features = [load_features(feature_file(cache, row)) for row in table.itertuples()]
     counts = [len(f.timesformer) for f in features]
@@ -99,10 +102,10 @@ def load_windows(profile, table, backbones) -> Windows:
     captions = list(dict.fromkeys(table.caption))
     number = torch.tensor([captions.index(caption) for caption in table.caption])[place[:, 0]]
     text = encode_captions(backbones.clip, captions, backbones.vocabulary)
-    scene = torch.cat([f.scene for f in features])
+    scene, width = torch.cat([f.scene for f in features]), backbones.dpc.backbone.channels
     return Windows(
         timesformer=torch.cat([f.timesformer for f in features]),
-        dpc=dpc_context(backbones.dpc, [f.stem for f in features]),
+        dpc=dpc_context(backbones.dpc, [f.stem for f in features]) if state else torch.zeros(len(scene), width),
         scene=scene,
         context=scene,
         place=place,

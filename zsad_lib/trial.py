@@ -66,7 +66,7 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
     Args:
         profile: for its features, steps and released defects.
         table: manifest; of the test videos it reads neither labels nor captions.
-        windows: folder of `frozen.freeze`, with what `frozen.tune` adds for this seed.
+        windows: folder of `frozen.freeze`, to which `frozen.tune` adds this seed's predictive stream.
         folder: gets ``detector.safetensors``, ``val.npz`` and ``test.npz`` (score terms of all windows) and, last, ``result.json``.
 
     Returns:
@@ -79,6 +79,8 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
     stream = (
         None if variant.live else seed
     )  # a variant that tunes the predictive stream itself starts from the pretrained one
+    if not variant.live:
+        frozen.tune(profile, table, windows, seed)  # done before, unless a cluster took this trial first
     train = _split(windows, "train", stream)
     if variant.live:
         backbones = stand_ins(weights_folder(profile))
