@@ -1,5 +1,6 @@
 """Fixtures that every test file may use."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,13 @@ def shared() -> Path:
 
 @pytest.fixture
 def run_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home: runs, data and cache of the test land in its temporary folder."""
+    """An empty home: runs, data and cache of the test land in its temporary folder.
+
+    Without bytecode: a module that a test rewrites within one second would be read from its old bytecode.
+    """
     monkeypatch.setenv("ZSAD_HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return tmp_path
 
 
