@@ -1,11 +1,14 @@
 """Fixtures that every test file may use."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite was started in the background
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
