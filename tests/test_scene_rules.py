@@ -6,6 +6,8 @@ import pytest
 from data_prep.scene_rules import captions, draw, prepare, render, web, world
 from data_prep.scene_rules.clips import clip_list, draw_clip, generator, plan_clip
 from zsad_lib.config import get_profile
+from zsad_lib.manifest import load_manifest
+from zsad_lib.video import probe
 
 
 def site(scene="plaza"):
@@ -96,6 +98,19 @@ def test_long_videos_hold_normal_traffic_and_events():
     labels = render.frame_labels(tracks, 1200)
     runs = (np.diff(np.r_[0, labels, 0]) == 1).sum()
     assert 3 <= runs <= 6 and labels[:80].sum() == 0
+
+
+def test_profiles_share_clips_but_not_the_length_of_long_videos(run_home, tmp_path):
+    tiny = dict(train_sites=1, normal_clips=1, family_clips=1, train_clips=1, long_videos=1, jobs=1)
+    tables = []
+    for length in (60, 90):
+        profile = get_profile("smoke", long_frames=length, **tiny)
+        prepare.prepare(profile, tmp_path / str(length))
+        tables.append(load_manifest(tmp_path / str(length)).set_index("video"))
+    for length, table in zip((60, 90), tables):
+        assert probe(table.path["long-road_mixed_00"]).n_frames == length == table.n_frames["long-road_mixed_00"]
+    clips = tables[0].query("split == 'train'")
+    assert len(clips) == 6 and clips.path.equals(tables[1].path[clips.index])
 
 
 def test_boxes_follow_the_drawing():

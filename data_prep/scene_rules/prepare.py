@@ -17,20 +17,26 @@ from zsad_lib.video import write_video
 from zsad_lib.workers import parallel
 
 
-def prepare(profile, folder: Path) -> dict:
-    """Render what is missing and describe it.
+def render(specs: list[ClipSpec], profile) -> Path:
+    """Renders the clips that are missing, and returns their folder.
 
     Clips depend on the renderer's source and the seed alone, so profiles share them, and an interrupted run goes on where it was.
     """
     key = f"seed{profile.bench_seed}-{digest(closure(['data_prep.scene_rules.clips']))[:10]}"
     home = paths.make_folder(paths.data() / "scene_rules" / key)
-    specs = clip_list(profile)
     missing = [spec for spec in specs if not _path(home, spec).exists()]
     chunks = [missing[i : i + 24] for i in range(0, len(missing), 24)]  # clips of one site stay together
     tasks = [(chunk, home, profile.bench_seed) for chunk in chunks]
     for done, _ in enumerate(parallel(_write, tasks, profile.jobs), 1):
         if done % 8 == 0 or done == len(chunks):
             print(f"  rendered {min(done * 24, len(missing))} of {len(missing)} clips", flush=True)
+    return home
+
+
+def prepare(profile, folder: Path) -> dict:
+    """Pipeline step: the clips, their manifest, captions, temporal labels and dataset card."""
+    specs = clip_list(profile)
+    home = render(specs, profile)
     table = describe(specs, profile.bench_seed, home)
     manifest = save_manifest(table, folder)
     write_captions(folder / "captions.txt", caption_table(table[table.set != "long"]))
@@ -54,7 +60,8 @@ def prepare(profile, folder: Path) -> dict:
 
 
 def _path(home: Path, spec: ClipSpec) -> Path:
-    return home / "videos" / f"{spec.video}.mp4"
+    """Profiles share the clips, but the length of the long videos is their own."""
+    return home / ("videos" if spec.frames == world.CLIP_FRAMES else f"videos-{spec.frames}") / f"{spec.video}.mp4"
 
 
 def _write(specs: list[ClipSpec], home: Path, bench_seed: int) -> None:
