@@ -8,7 +8,8 @@ from zsad_lib import released
 from zsad_lib.backbones import stand_ins
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import Extractor, cache_folder, chunks
+from zsad_lib.features import TOUCHED, Extractor, cache_folder, chunks
+from zsad_lib.video import write_video
 
 
 def test_switches_are_sorted_by_where_they_act():
@@ -50,3 +51,14 @@ def test_each_feature_switch_changes_its_stream_alone(switch, changed):
     same = {"timesformer", "scene"} - {changed}
     for name in same:
         torch.testing.assert_close(right[name], wrong[name])
+
+
+@pytest.mark.parametrize("switches", [*((name,) for name in TOUCHED), tuple(TOUCHED)])
+def test_untouched_streams_are_taken_over_and_nothing_else(switches, tmp_path):
+    write_video(tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 255, (43, 96, 128, 3), np.uint8), 10)
+    unswitched = Extractor(stand_ins()).video(tmp_path / "a.mp4")
+    norm_stats = "batch" if "batch_statistics" in switches else "running"
+    extractor = Extractor(stand_ins(norm_stats=norm_stats), switches)
+    whole, part = extractor.video(tmp_path / "a.mp4"), extractor.video(tmp_path / "a.mp4", unswitched)
+    for name, expected, found in zip(whole._fields, whole, part):
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), atol=0, rtol=0, msg=name)

@@ -6,9 +6,10 @@ share their blocks, and the costly lower layers of the predictive stream run onc
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,13 @@ CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that Ti
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
+TOUCHED = {  # defect that acts on features -> the streams that it changes
+    "dpc_order": ("stem", "cell_motion"),
+    "position_size": ("timesformer",),
+    "scene_weights": ("scene",),
+    "one_normalisation": ("scene", "stem", "cell_motion"),
+    "batch_statistics": ("stem",),
+}
 
 
 class VideoFeatures(NamedTuple):
@@ -140,8 +148,8 @@ class Extractor:
                     module.reset_parameters()
 
     @torch.no_grad()
-    def windows(self, piece: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3].
+    def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
 
         Returns:
             TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
@@ -150,11 +158,16 @@ class Extractor:
         b, frames = self.backbones, piece[1:]
         starts = torch.arange(0, len(frames) - WINDOW + 1, BLOCK_LEN)
         statistics = KINETICS if "one_normalisation" in self.released else IMAGENET
-        clips = normalise(frames, KINETICS)[starts[:, None] + torch.tensor(CLIP_FRAMES)]  # [W, T, 3, H, W]
-        if clips.shape[-2:] != self.size:
-            clips = F.interpolate(clips.flatten(0, 1), self.size, mode="bilinear").unflatten(0, clips.shape[:2])
-        timesformer = torch.cat([b.timesformer.features(part.transpose(1, 2)) for part in clips.split(16)])
-        scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], statistics))
+        timesformer = scene = stem = moving = torch.empty(0)
+        if "timesformer" in streams:
+            clips = normalise(frames, KINETICS)[starts[:, None] + torch.tensor(CLIP_FRAMES)]  # [W, T, 3, H, W]
+            if clips.shape[-2:] != self.size:
+                clips = F.interpolate(clips.flatten(0, 1), self.size, mode="bilinear").unflatten(0, clips.shape[:2])
+            timesformer = torch.cat([b.timesformer.features(part.transpose(1, 2)) for part in clips.split(16)])
+        if "scene" in streams:
+            scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], statistics))
+        if "stem" not in streams:
+            return timesformer, scene, stem, moving
         motion = frame_differences(piece, statistics)[1:]
         if "dpc_order" in self.released:  # [N*L, C, H, W] read as [N, C, L, H, W]
             blocks = motion.reshape(-1, 3, BLOCK_LEN, *motion.shape[-2:])
@@ -163,8 +176,22 @@ class Extractor:
         stem = torch.cat([b.dpc.stem(part[None])[0] for part in blocks.split(20)])
         return timesformer, scene, stem.half(), cell_motion(blocks, stem.shape[-2:])
 
-    def video(self, path: str | Path) -> VideoFeatures:
-        """All features of one video; its frames are decoded once."""
+    def video(self, path: str | Path, unswitched: VideoFeatures | None = None) -> VideoFeatures:
+        """All features of one video; its frames are decoded once.
+
+        Args:
+            path: of the video.
+            unswitched: its features without any defect: streams that no switch touches are taken from there.
+        """
+        if unswitched is not None:
+            touched = {stream for name in self.released for stream in TOUCHED[name]}
+            pieces = chunks(iter_frames(path, size=STAND_IN_SIZE))
+            parts = [(self.windows(torch.from_numpy(piece), touched), new) for piece, new in pieces]
+            parts = [
+                (timesformer, scene, stem[-new:], moving[-new:]) for (timesformer, scene, stem, moving), new in parts
+            ]
+            joined = {name: torch.cat(values) for name, values in zip(TENSORS, zip(*parts)) if name in touched}
+            return unswitched._replace(**joined)
         motion, previous = [], None
 
         def small_frames() -> Iterator[np.ndarray]:
@@ -224,18 +251,21 @@ def extract(profile, folder: Path) -> dict:
     switches = acting_in(profile.released, "features")
     tasks = [missing[i : i + 32] for i in range(0, len(missing), 32)]
     done = 0
-    for count in parallel(_extract, [(task, cache, switches, weights_folder(profile)) for task in tasks], profile.jobs):
+    unswitched = cache_folder(dataclasses.replace(profile, released=()))
+    more = cache, switches, weights_folder(profile), unswitched
+    for count in parallel(_extract, [(task, *more) for task in tasks], profile.jobs):
         done += count
         print(f"  features of {done} of {len(missing)} videos", flush=True)
     return {"metrics": {"videos": len(table), "computed": len(missing)}, "artefacts": {"cache": str(cache)}}
 
 
-def _extract(rows: list, cache: Path, switches: tuple[str, ...], weights: Path) -> int:
+def _extract(rows: list, cache: Path, switches: tuple[str, ...], weights: Path, unswitched: Path) -> int:
     torch.set_num_threads(1)
     norm_stats = "batch" if "batch_statistics" in switches else "running"
     extractor = Extractor(stand_ins(weights, norm_stats), switches)
     for row in rows:
-        features = extractor.video(row.path)
+        right = feature_file(unswitched, row)
+        features = extractor.video(row.path, load_features(right) if switches and right.exists() else None)
         if features.n_frames != row.n_frames:
             raise ZsadError(
                 f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data again"
