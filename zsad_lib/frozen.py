@@ -65,10 +65,10 @@ def freeze(profile, table) -> Path:
     if all((folder / f"{split}.safetensors").exists() for split in SPLITS):
         return folder
     print("windows: joining the features of all videos", flush=True)
-    backbones, memory = stand_ins(weights_folder(profile)), None
+    backbones, cache, memory = stand_ins(weights_folder(profile)), cache_folder(profile), None
     for split in SPLITS:
         rows = list(table[table.split == split].itertuples())
-        features = [load_features(feature_file(cache_folder(profile), row)) for row in rows]
+        features = [load_features(feature_file(cache, row)) for row in rows]
         counts = [len(f.timesformer) for f in features]
         place = [torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)]
         arrays = dict(
@@ -107,13 +107,13 @@ def tune(profile, table, folder: Path, seed: int) -> Path:
     if tuned(folder, seed):
         return weights
     torch.set_num_threads(1)
-    backbones = stand_ins(weights_folder(profile))
+    backbones, cache = stand_ins(weights_folder(profile)), cache_folder(profile)
     rows = {split: list(table[table.split == split].itertuples()) for split in SPLITS}
     windows = load_windows(profile, table[table.split == "train"], backbones, state=False)
     dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
     with torch.no_grad():
         for split in SPLITS:
-            features = [load_features(feature_file(cache_folder(profile), row)) for row in rows[split]]
+            features = [load_features(feature_file(cache, row)) for row in rows[split]]
             _write(folder / f"{split}-{seed}.safetensors", _predictive(dpc, features), [])
     return weights
 
