@@ -60,7 +60,7 @@ PROFILES = {
         extra_clips=0,
         long_videos=1,
         long_frames=300,
-        train_steps=40,
+        train_steps=25,
     ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700, jobs=3),  # seeds share the cores evenly
