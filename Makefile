@@ -12,6 +12,10 @@ DATA_ROOT ?=
 BENCH_SEED ?=
 JOBS ?=
 VIDEO ?=
+VIDEOS ?=
+WEIGHTS ?=
+SHARD ?=
+ALLOW_MISSING ?=
 SCORES ?=
 LABELS ?=
 RUN ?=
@@ -30,13 +34,15 @@ STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
 	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
-NOTEBOOKS_demo := $(NOTEBOOKS_method) 60_print_tables
+NOTEBOOKS_weak := 40_center_clip_space 41_select_directions 42_attend_along_axes 43_train_from_labels
+NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) 60_print_tables
 NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
 NOTEBOOKS_prompts := 33_ablate_prompts
-NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
-NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_all) 60_print_tables
+NOTEBOOKS_anomaly_clip := 44_ablate_anomaly_clip
+NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts) $(NOTEBOOKS_anomaly_clip)
+NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_all) 60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
@@ -61,13 +67,20 @@ env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target
 doctor: env  ## check this machine and say how to mend what is missing
 	@$(PYTHON) -m zsad_lib doctor
 
-data features train tables figures: env
+data train tables figures: env
 	@$(STEP) $@
 data:  ## prepare the data set of PROFILE
-features:  ## compute the frozen features, once
 train:  ## train the detector
 tables:  ## write the tables
 figures:  ## draw the figures
+
+features: env  ## the frozen features of PROFILE, once; or CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai] [SHARD=0/4]
+ifdef VIDEOS
+	@$(PYTHON) -m zsad_lib features '$(VIDEOS)' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(SHARD),--shard '$(SHARD)') \
+		$(if $(JOBS),--jobs '$(JOBS)') $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
+else
+	@$(STEP) features $(if $(filter demo smoke,$(PROFILE)),frame_features)
+endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
@@ -86,7 +99,7 @@ else
 	@$(STEP) evaluate
 endif
 
-ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|all [CLUSTER=tcp://host:port], and their notebooks
+ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
 	@$(PYTHON) -m zsad_lib.ablate --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
 		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 

@@ -96,26 +96,6 @@ def shanghaitech(folder: str | Path) -> pd.DataFrame:
 # --- the formats ------------------------------------------------------------------------------------------------------
 
 
-def read_classes(path: str | Path) -> list[str]:
-    """Class names in the order of their ids, from AnomalyCLIP's ``id,name`` files.
-
-    Raises:
-        ZsadError: ids that are not 0, 1, 2, ... in order, or a name twice, as file:line.
-    """
-    (place, heading), *rows = lines(path)
-    if heading.replace(" ", "") != "id,name":
-        raise ZsadError(f"{place}: expected the heading id,name, got {heading[:40]!r}")
-    names: list[str] = []
-    for place, line in rows:
-        number, _, name = line.partition(",")
-        if number.strip() != str(len(names)) or not name.strip():
-            raise ZsadError(f"{place}: expected `{len(names)},name` (ids count from 0, in order), got {line[:60]!r}")
-        if name.strip() in names:
-            raise ZsadError(f"{place}: class {name.strip()!r} stands there already, as id {names.index(name.strip())}")
-        names.append(name.strip())
-    return names
-
-
 def read_ucf_list(path: str | Path, classes: Sequence[str] = UCF_CLASSES) -> pd.DataFrame:
     """UCF-Crime's lists, "Abuse/Abuse001_x264.mp4": `video`, `action`, `place`; the folder names the class."""
     rows = []

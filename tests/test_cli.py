@@ -1,12 +1,14 @@
-"""python -m zsad_lib: three commands, one clear line on every failure."""
+"""python -m zsad_lib: its commands, one clear line on every failure."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
+from zsad_lib.video import write_video
 
 
 @pytest.fixture
@@ -68,3 +70,20 @@ def test_doctor_interrupt_and_closed_pipe(monkeypatch, capsys):
     monkeypatch.setattr("zsad_lib.doctor.main", interrupt)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_features_of_a_folder_resume_and_report(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_video(tmp_path / "clips" / f"{name}.mp4", rng.integers(0, 255, (6, 32, 48, 3), np.uint8), 10)
+    command = ["features", str(tmp_path / "clips"), "--jobs", "1"]
+    assert main(command) == 0
+    out = tmp_path / "clips-features"
+    assert "2 of 2 videos: features in" in capsys.readouterr().out
+    first = (out / "a.safetensors").stat().st_mtime_ns
+    (tmp_path / "clips" / "c.mp4").write_bytes(b"no video")
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "skipped: " in told and "error: 1 of 3 videos cannot be read" in told and "ALLOW_MISSING=1" in told
+    assert main([*command, "--allow-missing"]) == 0 and (out / "a.safetensors").stat().st_mtime_ns == first
+    assert main([*command, "--shard", "2"]) == 2 and "give i/n" in capsys.readouterr().err

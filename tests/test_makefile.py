@@ -78,6 +78,10 @@ def test_own_video_and_own_scores(clone):
     line = make("-n", "score", "VIDEO=my clip.mp4", "CAUSAL=1", cwd=clone).stdout
     assert "-m zsad_lib score 'my clip.mp4'" in line and "--causal" in line
     assert "pipeline step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
+    line = make("-n", "features", "VIDEOS=my clips", "SHARD=0/4", "ALLOW_MISSING=1", cwd=clone).stdout
+    assert "-m zsad_lib features 'my clips'" in line and "--shard '0/4'" in line and "--allow-missing" in line
+    assert "allow-missing" not in make("-n", "features", "VIDEOS=my clips", cwd=clone).stdout
+    assert make("-n", "features", cwd=clone).stdout.split()[-2:] == ["features", "frame_features"]
     assert "-m zsad_lib evaluate 'a' 'b'" in make("-n", "evaluate", "SCORES=a", "LABELS=b", cwd=clone).stdout
     assert (
         "step --profile 'ped2' 'JOBS=1' evaluate" in make("-n", "evaluate", "PROFILE=ped2", "JOBS=1", cwd=clone).stdout

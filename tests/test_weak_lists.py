@@ -7,7 +7,7 @@ import pytest
 
 from data_prep import weak_lists as w
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import read_temporal
+from zsad_lib.manifest import read_classes, read_temporal
 
 TRAIN = "Abuse/Abuse001_x264.mp4\nTraining_Normal_Videos_Anomaly/Normal_Videos001_x264.mp4\n"
 TEST = "Arson/Arson002_x264.mp4\nTesting_Normal_Videos_Anomaly/Normal_Videos_003_x264.mp4\n"
@@ -94,7 +94,7 @@ def test_xd_violence(tmp_path):
 def test_anomalyclip_lists_and_classes(tmp_path):
     labels, videos = tmp_path / "labels.csv", tmp_path / "list.txt"
     labels.write_text("id,name\n0,fall\n1,normal\n")
-    classes = w.read_classes(labels)
+    classes = read_classes(labels)
     videos.write_text("test/01_0014 1 265 0\n01_001 0 9 1\n")
     table = w.read_anomalyclip_list(videos, classes)
     assert table.drop(columns="place").to_numpy().tolist() == [
@@ -116,7 +116,7 @@ def test_anomalyclip_lists_and_classes(tmp_path):
     ):
         labels.write_text(text)
         with pytest.raises(ZsadError, match=message):
-            w.read_classes(labels)
+            read_classes(labels)
 
 
 def test_shanghaitech(tmp_path):

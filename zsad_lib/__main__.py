@@ -1,4 +1,4 @@
-"""``python -m zsad_lib score | evaluate | doctor``: the three commands that need no make."""
+"""``python -m zsad_lib score | evaluate | features | doctor``: the commands that need no make."""
 
 import argparse
 import os
@@ -26,10 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--normal", type=Path, help="folder of scores of held-out normal videos, to set the threshold"
     )
     evaluate.add_argument("--fps", type=float, help="frames per second, for delays and false alarms per hour")
+    features = commands.add_parser("features", help="CLIP features of every frame, for AnomalyCLIP")
+    features.add_argument("videos", type=Path, help="folder of videos or of folders of frames")
+    features.add_argument("--out", type=Path, help="folder for one file per video; default: <videos>-features")
+    features.add_argument(
+        "--weights", help="ViT-B/16: a weight file or a tag (openai); default: the kit's small stand-in"
+    )
+    features.add_argument("--shard", default="0/1", help="i/n: every n-th video from the i-th on; default: all")
+    features.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    features.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
     commands.add_parser("doctor", help="check this machine")
     options = parser.parse_args(arguments)
     try:
-        return {"score": _score, "evaluate": _evaluate, "doctor": _doctor}[options.command](options)
+        return {"score": _score, "evaluate": _evaluate, "features": _features, "doctor": _doctor}[options.command](
+            options
+        )
     except ZsadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,6 +69,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     from zsad_lib.evaluate import evaluate_folders
 
     evaluate_folders(options.scores, options.labels, options.out, normal=options.normal, fps=options.fps)
+    return 0
+
+
+def _features(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from zsad_lib import frame_features
+    from zsad_lib.weights import SHIPPED
+
+    number, _, count = options.shard.partition("/")
+    if not (number.isdigit() and count.isdigit()):
+        raise ZsadError(f"shard {options.shard!r}: give i/n, as 0/4 for the first of four machines")
+    make = (
+        partial(frame_features.official_encoder, options.weights)
+        if options.weights
+        else partial(frame_features.stand_in_encoder, SHIPPED)
+    )
+    folder = options.out or options.videos.parent / f"{options.videos.name}-features"
+    listed, shard = frame_features.list_videos(options.videos), (int(number), int(count))
+    found = frame_features.extract(listed, folder, make, shard, options.allow_missing, options.jobs)
+    print(f"{len(found)} of {len(listed)} videos: features in {folder}")
     return 0
 
 

@@ -20,21 +20,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zsad_lib import frozen, notebooks, paths, tables
+from zsad_lib import frozen, notebooks, paths, tables, weak_ablate
 from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.estimates import Estimate, estimates
-from zsad_lib.evaluate import COLUMNS, holm, paired_difference, tidy
+from zsad_lib.evaluate import holm, paired_difference, tabulate
 from zsad_lib.features import extract, to_frames
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.grids import GRIDS, Row, grid
+from zsad_lib.grids import GRIDS, WEAKLY, Row, grid
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.models.mixture import Mixture
 from zsad_lib.pipeline import ensure_apart, locked, run_folder
 from zsad_lib.trial import finished, label, run_trial, trial_key
 from zsad_lib.workers import die_with_parent, parallel
 
-EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")
+ALL = (*GRIDS, WEAKLY)
 METRICS_SHOWN = ("clip_auc", "micro_auc")
 
 
@@ -42,7 +42,7 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
     """Runs the trials of some grids, evaluates them and writes their tables.
 
     Args:
-        names: of `GRIDS`.
+        names: of `ALL`.
         profile: of the embedded benchmark; its features are computed first, where they are missing.
         jobs: parallel processes; None: the profile's.
         cluster: address of a dask scheduler ("tcp://...") whose workers see this folder; "": this machine.
@@ -55,13 +55,17 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
     """
     if profile.dataset != "scene_rules":
         raise ZsadError(f"profile {profile.name}: has no captions and scenes to ablate; choose demo or smoke")
-    grids = {name: grid(name) for name in names}
-    ensure_apart(["features"], profile)
-    table = videos(profile)
+    grids = {name: grid(name) for name in names if name != WEAKLY}
+    ensure_apart(["features"] * bool(grids) + ["frame_features"] * (WEAKLY in names), profile)
     with locked(run_folder(profile)), _workers(jobs or profile.jobs, cluster):
-        rows = [row for some in grids.values() for row in some]
-        found = run_trials(rows, profile, table)
-        return {name: write(name, some, profile, table, found) for name, some in grids.items()}
+        written = {}
+        if grids:
+            table = videos(profile)
+            found = run_trials([row for some in grids.values() for row in some], profile, table)
+            written = {name: write(name, some, profile, table, found) for name, some in grids.items()}
+        if WEAKLY in names:
+            written[WEAKLY] = weak_ablate.ablate(profile)
+        return written
 
 
 def videos(profile: Profile) -> pd.DataFrame:
@@ -208,24 +212,6 @@ def _fuse(row: Row, folder: Path, split: str, normal: torch.Tensor, scenes: dict
     return ((terms[split] - known.mean(0)) / known.std(0).clamp_min(1e-12) @ weights).numpy()
 
 
-def tabulate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> pd.DataFrame:
-    """The tidy table of a grid: every row's estimates, and their differences from the row's control on the same draws."""
-    parts = []
-    for row in rows:
-        part = tidy(found[row.key], row.score, row.name).assign(objective=row.variant.objective, score=row.score)
-        part["control"] = row.control.split("/")[0]
-        if row.control:
-            gaps = paired_difference(found[row.key], found[row.control])
-            gaps = gaps.rename(columns={"difference": "delta", "low": "delta_low", "high": "delta_high"})
-            keys = ["metric", "group", "family"]
-            part = part.merge(gaps[[*keys, "delta", "delta_low", "delta_high", "p"]], "left", keys)
-        parts.append(part)
-    table = pd.concat(parts, ignore_index=True).reindex(columns=[*COLUMNS, *EXTRA])
-    compared = table.p.notna()
-    table.loc[compared, "p"] = table[compared].groupby("metric").p.transform(holm)
-    return table
-
-
 def best_gate(rows: Sequence[Row], found: dict[str, list[Estimate]]) -> Row:
     """The trained gate that serves the contextual family, which gates are for, best on the validation sites."""
     gates = [row for row in rows if (row.terms, row.variant.context, row.fusion) == (("s_sem",), "scene", "z")]
@@ -282,7 +268,7 @@ def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) ->
     for row in rows:
         if row.score == best.score and row.key != best.key:
             gaps = paired_difference(found[best.key], found[row.key])
-            parts.append(gaps.assign(best=best.name, other=row.name, objective=row.variant.objective))
+            parts.append(gaps.assign(best=best.name, other=row.name, objective=row.objective))
     gaps = pd.concat(parts, ignore_index=True)
     gaps = gaps[gaps.metric == "clip_auc"].rename(
         columns={"difference": "delta", "low": "delta_low", "high": "delta_high"}
@@ -295,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the grid that is named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--grid", default="all", help=", ".join([*GRIDS, "all"]))
+    parser.add_argument("--grid", default="all", help=", ".join([*ALL, "all"]))
     parser.add_argument("--cluster", default="", help="address of a dask scheduler")
     parser.add_argument("items", nargs="*", metavar="KEY=VALUE | NOTEBOOK")
     options = parser.parse_intermixed_args(arguments)
@@ -303,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()
     try:
         profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.items if "=" in item))
-        names = list(GRIDS) if options.grid == "all" else [options.grid]
+        names = list(ALL) if options.grid == "all" else [options.grid]
         for path in ablate(names, profile, cluster=options.cluster).values():
             print(path.with_suffix(".md").read_text(encoding="utf-8"))
             print(path)

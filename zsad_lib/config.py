@@ -27,10 +27,12 @@ class Profile:
     train_clips: int = 24  # benchmark: normal clips per training camera
     normal_clips: int = 18  # benchmark: normal clips per validation or test camera
     family_clips: int = 9  # benchmark: clips per family of anomalies and camera
+    weak_clips: int = 8  # benchmark: abnormal clips per family and training camera, for weak supervision alone
     extra_clips: int = 3  # benchmark: clips per family and scene of night and lookalike; twice as many normal ones
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
     train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
+    weak_epochs: int = 40  # passes over the weakly labelled videos
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
@@ -57,10 +59,12 @@ PROFILES = {
         train_clips=6,
         normal_clips=4,
         family_clips=3,
+        weak_clips=3,
         extra_clips=0,
         long_videos=1,
         long_frames=300,
         train_steps=25,
+        weak_epochs=4,
     ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700, jobs=3),  # seeds share the cores evenly

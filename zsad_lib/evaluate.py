@@ -22,6 +22,7 @@ from zsad_lib.floors import FLOORS, floor_scores
 from zsad_lib.frames import check_series, require
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.metrics import DRAWS, auc, bootstrap_weights, interval, pixel_pairs
+from zsad_lib.recognition import confusion, recognition, truth
 from zsad_lib.series import read_archive, read_folder, read_seeds, write_scores
 from zsad_lib.workers import parallel
 
@@ -31,6 +32,13 @@ COLUMNS = (
     "method", "variant", "metric", "level", "group", "family", "value", "low", "high", "n_videos", "n_frames",
     "prevalence", "seeds",
 )  # fmt: skip
+EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")  # further columns of ablations
+CLASSES = Path("weak_data")  # folder of a run with the class list and the classes of its videos
+PAIRS = (  # whose difference is printed with its interval
+    ("full", "paper"), ("full_memory", "knn_predictive"), ("anomaly_clip", "clip_prompts"), ("anomaly_clip", "mil"),
+    ("mil", "clip_prompts"), ("anomaly_clip", "full"),
+)  # fmt: skip
+PAIRED_METRICS = ("clip_auc", "micro_auc", "ap")
 SMOOTHING = 3.0  # frames, deviation of the Gaussian of variant "smoothed"
 
 
@@ -118,6 +126,32 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
     return table.assign(p_holm=holm(table["p"]))
 
 
+def tabulate(rows: Sequence[Any], found: Mapping[str, Sequence[Estimate]]) -> pd.DataFrame:
+    """The tidy table of an ablation grid: every row's estimates, and their differences from its control on the same draws.
+
+    Args:
+        rows: with `key`, `name`, `score`, `objective` and `control` (key of another row, or ""), as `zsad_lib.grids.Row`.
+        found: key -> estimates.
+
+    Returns:
+        `COLUMNS` and `EXTRA`; p is Holm-corrected over the grid, for each metric.
+    """
+    parts = []
+    for row in rows:
+        part = tidy(found[row.key], row.score, row.name).assign(objective=row.objective, score=row.score)
+        part["control"] = row.control.split("/")[0]
+        if row.control:
+            gaps = paired_difference(found[row.key], found[row.control])
+            gaps = gaps.rename(columns={"difference": "delta", "low": "delta_low", "high": "delta_high"})
+            keys = ["metric", "group", "family"]
+            part = part.merge(gaps[[*keys, "delta", "delta_low", "delta_high", "p"]], "left", keys)
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True).reindex(columns=[*COLUMNS, *EXTRA])
+    compared = table.p.notna()
+    table.loc[compared, "p"] = table[compared].groupby("metric").p.transform(holm)
+    return table
+
+
 def holm(p: pd.Series) -> pd.Series:
     """Holm's correction for several comparisons: the k-th smallest of n times n - k + 1, never falling, at most 1.
 
@@ -172,6 +206,8 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     scores, for clip_auc) and ``normal.npz`` (frame scores of held-out normal videos, for the threshold). A folder
     ``<method>@causal`` is the causal variant; the others give ``raw`` and ``smoothed`` (Gaussian, deviation `SMOOTHING`
     frames, within the video).
+    Methods with ``classes.npz`` (class probabilities per frame) also get rows per class, mauc and map, and ``confusion_<method>.csv``.
+    ``differences.csv`` holds the paired differences of `PAIRS`.
     Test videos of the manifest's set "main" are group "all", other sets are groups "set:NAME".
     The floors' frame scores are written beside the methods'. Ped2's maps (``maps/<method>/<seed>/<video>.npz``) are
     compared with its pixel masks.
@@ -199,10 +235,16 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     target = folder / "detection.csv"
     with paths.atomic(target) as handle:
         table.to_csv(handle, index=False, float_format="%.9g")
+    pairs = [(run, *pair, test, labels, profile) for pair in PAIRS if set(pair) <= set(methods)]
+    artefacts = {"detection": target}
+    if gaps := list(parallel(_pair_table, pairs, profile.jobs)):
+        artefacts["differences"] = folder / "differences.csv"
+        with paths.atomic(artefacts["differences"]) as handle:
+            pd.concat(gaps, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
     headline = table[(table["group"] == "all") & (table["family"] == "all")]
     headline = headline[headline["metric"].isin(["clip_auc", "micro_auc"])]
     metrics = {f"{r.method} {r.variant} {r.metric}": r.value for r in headline.itertuples()}
-    return {"metrics": metrics, "artefacts": {"detection": target}}
+    return {"metrics": metrics, "artefacts": artefacts}
 
 
 def _method_table(
@@ -236,7 +278,38 @@ def _method_table(
                 done.append(evaluate(*series, method=method, variant=variant, **options))
             else:  # a look-alike set may hold one class: its false alarms still count
                 done.append(tidy(estimates(*series, group=f"set:{name}", **options), method, variant))
+    if found.classes and not causal:
+        known = truth(folder.parents[1] / CLASSES)
+        done.append(tidy(recognition(found.classes, known, profile.bootstrap_draws), method, "raw"))
+        with paths.atomic(folder.parents[1] / "evaluate" / f"confusion_{method}.csv") as handle:
+            confusion(found.classes, known).to_csv(handle, float_format="%.6g")
     return pd.concat(done, ignore_index=True)
+
+
+def _pair_table(
+    run: Path, first: str, second: str, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile
+) -> pd.DataFrame:
+    """First minus second method on the main test set, overall and per family."""
+    main = test[test["set"] == "main"]
+    shown = {video: labels[video] for video in main["video"]}
+    families = main.loc[main["family"] != "normal", "family"]
+    both = []
+    for name in (first, second):
+        found = read_seeds(run / "scores" / name, {video: len(label) for video, label in shown.items()}, profile.seeds)
+        options = dict(
+            families=families.to_dict() if families.nunique() > 1 else None,
+            windows=found.windows or None,
+            metrics=PAIRED_METRICS,
+            draws=profile.bootstrap_draws,
+        )
+        rows = estimates(found.scores, shown, **options)
+        both.append(
+            rows + (recognition(found.classes, truth(run / CLASSES), profile.bootstrap_draws) if found.classes else [])
+        )
+    table = paired_difference(*both)
+    table.insert(0, "first", first)
+    table.insert(1, "second", second)
+    return table
 
 
 def _pixel_table(folder: Path, test: pd.DataFrame, profile: Profile) -> pd.DataFrame:

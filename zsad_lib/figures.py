@@ -33,7 +33,8 @@ from zsad_lib.video import read_video
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the full width of a two-column paper
 METHOD_COLOURS = {
     "full_memory": "#0173b2", "full": "#56b4e9", "paper": "#d55e00", "semantic": "#029e73", "predictive": "#cc78bc",
-    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d",
+    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "anomaly_clip": "#7a3b8f", "mil": "#b07cc6",
+    "clip_prompts": "#6b8e23",
 }  # fmt: skip
 FAMILY_COLOURS = {
     "normal": "#7f7f7f",
@@ -294,6 +295,18 @@ def scene_heatmap(table: pd.DataFrame, metric: str) -> Figure:
     return figure
 
 
+def confusion_matrix(shares: pd.DataFrame) -> Figure:
+    """True classes x the class of the largest probability: shares of the true class's frames, each row adds up to 1."""
+    figure, ax = plt.subplots(figsize=(COLUMN * 1.25, 0.9 + 0.3 * len(shares)))
+    sns.heatmap(shares, ax=ax, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
+                linewidths=0.5, cbar_kws={"label": "share of frames"})  # fmt: skip
+    ax.set(xlabel="class of the largest probability", ylabel="true class of the frame")
+    ax.tick_params(length=0)
+    ax.tick_params(axis="x", rotation=40)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return figure
+
+
 def contact_sheet(
     frames: Sequence[np.ndarray | None], captions: Sequence[str], columns: Sequence[str], rows: Sequence[str]
 ) -> Figure:
@@ -446,7 +459,11 @@ def _benchmark(
     for family in families:
         videos = main.loc[main["family"] == family, "video"]
         frames[family] = _joined({v: found.scores[v][:, labels[v] == 1] for v in videos}, videos).ravel()
-    return {
+    confusions = {
+        path.stem: confusion_matrix(pd.read_csv(path, index_col="true"))
+        for path in sorted((run / "evaluate").glob("confusion_anomaly_clip.csv"))
+    }
+    return confusions | {
         "headline": headline(table, panels),
         "score_curve": score_curve(*example(profile, method), threshold),
         "roc_pr": _curves(profile, run, CURVES, main, labels),

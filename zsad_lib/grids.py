@@ -46,9 +46,14 @@ class Row:
         return "full" if PREDICTIVE & set(self.terms) else "semantic"
 
     @property
+    def objective(self) -> str:
+        """Column `objective`."""
+        return self.variant.objective
+
+    @property
     def key(self) -> str:
         """Unique within a grid: name, objective and score."""
-        return f"{self.name}/{self.variant.objective}/{self.score}"
+        return f"{self.name}/{self.objective}/{self.score}"
 
 
 def _with(**changes) -> Variant:
@@ -188,6 +193,7 @@ def prompts() -> list[Row]:
 
 
 GRIDS = {"gate": gate, "components": components, "released": released, "prompts": prompts, "held_out": held_out}
+WEAKLY = "anomaly_clip"  # the grid of the weakly supervised method, whose rows are in `zsad_lib.weak_ablate`
 
 
 def grid(name: str) -> list[Row]:
@@ -197,5 +203,5 @@ def grid(name: str) -> list[Row]:
         ZsadError: no such grid; names the nearest one.
     """
     if name not in GRIDS:
-        raise ZsadError(f"grid {name!r} is unknown; did you mean {nearest(name, (*GRIDS, 'all'))!r}?")
+        raise ZsadError(f"grid {name!r} is unknown; did you mean {nearest(name, (*GRIDS, WEAKLY, 'all'))!r}?")
     return GRIDS[name]()

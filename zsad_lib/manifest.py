@@ -197,6 +197,32 @@ def read_temporal(path: str | Path, with_class: bool = True) -> pd.DataFrame:
     return unique(pd.DataFrame(rows, columns=["video", "action", "spans", "place"]))
 
 
+def read_classes(path: str | Path) -> list[str]:
+    """Class names in the order of their ids, from AnomalyCLIP's ``id,name`` files.
+
+    Raises:
+        ZsadError: ids that are not 0, 1, 2, ... in order, or a name twice, as file:line.
+    """
+    (place, heading), *rows = lines(path)
+    if heading.replace(" ", "") != "id,name":
+        raise ZsadError(f"{place}: expected the heading id,name, got {heading[:40]!r}")
+    names: list[str] = []
+    for place, line in rows:
+        number, _, name = line.partition(",")
+        if number.strip() != str(len(names)) or not name.strip():
+            raise ZsadError(f"{place}: expected `{len(names)},name` (ids count from 0, in order), got {line[:60]!r}")
+        if name.strip() in names:
+            raise ZsadError(f"{place}: class {name.strip()!r} stands there already, as id {names.index(name.strip())}")
+        names.append(name.strip())
+    return names
+
+
+def write_classes(path: str | Path, names: Iterable[str]) -> None:
+    """Writes a class file that `read_classes` reads back."""
+    with atomic(path) as file:
+        file.write("id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(names)))
+
+
 def write_ucf_annotation(path: str | Path, table: pd.DataFrame, suffix: str = ".mp4") -> None:
     """Writes ``video``, ``action`` and ``spans`` (as many as there are, at least two slots) in UCF-Crime's format."""
     with atomic(path) as handle:

@@ -36,7 +36,12 @@ STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step
         "features": ("zsad_lib.features:extract", ("data",)),
         "train": ("zsad_lib.train:fit", ("features",)),
         "score": ("zsad_lib.score:score_all", ("train",)),
+        "weak_data": ("data_prep.scene_rules.weak:prepare", ("data",)),
+        "frame_features": ("zsad_lib.frame_features:extract_listed", ("weak_data",)),
+        "weak_train": ("zsad_lib.weak:fit", ("frame_features",)),
+        "weak_score": ("zsad_lib.weak_score:score_all", ("weak_train",)),
         **_LAST,
+        "evaluate": (_LAST["evaluate"][0], ("score", "weak_score")),
     },
     "ucsd_ped2": {
         "data": ("data_prep.ucsd_ped2:prepare", ()),

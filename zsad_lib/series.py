@@ -22,6 +22,9 @@ class SeedScores(NamedTuple):
     scores: dict[str, np.ndarray]  # test video -> [S, n_frames]
     windows: dict[str, np.ndarray]  # test video -> [S, n_windows]; empty where the method has none
     normal: dict[str, np.ndarray]  # held-out normal video -> [S, n_frames]; empty where the method has none
+    classes: dict[
+        str, np.ndarray
+    ]  # test video -> [S, n_frames, K] class probabilities; empty where the method knows no classes
 
 
 def read_series(path: str | Path, column: str) -> np.ndarray:
@@ -93,7 +96,7 @@ def read_folder(folder: str | Path, column: str) -> dict[str, np.ndarray]:
 
 
 def read_seeds(folder: Path, lengths: Mapping[str, int], chosen: Collection[int]) -> SeedScores:
-    """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``<seed>/windows.npz`` and ``normal.npz``.
+    """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``windows.npz``, ``normal.npz`` and ``classes.npz`` of each seed.
 
     Args:
         folder: of one method; its sub-folders with a number as name are the seeds.
@@ -114,7 +117,7 @@ def read_seeds(folder: Path, lengths: Mapping[str, int], chosen: Collection[int]
             if len(rows[-1]) != n_frames:
                 raise ZsadError(f"{seed / video}.csv: {len(rows[-1])} scores for {n_frames} frames; score it again")
         scores[video] = np.stack(rows)
-    return SeedScores(scores, _read_archives(seeds, "windows.npz"), _read_archives(seeds, "normal.npz"))
+    return SeedScores(scores, *(_read_archives(seeds, f"{name}.npz") for name in SeedScores._fields[1:]))
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:

@@ -206,6 +206,68 @@ def abnormal_mass(normal: Tensor, abnormal: Tensor, temperature: float) -> Tenso
     return (torch.cat([normal, abnormal], 1) / temperature).softmax(1)[:, normal.shape[1] :].sum(1)
 
 
+# --- 40 to 44: AnomalyCLIP -------------------------------------------------------------------------------------------
+
+
+def prototype(videos: Sequence[Tensor]) -> Tensor:
+    """Mean of all frames of all videos: [T, D] each -> [D]."""
+    return torch.cat(list(videos)).mean(0)
+
+
+def class_directions(text: Tensor, m: Tensor, normal_id: int) -> Tensor:
+    """Unit vectors from the normal prototype to the abnormal classes: [K, D], [D] -> [K-1, D]."""
+    abnormal = torch.cat([text[:normal_id], text[normal_id + 1 :]])
+    return F.normalize(abnormal - m, dim=-1)
+
+
+def batch_standardise(raw: Tensor) -> Tensor:
+    """BatchNorm with the batch's own statistics: [M, K] -> [M, K]."""
+    return (raw - raw.mean(0)) / (raw.var(0, correction=0) + 1e-5).sqrt()
+
+
+def top_segments(similarity: Tensor, k: int) -> Tensor:
+    """Numbers of the k segments with the largest sum: [N, S] -> [k]."""
+    return similarity.sum(1).topk(k).indices
+
+
+def axial_comparisons(n: int, s: int) -> int:
+    """Pairs that attention along both axes of an n x s grid compares."""
+    return n * s * (n + s)
+
+
+def reversible_inverse(y1: Tensor, y2: Tensor, f, g) -> tuple[Tensor, Tensor]:
+    """Inputs of y1 = x1 + f(x2), y2 = x2 + g(y1)."""
+    x2 = y2 - g(y1)
+    return y1 - f(x2), x2
+
+
+def interleaved_passes(length: int, n: int, s: int) -> Tensor:
+    """Frame numbers [J, n, s] of the passes that read a whole video."""
+    passes = -(-length // (n * s))
+    return (torch.arange(passes * n * s) % length).view(n, passes, s).transpose(0, 1)
+
+
+def joint_probability(p: Tensor, similarity: Tensor) -> Tensor:
+    """p_A [T] and S [T, K-1] -> probabilities of all classes, normal last, [T, K]."""
+    return torch.cat([p[:, None] * similarity.softmax(-1), 1 - p[:, None]], dim=1)
+
+
+def smoothness(p: Tensor) -> Tensor:
+    """Sum of squared differences of neighbouring frames within each video, [B, T]."""
+    return p.diff(dim=1).square().sum()
+
+
+weak_order = ["no_temporal", "no_centring", "fixed_text", "no_directions", "no_topk_abnormal"]
+
+
+def confusion_shares(true: Sequence[int], predicted: Sequence[int], classes: int) -> Tensor:
+    """Shares of each true class's frames by predicted class, [K, K]; rows without frames are 0."""
+    counts = torch.zeros(classes, classes)
+    for row, column in zip(true, predicted):
+        counts[row, column] += 1
+    return counts / counts.sum(1, keepdim=True).clamp_min(1)
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 

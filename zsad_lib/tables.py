@@ -11,7 +11,26 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.floors import FLOORS
 
-ORDER = ("full_memory", "full", "paper", "semantic", "predictive", "knn_predictive", "knn", "motion_floor")
+_NORMAL, _CAPTIONS, _CLASSES, _NOTHING = (
+    "normal video",
+    "normal video, captions",
+    "class of each training video",
+    "none",
+)
+SUPERVISION = {  # method -> what it learned from, in the order of the tables
+    "full_memory": _CAPTIONS,
+    "full": _CAPTIONS,
+    "paper": _CAPTIONS,
+    "semantic": _CAPTIONS,
+    "predictive": _NORMAL,
+    "knn_predictive": _NORMAL,
+    "knn": _NORMAL,
+    "anomaly_clip": _CLASSES,
+    "mil": _CLASSES,
+    "clip_prompts": f"{_NOTHING} (prompts)",
+    "motion_floor": _NOTHING,
+}
+ORDER = tuple(SUPERVISION)
 HEADINGS = {  # metric -> column heading with its unit
     "clip_auc": "Clip AUC",
     "micro_auc": "Micro AUC",
@@ -27,6 +46,10 @@ HEADINGS = {  # metric -> column heading with its unit
     "false_alarms_per_hour_at_threshold": "False alarms per hour",
     "event_recall_at_threshold": "Event recall",
     "delay_s_at_threshold": "Delay (s)",
+    "class_auc": "AUC",
+    "class_ap": "AP",
+    "mauc": "mAUC",
+    "map": "mAP",
 }
 RANKING = ("clip_auc", "micro_auc", "ap", "abnormal_auc", "macro_auc", "pixel_auc")
 THRESHOLD = (
@@ -38,6 +61,12 @@ THRESHOLD = (
     "delay_s_at_threshold",
 )
 RECALL = ("false_alarms_per_hour", "delay_s")
+KINDS = {  # column `score` of an ablation -> in words
+    "semantic": "Without the prediction term",
+    "full": "With the prediction term",
+    "weak": "Trained with video-level labels",
+}
+COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
 
 
 def table(
@@ -171,6 +200,7 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
     families = [name for name in df["family"].unique() if name != "all"]
     scenes = [name for name in df["group"].unique() if name.startswith("scene:")]
     sets = [name for name in df["group"].unique() if name.startswith("set:")]
+    classes = [name for name in df["group"].unique() if name.startswith("class:")]
     by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
     at_threshold = (
         "Alarms at the threshold that held-out normal video fixes; F1 is the mean over temporal IoU 0.1 to 0.5."
@@ -189,6 +219,12 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
         ("alarms", at_threshold, THRESHOLD, dict()),
         ("operation", at_recall, RECALL, dict()),
         ("scenes", per_part, by_part, dict(groups=scenes)),
+        (
+            "classes",
+            "Frame level, each class's frames against all others.",
+            ("class_auc", "class_ap"),
+            dict(groups=classes),
+        ),
         ("sets", per_part + " Further sets of test videos, each on its own.", by_part, dict(groups=sets)),
     ]
     markdown, latex = [], []
@@ -206,15 +242,15 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
     return "\n".join(markdown)
 
 
-def ablation(df: pd.DataFrame, score: str, deltas: bool) -> pd.DataFrame:
+def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc") -> pd.DataFrame:
     """Rows of an ablation as variants, families as columns, cells with 95 % intervals.
 
     Args:
         df: tidy ablation table.
-        score: `semantic` or `full`.
+        score: one of `KINDS`.
         deltas: differences from each row's control, with a star where Holm's p is below 0.05, instead of values.
     """
-    chosen = df[(df["metric"] == "clip_auc") & (df["group"] == "all") & (df["score"] == score)]
+    chosen = df[(df["metric"] == metric) & (df["group"] == "all") & (df["score"] == score)]
     cells: dict[str, dict[str, str]] = {}
     for r in chosen.itertuples():
         name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
@@ -230,18 +266,73 @@ def ablation(df: pd.DataFrame, score: str, deltas: bool) -> pd.DataFrame:
 def save_ablation(df: pd.DataFrame, stem: str | Path, title: str) -> None:
     """Writes ``<stem>.md`` and ``<stem>.tex``: values and differences, for each kind of score."""
     markdown, latex = [], []
-    for score in [name for name in ("semantic", "full") if name in set(df["score"])]:
-        kind = {"semantic": "Without the prediction term", "full": "With the prediction term"}[score]
-        for deltas in (False, True):
-            cells = ablation(df, score, deltas)
-            text = caption(df, f"{title}. {kind}", "Clip AUC, each family against all normal clips.")
-            if deltas:
-                text += " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
-            markdown.append(to_markdown(cells, text))
-            latex.append(to_latex(cells, text, f"tab:{Path(stem).name}-{score}{'-delta' * deltas}"))
+    shown = [
+        (score, metric, deltas)
+        for score in KINDS
+        for metric in ("clip_auc", "mauc")
+        for deltas in (False, True)
+        if len(df[(df["score"] == score) & (df["metric"] == metric)])
+    ]
+    for score, metric, deltas in shown:
+        cells = ablation(df, score, deltas, metric)
+        about = "Clip AUC, each family against all normal clips." if metric == "clip_auc" else "mAUC, frame level."
+        text = caption(df, f"{title}. {KINDS[score]}", about)
+        if deltas:
+            text += (
+                " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
+            )
+        markdown.append(to_markdown(cells, text))
+        latex.append(to_latex(cells, text, f"tab:{Path(stem).name}-{score}-{metric}{'-delta' * deltas}"))
     for suffix, parts in ((".md", markdown), (".tex", latex)):
         with paths.atomic(Path(f"{stem}{suffix}")) as handle:
             handle.write("\n".join(parts))
+
+
+def comparison(df: pd.DataFrame) -> pd.DataFrame:
+    """The methods side by side with what each learned from; raw scores, cells as in `table`."""
+    methods = df[df["method"].isin(SUPERVISION) & (df["variant"] == "raw")]
+    cells = table(methods, COMPARED)
+    cells.insert(0, "learned from", [SUPERVISION[name] for name in cells.index])
+    return cells
+
+
+def differences(df: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of methods as rows, metrics as columns, cells "+0.031 [+0.012, +0.050]" with a star where p_holm is below 0.05."""
+    whole = df[(df["group"] == "all") & (df["family"] == "all")]
+    cells: dict[str, dict[str, str]] = {}
+    for r in whole.itertuples():
+        star = "*" if r.p_holm < 0.05 else ""
+        text = f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]{star}"
+        cells.setdefault(_heading(r.metric), {})[f"{r.first} - {r.second}"] = text
+    return pd.DataFrame(cells).fillna("-").rename_axis("pair")
+
+
+def save_comparison(folder: Path, target: Path, title: str) -> dict[str, Path]:
+    """Writes ``comparison.md``, ``.tex`` and ``.csv``, and ``differences.csv``, from the evaluation's `folder`."""
+    df = pd.read_csv(folder / "detection.csv")
+    gaps = pd.read_csv(folder / "differences.csv")
+    cells, apart = comparison(df), differences(gaps)
+    text = caption(
+        df[df["method"].isin(cells.index)],
+        f"{title}: methods by what they learned from",
+        "Frame level but for clip AUC.",
+    )
+    about = (
+        "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
+    )
+    parts = {
+        ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, about),
+        ".tex": to_latex(cells, text, "tab:comparison") + "\n" + to_latex(apart, about, "tab:differences"),
+    }
+    for suffix, content in parts.items():
+        with paths.atomic(target / f"comparison{suffix}") as handle:
+            handle.write(content)
+    chosen = df[df["method"].isin(SUPERVISION) & df["metric"].isin(COMPARED) & (df["variant"] == "raw")]
+    chosen = chosen.assign(learned_from=chosen["method"].map(SUPERVISION))
+    for name, frame in (("comparison", chosen), ("differences", gaps)):
+        with paths.atomic(target / f"{name}.csv") as handle:
+            frame.to_csv(handle, index=False, float_format="%.9g")
+    return {name: target / name for name in ("comparison.csv", "comparison.md", "comparison.tex", "differences.csv")}
 
 
 def publish_ablations(run: Path) -> None:
@@ -257,8 +348,15 @@ def write(profile: Profile, folder: Path) -> dict[str, Any]:
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
-    save(pd.read_csv(source), folder / "detection", f"{warning}Detection on {profile.dataset}, profile {profile.name}")
+    title = f"{warning}Detection on {profile.dataset}, profile {profile.name}"
+    save(pd.read_csv(source), folder / "detection", title)
     with paths.atomic(folder / "detection.csv", "wb") as handle:
         handle.write(source.read_bytes())
     publish_ablations(folder.parent)
-    return {"metrics": {}, "artefacts": {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}}
+    artefacts = {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}
+    if (source.parent / "differences.csv").is_file():
+        artefacts |= save_comparison(source.parent, folder, title)
+    for confusion in source.parent.glob("confusion_*.csv"):
+        with paths.atomic(folder / confusion.name, "wb") as handle:
+            handle.write(confusion.read_bytes())
+    return {"metrics": {}, "artefacts": artefacts}

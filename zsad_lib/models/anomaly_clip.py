@@ -94,6 +94,18 @@ class TemporalModel(nn.Module):
         return self.head(self.norm(x)).squeeze(-1).sigmoid()
 
 
+class FrameModel(nn.Module):
+    """p_A of every frame from that frame alone: what is left without the temporal model (for ablations)."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, dim), nn.LeakyReLU(), nn.LayerNorm(dim), nn.Linear(dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, S, width] -> p_A [B, N, S]."""
+        return self.layers(x).squeeze(-1).sigmoid()
+
+
 class AnomalyCLIP(nn.Module):
     """AnomalyCLIP (module docstring: paper, equations).
 
@@ -111,6 +123,7 @@ class AnomalyCLIP(nn.Module):
         topk: segments taken for abnormal; bottomk: for normal.
         segment_dropout: share of segments that one training step leaves out of this choice.
         vocabulary: the one that the text tower was built with, if its token table is cut.
+        temporal: False: p_A from single frames (`FrameModel`).
 
     The checkpoint (``state_dict``) holds the normal prototype m and the ordered class list; loading another list is an error.
 
@@ -134,6 +147,7 @@ class AnomalyCLIP(nn.Module):
         bottomk: int = 3,
         segment_dropout: float = 0.7,
         vocabulary: Vocabulary | None = None,
+        temporal: bool = True,
     ) -> None:
         super().__init__()
         self.class_names = list(class_names)
@@ -151,7 +165,8 @@ class AnomalyCLIP(nn.Module):
         abnormal = len(self.class_names) - 1
         self.selector = Selector(abnormal)
         width = dim + abnormal * concat_similarity
-        self.temporal = TemporalModel(width, embed_dim, depth, heads, num_segments, segment_len)
+        sizes = (embed_dim, depth, heads, num_segments, segment_len)
+        self.temporal = TemporalModel(width, *sizes) if temporal else FrameModel(width, embed_dim)
         self.register_buffer("normal_prototype", torch.zeros(dim))
 
     # --- checkpoint ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""CLIP features per frame: what they are, resuming, sharding, and videos that cannot be read."""
+
+import numpy as np
+import pytest
+import torch
+
+from zsad_lib import frame_features as f
+from zsad_lib.backbones import OPENAI_CLIP, normalise
+from zsad_lib.errors import ZsadError
+from zsad_lib.models import build_clip
+from zsad_lib.video import read_video, write_video
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    clip = build_clip(
+        "ViT-B-16", embed_dim=8, text_width=16, text_heads=2, text_layers=1, text_vocab_size=50,
+        vision_width=32, vision_layers=1, vision_head_width=16, vision_patch_size=8, vision_image_size=16,
+    )  # fmt: skip
+    return f.FrameEncoder(clip, (16, 16), name="tiny")
+
+
+@pytest.fixture
+def videos(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("a", 3), ("b", 70), ("c", 1)):
+        write_video(tmp_path / "videos" / f"{name}.mp4", rng.integers(0, 255, (count, 32, 48, 3), np.uint8), 10)
+    return sorted((tmp_path / "videos").iterdir())
+
+
+def test_features_are_raw_and_of_every_frame(encoder, videos, tmp_path):
+    found = f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert [len(f.load(found[name])) for name in "abc"] == [3, 70, 1]
+    frame = read_video(videos[0])[1]
+    by_hand = f.resize(frame, (16, 24))[:, 4:20]  # shorter side to 16, then the centre
+    with torch.no_grad():
+        expected = encoder.clip.encode_image(normalise(torch.from_numpy(by_hand.copy())[None], OPENAI_CLIP))[0]
+    assert torch.allclose(f.load(found["a"])[1], expected, atol=1e-5)
+    assert not torch.isclose(expected.norm(), torch.tensor(1.0), atol=1e-2)
+
+
+def test_finished_videos_are_kept_and_changed_ones_made_again(encoder, videos, tmp_path, monkeypatch):
+    first = f.extract(videos, tmp_path / "out", lambda: encoder)
+    read = []
+    monkeypatch.setattr(f, "video_features", lambda _, video: read.append(video.stem) or torch.zeros(1, 8))
+    f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert read == []
+    first["b"].write_bytes(first["b"].read_bytes()[:100])
+    write_video(videos[2], np.zeros((5, 32, 48, 3), np.uint8), 10)
+    f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert read == ["b", "c"]
+
+
+def test_shards_share_the_videos(encoder, videos, tmp_path):
+    parts = [f.extract(videos, tmp_path / "out", lambda: encoder, shard=(i, 2)) for i in range(2)]
+    assert [sorted(part) for part in parts] == [["a", "c"], ["b"]]
+    with pytest.raises(ZsadError, match="shards count from 0 to 1"):
+        f.extract(videos, tmp_path / "out", lambda: encoder, shard=(2, 2))
+
+
+def test_unreadable_videos_fail_at_the_end(encoder, videos, tmp_path, capsys):
+    videos[0].write_bytes(b"no video")
+    with pytest.raises(ZsadError, match=r"1 of 3 videos cannot be read, the first: .*a\.mp4"):
+        f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["b", "c"]
+    assert sorted(f.extract(videos, tmp_path / "out", lambda: encoder, allow_missing=True)) == ["b", "c"]
+    assert "skipped: " in capsys.readouterr().err
+
+
+def test_files_of_another_model_are_refused(encoder, videos, tmp_path):
+    path = f.extract(videos[:1], tmp_path / "out", lambda: encoder)["a"]
+    f.load(path, encoder.header())
+    with pytest.raises(ZsadError, match="model is 'tiny', expected 'ViT-B-16'"):
+        f.load(path, {"model": "ViT-B-16"})
+    with pytest.raises(ZsadError, match="no such feature file"):
+        f.load(tmp_path / "absent.safetensors")
+    with pytest.raises(ZsadError, match="two videos have this name"):
+        f.extract([videos[0], tmp_path / "other" / "a.avi"], tmp_path / "out", lambda: encoder)
+
+
+def test_a_folder_is_searched_for_videos_and_frames(videos, tmp_path):
+    frame = tmp_path / "videos" / "shot" / "001.png"
+    frame.parent.mkdir()
+    frame.write_bytes(b"")
+    (tmp_path / "videos" / "notes.txt").write_text("no video")
+    assert [path.name for path in f.list_videos(tmp_path / "videos")] == ["a.mp4", "b.mp4", "c.mp4", "shot"]
+    with pytest.raises(ZsadError, match="no such folder"):
+        f.list_videos(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZsadError, match="no videos below it"):
+        f.list_videos(tmp_path / "empty")
+
+
+def test_published_npy_files_are_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(1024, dtype=np.float16).reshape(2, 512))
+    assert f.load(tmp_path / "a.npy").shape == (2, 512) and f.load(tmp_path / "a.npy").dtype == torch.float32
+    for name, array in (("flat", np.zeros(4)), ("whole", np.zeros((2, 3), int)), ("nan", np.full((1, 2), np.nan))):
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(ZsadError, match=rf"{name}\.npy: .* a row per frame"):
+            f.load(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(ZsadError, match="not a readable .npy file"):
+        f.load(tmp_path / "objects.npy")

@@ -1,0 +1,112 @@
+"""Frame scores and class probabilities of the methods that know class names: AnomalyCLIP, its baseline, and zero-shot CLIP prompts.
+
+Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_lib import paths, weak
+from zsad_lib.backbones import stand_ins, weights_folder
+from zsad_lib.features import BLOCK_LEN, WINDOW, window_count
+from zsad_lib.frame_features import load
+from zsad_lib.models.anomaly_clip import AnomalyCLIP
+from zsad_lib.models.text import encode_captions
+from zsad_lib.score import write_frames
+from zsad_lib.weights import load_weights
+from zsad_lib.workers import parallel
+
+ZERO_SHOT = "clip_prompts"
+TEMPERATURE = 0.07  # of the softmax over prompts, as the stand-ins were trained; OpenAI's CLIP learned 0.01
+ClassProbs = Callable[[Tensor], Tensor]  # raw features [T, D] -> joint probabilities [T, K]
+
+
+def load_model(path: Path, profile, run: Path) -> AnomalyCLIP:
+    """A model that was trained on a run's classes, in eval mode.
+
+    Raises:
+        ZsadError: missing or damaged file, or one trained on another class list (shows both).
+    """
+    tensors, meta = load_weights(path)
+    _, classes, normal = weak.class_table(run)
+    b = stand_ins(weights_folder(profile))
+    model = weak.build(b.clip, b.vocabulary, classes, normal, weak.Recipe(**meta["recipe"]))
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False)
+
+
+def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, classes: int) -> Tensor:
+    """Zero-shot CLIP: softmax over all prompts, summed per class; a class that no prompt describes gets 0.
+
+    Args:
+        features: [T, D] of frames.
+        prompts: unit vectors [P, D].
+        owner: class id of each prompt [P].
+        classes: K.
+
+    Returns:
+        [T, K], sum 1.
+    """
+    mass = (F.normalize(features, dim=-1) @ prompts.T / TEMPERATURE).softmax(-1)
+    return torch.zeros(len(features), classes).index_add(1, owner, mass)
+
+
+def score_all(profile, folder: Path) -> dict:
+    """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
+    tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in weak.TRAINED]
+    tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
+    for name, seed in parallel(_score, tasks, profile.jobs):
+        print(f"  scored {name}, seed {seed}", flush=True)
+    return {
+        "metrics": {"methods": len(weak.TRAINED) + 1},
+        "artefacts": {name: folder.parent / "scores" / name for name in (*weak.TRAINED, ZERO_SHOT)},
+    }
+
+
+def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
+    torch.set_num_threads(1)
+    run = folder.parent
+    table, classes, normal = weak.class_table(run)
+    if name == ZERO_SHOT:
+        probabilities = _zero_shot(profile, classes, normal)
+    else:
+        model = load_model(run / "weak_train" / name / str(seed) / weak.FILE, profile, run)
+        probabilities = lambda features: model.score(features).class_probs
+    home, at = run / "scores" / name / str(seed), classes.index(normal)
+    windows, held_out, shares = {}, {}, {}
+    for row in table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))].itertuples():
+        with torch.no_grad():
+            found = probabilities(load(run / "frame_features" / f"{row.video}.safetensors")).double().numpy()
+        score = 1 - found[:, at]
+        if row.split == "val":
+            held_out[row.video] = score
+            continue
+        write_frames(home / f"{row.video}.csv", row.fps, {"score": score})
+        windows[row.video] = window_means(score)
+        shares[row.video] = found.astype(np.float32)
+    for file, arrays in (("windows.npz", windows), ("normal.npz", held_out), ("classes.npz", shares)):
+        with paths.atomic(home / file, mode="wb") as handle:
+            np.savez(handle, **arrays)
+    return name, seed
+
+
+def window_means(score: np.ndarray) -> np.ndarray:
+    """Mean frame score of every window of the kit's plan, so that clips are scored as the zero-shot method's: [T] -> [W]."""
+    return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
+
+
+def _zero_shot(profile, classes: list[str], normal: str) -> ClassProbs:
+    from data_prep.scene_rules.weak import class_prompts  # the prompts belong to the data set
+
+    b = stand_ins(weights_folder(profile))
+    listed = [(text, classes.index(name)) for name, texts in class_prompts().items() for text in texts]
+    vectors = encode_captions(b.clip, [text for text, _ in listed], b.vocabulary)
+    owner = torch.tensor([number for _, number in listed])
+    return lambda features: prompt_probabilities(features, vectors, owner, len(classes))
