@@ -109,7 +109,7 @@ report: env  ## write the report page again from what has been computed
 status: env  ## what is up to date and what would run
 	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
 
-bench: env  ## time the kit's ways against the usual ones, as ratios in one run (2 minutes)
+bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
 	@$(PYTHON) -m zsad_lib.bench
 
 showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/results and into README.md

@@ -100,6 +100,27 @@ def test_channel_norm_adds_epsilon_to_the_deviation():
 
 
 @pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{"num_segments": 13}, {"num_segments": 12}, {"depth": 1, "num_segments": 20}, {"temporal": False}]
+)
+def test_only_what_the_loss_reads_gives_the_same_loss_and_gradients(changes, parity):
+    """Strips of segments where that is less work (more than 12 for three), at the grid's ends too; else the whole grid."""
+    labels, found = torch.tensor([2, 0, 0, 1, 1, 1]), []
+    for whole in (True, False):
+        model = small(**changes).double().train()
+        torch.manual_seed(0)
+        x = torch.randn(6, model.num_segments * 4, 32, dtype=torch.double)
+        x[:, [0, -1]] += 20 * model.directions().sum(0).detach()  # first and last segment are among the top ones
+        outputs = model.train_outputs(x, labels, whole)
+        loss = torch.stack(anomaly_clip_loss(outputs, labels, parity))
+        loss[0].backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert {0, model.num_segments - 1} <= set(outputs.idx_topk_nor[0].tolist())
+    for a, b in zip(*found):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("parity", [False, True])
 def test_loss_term_by_term(parity):
     """The same sums in loops over videos, segments and frames."""
     names = ["Abuse", "Fight", "Normal", "Theft"]

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from zsad_lib import bench, metrics
+from zsad_lib import bench, losses, metrics
 
 SMALL = dict(image_size=16, patch_size=8, num_frames=2, embed_dim=12, depth=1, num_heads=3)
 
@@ -39,6 +40,17 @@ def test_cached_features():
     row = bench.cached_features(1, batch=9)  # more than the live windows of a step
     check(row)
     assert "9 windows" in row.measure
+
+
+def test_weak_step_equals_the_loops_and_notices_where_not(monkeypatch):
+    row = bench.weak_step(1, videos=4, segments=13, width=16)
+    check(row)
+    assert "4 videos of 208 frames" in row.measure
+    monkeypatch.setattr(
+        bench, "anomaly_clip_loss", lambda *_: losses.AnomalyCLIPLoss(*(torch.ones((), requires_grad=True),) * 8)
+    )
+    with pytest.raises(AssertionError, match="not close"):
+        bench.weak_step(1, videos=4, segments=13, width=16)
 
 
 def test_one_decode():
@@ -73,10 +85,10 @@ def test_table_on_screen_and_on_disk(tmp_path, capsys):
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
-    for name in ("bootstrap", "one_decode", "cached_features", "fused_attention"):
+    for name in ("bootstrap", "one_decode", "cached_features", "weak_step", "fused_attention"):
         monkeypatch.setattr(bench, name, lambda name=name: bench.Row(name, 1.0, "other", 3.0, 3.0, ""))
     assert bench.main() == 0
-    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 4
+    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 5
     (run_home / "runs" / "bench" / "bench.csv").unlink()
     (run_home / "runs" / "bench").rmdir()
     (run_home / "runs" / "bench").write_text("a file in its place")

@@ -23,6 +23,8 @@ from zsad_lib import metrics, paths
 from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import WINDOW, Extractor, chunks
+from zsad_lib.losses import anomaly_clip_loss
+from zsad_lib.models import AnomalyCLIP, build_clip
 from zsad_lib.models.timesformer import TimeSformer
 from zsad_lib.train import Variant, Windows, build_detector, dpc_context, joint_loss, parameter_groups
 from zsad_lib.video import iter_frames, write_video
@@ -160,6 +162,80 @@ def cached_features(repeats: int = 3, batch: int = 192) -> Row:
     )
 
 
+def weak_step(repeats: int = 1, videos: int = 64, segments: int = 32, width: int = 256) -> Row:
+    """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same written in loops over videos.
+
+    Args:
+        repeats: timed steps of each.
+        videos: per step, half of them abnormal.
+        segments: per video, 16 frames each.
+        width: channels of the temporal model.
+    """
+    torch.manual_seed(0)
+    names = [f"class {number}" for number in range(13)] + ["normal"]
+    clip = build_clip("ViT-B-16", vision_layers=1, text_layers=12 if width == 256 else 1)
+    model = AnomalyCLIP(clip, names, "normal", num_segments=segments, embed_dim=width).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=0.0, fused=True)
+    features = torch.randn(videos, segments * model.segment_len, 512)
+    labels = torch.cat([torch.arange(videos // 2) % 13, torch.full((videos // 2,), 13)])
+
+    def step(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(0)  # the same segments left out
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        optimiser.step()
+        return value.detach()
+
+    ours = lambda x=features, y=labels: anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total
+    loops = lambda x=features, y=labels: anomaly_clip_in_loops(model, x, y)
+    few = (features[:: videos // 4], labels[:: videos // 4])  # both ways on four videos, before all are timed
+    torch.testing.assert_close(step(lambda: ours(*few)), step(lambda: loops(*few)), rtol=1e-4, atol=1e-4)
+    found = medians(lambda: step(ours), lambda: step(loops), repeats)
+    measure = f"AnomalyCLIP training step, {videos} videos of {features.shape[1]} frames"
+    return Row(
+        measure,
+        *_around("loops over videos", found),
+        "loops keep activations too; the published code computes them twice",
+    )
+
+
+def anomaly_clip_in_loops(model: AnomalyCLIP, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The total of `anomaly_clip_loss`, one video, segment and class at a time: [B, T, D], [B] -> scalar."""
+    half, frames = len(labels) // 2, model.segment_len
+    keep = torch.rand(len(labels), model.num_segments) >= model.segment_dropout
+    similarity = model.selector((features - model.normal_prototype).flatten(0, 1), model.directions())
+    column = {
+        number: place for place, number in enumerate(i for i in range(len(model.class_names)) if i != model.normal_id)
+    }
+    own, highest, tops, bottoms, normals, smooth, sparse = ([] for _ in range(7))
+    for video, label in enumerate(labels.tolist()):
+        x = features[video] - model.normal_prototype  # [T, D]
+        s = similarity.view(*features.shape[:2], -1)[video]  # [T, K-1]
+        p = model.temporal(x.view(1, model.num_segments, frames, -1)).flatten()
+        columns = [column[label]] if video < half else range(s.shape[1])
+        ranked = [(bool(keep[video, n]), part[:, columns].sum().item(), n) for n, part in enumerate(s.split(frames))]
+        top = [n for *_, n in sorted(ranked, reverse=True)[: model.topk]]  # segments left out come last
+        bottom = [n for *_, n in sorted((not kept, value, n) for kept, value, n in ranked)[: model.bottomk]]
+        places = lambda chosen: [segment * frames + frame for segment in chosen for frame in range(frames)]
+        if video < half:
+            for place in places(top):
+                own.append(s[place, column[label]])
+                tops.append((p[place] * s[place].softmax(0)[column[label]]).clamp_min(1e-8).log())
+            bottoms += [(1 - p[place]).clamp_min(1e-8).log() for place in places(bottom)]
+            smooth.append(p.diff().square().sum())
+            sparse.append(p.mean())
+        else:
+            highest.append(s.amax(1).mean())
+            normals += [(1 - p[place]).clamp_min(1e-8).log() for place in places(top)]
+    mean = lambda values: torch.stack(values).mean()
+    return (
+        -mean(own) + mean(highest) - mean(tops) - mean(bottoms) - mean(normals)
+        + 8e-4 * torch.stack(smooth).sum() + 8e-3 * mean(sparse)
+    )  # fmt: skip
+
+
 def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -> Row:
     """Features of one video with one decode for all streams against one decode per stream, networks included.
 
@@ -267,7 +343,10 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
 def main() -> int:
     """Everything at full size, into ``runs/bench/``; 2 after an error, which is told in one line."""
     try:
-        run(paths.runs() / "bench", (work() for work in (bootstrap, one_decode, cached_features, fused_attention)))
+        run(
+            paths.runs() / "bench",
+            (work() for work in (bootstrap, one_decode, cached_features, weak_step, fused_attention)),
+        )
     except ZsadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -184,7 +184,7 @@ def train(
             chosen = [abnormal[i] for i in first] + [normal[i] for i in second]
             x = torch.stack([_sampled(features[video], recipe, rng) for video in chosen])
             y = torch.tensor([labels[video] for video in chosen])
-            loss = anomaly_clip_loss(model.train_outputs(x, y), y, recipe.parity)
+            loss = anomaly_clip_loss(model.train_outputs(x, y, whole=False), y, recipe.parity)
             total = loss.total - sum(getattr(loss, name) for name in recipe.without)
             if not torch.isfinite(total):
                 raise ZsadError(

@@ -54,13 +54,18 @@ class PromptText(nn.Module):
         self.context = nn.Parameter(0.02 * torch.randn(len(class_names), num_context, width))
         names = [f"{name.replace('_', ' ')}." for name in class_names]
         tokens = tokenize(names, clip.context_length - num_context, vocabulary)  # the context takes num_context places
+        tokens = tokens[
+            :, : tokens.argmax(1).max() + 1
+        ]  # attention is causal: padding after the last end changes nothing
+        length = num_context + tokens.shape[1]
         self.register_buffer("tokens", tokens, persistent=False)
-        self.register_buffer("attn_mask", clip.attn_mask.clone(), persistent=False)
+        self.register_buffer("attn_mask", clip.attn_mask[:length, :length].clone(), persistent=False)
 
     def forward(self) -> Tensor:
         """E_T, [K, D]; not of unit length."""
         words = self.token_embedding(self.tokens)  # [K, L-n, W]: start, name, full stop, end, padding
-        x = torch.cat([words[:, :1], self.context, words[:, 1:]], dim=1) + self.positional_embedding  # [K, L, W]
+        x = torch.cat([words[:, :1], self.context, words[:, 1:]], dim=1)  # [K, L, W]
+        x = x + self.positional_embedding[: x.shape[1]]
         x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
         end = self.tokens.argmax(1) + self.context.shape[1]  # the end of text has the largest id
         return x[torch.arange(len(x)), end] @ self.text_projection
@@ -88,9 +93,9 @@ class TemporalModel(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, S, width] -> p_A [B, N, S]."""
-        x = self.axial(self.projection(x).movedim(-1, 1)).movedim(1, -1)
+    def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
+        """[B, N, S, width] -> p_A [B, N, S], or [B, K, S] of `segments` [B, K] alone."""
+        x = self.axial(self.projection(x).movedim(-1, 1), segments).movedim(1, -1)
         return self.head(self.norm(x)).squeeze(-1).sigmoid()
 
 
@@ -101,8 +106,10 @@ class FrameModel(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, dim), nn.LeakyReLU(), nn.LayerNorm(dim), nn.Linear(dim, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, S, width] -> p_A [B, N, S]."""
+    def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
+        """[B, N, S, width] -> p_A [B, N, S], or [B, K, S] of `segments` [B, K] alone."""
+        if segments is not None:
+            x = x[torch.arange(len(x), device=x.device)[:, None], segments]
         return self.layers(x).squeeze(-1).sigmoid()
 
 
@@ -213,6 +220,7 @@ class AnomalyCLIP(nn.Module):
         load_strict(self, renamed, prefix, published_name)
         words = self.text.token_embedding(self.text.tokens)
         for given, own in zip(prompts, (words[:, :1], words[:, 1:])):
+            given = None if given is None else given[:, : own.shape[1]]  # own prompts end with the longest name
             if given is None or given.shape != own.shape or not torch.allclose(given, own, atol=1e-3):
                 raise ZsadError(
                     f"the checkpoint's prompts are not those of {', '.join(self.class_names)}; give its own class list, in its order"
@@ -231,19 +239,21 @@ class AnomalyCLIP(nn.Module):
         abnormal = torch.cat([seen_from[: self.normal_id], seen_from[self.normal_id + 1 :]])
         return F.normalize(abnormal, dim=-1)
 
-    def _forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Grids of frames [B, N, S, D] -> S [B, N, S, K-1] and p_A [B, N, S]."""
+    def _similarity(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Grids of frames [B, N, S, D] -> S [B, N, S, K-1] and what the temporal model reads, [B, N, S, D or K-1+D]."""
         centred = features - self.normal_prototype
         similarity = self.selector(centred.flatten(0, 2), self.directions()).unflatten(0, centred.shape[:3])
-        x = torch.cat([similarity, centred], dim=-1) if self.concat_similarity else centred
-        return similarity, self.temporal(x)
+        return similarity, torch.cat([similarity, centred], dim=-1) if self.concat_similarity else centred
 
-    def train_outputs(self, features: Tensor, labels: Tensor) -> TrainOutputs:
+    def train_outputs(self, features: Tensor, labels: Tensor, whole: bool = True) -> TrainOutputs:
         """One step of multiple-instance learning.
+
+        The loss reads p_A on all frames of abnormal videos, but of normal ones only on their top segments, which S alone chooses.
 
         Args:
             features: [B, T, D] with T = num_segments * segment_len; abnormal videos in the first half.
             labels: class ids [B].
+            whole: False: p_A is computed only where the loss reads it, and 0.5 elsewhere; same loss, same gradients, less time.
 
         Raises:
             ZsadError: a batch that is not abnormal videos first, normal ones second, half each; or another number of frames.
@@ -253,7 +263,7 @@ class AnomalyCLIP(nn.Module):
             raise ZsadError("a batch holds abnormal videos first and as many normal ones after them")
         if features.shape[1] != self.num_segments * self.segment_len:
             raise ZsadError(f"{features.shape[1]} frames per video, expected {self.num_segments} x {self.segment_len}")
-        similarity, scores = self._forward(features.unflatten(1, (self.num_segments, self.segment_len)))
+        similarity, x = self._similarity(features.unflatten(1, (self.num_segments, self.segment_len)))
         ranked = similarity.detach().sum(2)  # [B, N, K-1]
         column = labels[:half] - (labels[:half] > self.normal_id).long()  # place among the abnormal classes
         own = ranked[torch.arange(half, device=labels.device), :, column]  # [B/2, N]
@@ -263,11 +273,18 @@ class AnomalyCLIP(nn.Module):
             1 + ranked.abs().sum(-1).amax()
         )  # beyond every sum: segments left out come last, whichever end is asked for
         top = lambda values, out, k, sign: (sign * values - 2 * last * out).topk(k, dim=1).indices
+        idx_topk_nor = top(any_class, left_out[half:], self.topk, 1)
+        if whole:
+            scores = self.temporal(x)  # [B, N, S]
+        else:
+            places = idx_topk_nor[..., None].expand(-1, -1, self.segment_len)
+            read = x.new_full((half, *x.shape[1:3]), 0.5).scatter(1, places, self.temporal(x[half:], idx_topk_nor))
+            scores = torch.cat([self.temporal(x[:half]), read])
         return TrainOutputs(
             similarity.flatten(0, 2),
             scores.flatten(),
             top(own, left_out[:half], self.topk, 1),
-            top(any_class, left_out[half:], self.topk, 1),
+            idx_topk_nor,
             top(own, left_out[:half], self.bottomk, -1),
             self.segment_len,
             self.normal_id,
@@ -287,7 +304,8 @@ class AnomalyCLIP(nn.Module):
         padded = features[torch.arange(passes * grid, device=features.device) % length]
         grids = padded.view(self.num_segments, passes, self.segment_len, -1).transpose(0, 1)  # [J, N, S, D]
         back = lambda x: x.transpose(0, 1).flatten(0, 2)[:length]  # [J, N, S, ...] -> [T, ...]
-        similarity, anomaly = (back(part) for part in self._forward(grids))
+        similarity, x = self._similarity(grids)
+        similarity, anomaly = back(similarity), back(self.temporal(x))
         return Scored(similarity, anomaly, joint_probabilities(similarity, anomaly, self.normal_id))
 
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SEGMENTS, FRAMES = 2, 3  # axes of a grid [B, C, N, S]
+REACH = 2  # segments on each side that a feed-forward sees: one per convolution
+STRIPS = 4  # a segment by itself costs its pair of feed-forwards 7 + 5 + 3 + 1 rows of convolution, a whole grid 4 rows per segment
 
 
 class AxisAttention(nn.Module):
@@ -50,14 +52,26 @@ class ChannelNorm(nn.Module):
         return (x - mean) / (variance.sqrt() + self.eps) * self.g + self.b
 
 
-def conv_feed_forward(dim: int) -> nn.Sequential:
+class ConvFeedForward(nn.Sequential):
     """Feed-forward that sees the eight neighbours in the grid: 3x3 to four times the width, LeakyReLU, 3x3 back."""
-    return nn.Sequential(
-        ChannelNorm(dim),
-        nn.Conv2d(dim, 4 * dim, 3, padding=1),
-        nn.LeakyReLU(inplace=True),
-        nn.Conv2d(4 * dim, dim, 3, padding=1),
-    )
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(
+            ChannelNorm(dim),
+            nn.Conv2d(dim, 4 * dim, 3, padding=1),
+            nn.LeakyReLU(inplace=True),
+            nn.Conv2d(4 * dim, dim, 3, padding=1),
+        )
+
+    def inner(self, x: Tensor, inside: Tensor) -> Tensor:
+        """The same for a strip of segments [B, C, W, S], without its outer `REACH` on both sides: -> [B, C, W-4, S].
+
+        `inside` [B, 1, W, 1] is 0 for segments beyond the grid's ends, where the whole grid would be padded with zeros.
+        """
+        norm, widen, activation, narrow = self
+        strip = lambda conv, values: F.conv2d(values, conv.weight, conv.bias, padding=(0, 1))
+        hidden = activation(strip(widen, norm(x) * inside)) * inside[:, :, 1:-1]
+        return strip(narrow, hidden)
 
 
 class ReversibleBlock(nn.Module):
@@ -75,6 +89,24 @@ class ReversibleBlock(nn.Module):
         """Two streams [B, C, N, S] -> two streams."""
         y1 = x1 + self.f(x2)
         return y1, x2 + self.g(y1)
+
+    def at(self, x1: Tensor, x2: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs at some segments only, of a pair of feed-forwards: [B, C, N, S], [B, K] in 0..N-1 -> [B, C, K, S].
+
+        g at a segment reads y1 of `REACH` neighbours on both sides, and f there as many further ones.
+        """
+        batch, wanted = segments.shape
+        strip = segments.flatten()[:, None] + torch.arange(
+            -2 * REACH, 2 * REACH + 1, device=segments.device
+        )  # [B*K, 9]
+        inside = (strip >= 0) & (strip < x1.shape[2])
+        strip, inside = strip.clamp(0, x1.shape[2] - 1), inside[:, None, :, None].to(x1.dtype)
+        video = torch.arange(batch, device=segments.device).repeat_interleave(wanted)[:, None]
+        cut = lambda x, places: x.movedim(2, 1)[video, places].movedim(1, 2)  # [B*K, C, W, S]
+        centre = slice(REACH, -REACH)
+        y1 = cut(x1, strip[:, centre]) + self.f.inner(cut(x2, strip), inside)
+        y2 = cut(x2, segments.view(-1, 1)) + self.g.inner(y1, inside[:, :, centre])
+        return tuple(y.squeeze(2).unflatten(0, (batch, wanted)).movedim(1, 2) for y in (y1[:, :, centre], y2))
 
 
 class AxialTransformer(nn.Module):
@@ -98,12 +130,24 @@ class AxialTransformer(nn.Module):
         self.blocks = nn.ModuleList()
         for _ in range(depth):
             self.blocks.append(ReversibleBlock(*(AxisAttention(dim, heads, axis) for axis in (SEGMENTS, FRAMES))))
-            self.blocks.append(ReversibleBlock(conv_feed_forward(dim), conv_feed_forward(dim)))
+            self.blocks.append(ReversibleBlock(ConvFeedForward(dim), ConvFeedForward(dim)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, N, S] -> [B, C, N, S], the mean of both streams."""
+    def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
+        """[B, C, N, S] -> [B, C, N, S], the mean of both streams; or, with `segments` [B, K], their part [B, C, K, S] alone.
+
+        Every layer but the last pair of feed-forwards mixes all segments, so that pair is what few segments save.
+        """
         x = x + self.segment_positions + self.frame_positions
         streams = (x, x)
-        for block in self.blocks:
+        *first, last = self.blocks
+        for block in first:
             streams = block(*streams)
-        return sum(streams) / 2
+        if segments is None:
+            return sum(last(*streams)) / 2
+        if STRIPS * segments.shape[1] < x.shape[2]:
+            return sum(last.at(*streams, segments)) / 2
+        return (
+            (sum(last(*streams)) / 2)
+            .movedim(2, 1)[torch.arange(len(x), device=x.device)[:, None], segments]
+            .movedim(1, 2)
+        )
