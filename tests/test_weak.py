@@ -100,23 +100,26 @@ def test_a_planted_anomaly_is_found_and_named(trained):
     assert torch.cat(named).float().mean() > 0.8
 
 
-def test_an_interrupted_training_ends_with_equal_weights(trained, tmp_path, monkeypatch):
-    features, labels, _ = planted()
+def test_an_interrupted_training_ends_with_equal_weights(tmp_path, monkeypatch):
+    (features, labels, _), recipe = planted(), dataclasses.replace(RECIPE, epochs=7)
+    whole = load_weights(weak.train(model(), features, labels, recipe, 0, tmp_path / "whole"))[1]
     real, calls = weak.anomaly_clip_loss, []
 
     def stops(*arguments):
         calls.append(1)
-        if len(calls) > 20:
+        if len(calls) > 16:  # three steps per epoch, a checkpoint after five
             raise KeyboardInterrupt
         return real(*arguments)
 
+    cut = tmp_path / "cut"
     monkeypatch.setattr(weak, "anomaly_clip_loss", stops)
     with pytest.raises(KeyboardInterrupt):
-        weak.train(model(), features, labels, RECIPE, 0, tmp_path)
-    assert (tmp_path / "checkpoint.pt").exists()
-    monkeypatch.setattr(weak, "anomaly_clip_loss", real)
-    again = load_weights(weak.train(model(), features, labels, RECIPE, 0, tmp_path))[1]
-    assert again["sha256"] == load_weights(trained[0])[1]["sha256"] and not (tmp_path / "checkpoint.pt").exists()
+        weak.train(model(), features, labels, recipe, 0, cut)
+    assert (cut / "checkpoint.pt").exists()
+    monkeypatch.setattr(weak, "anomaly_clip_loss", lambda *arguments: calls.append(2) or real(*arguments))
+    again = load_weights(weak.train(model(), features, labels, recipe, 0, cut))[1]
+    assert again["sha256"] == whole["sha256"] and not (cut / "checkpoint.pt").exists()
+    assert calls.count(2) == 6  # the last two epochs alone
 
 
 def test_a_finished_training_is_kept_and_another_recipe_is_not(trained, monkeypatch):

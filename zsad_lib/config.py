@@ -32,7 +32,7 @@ class Profile:
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
     train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
-    weak_epochs: int = 40  # passes over the weakly labelled videos
+    weak_epochs: int = 12  # passes over the weakly labelled videos
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval

@@ -43,10 +43,6 @@ METRICS = {  # metric -> level
     "event_recall_at_threshold": "event",
     "delay_s_at_threshold": "event",
     "pixel_auc": "pixel",
-    "class_auc": "frame",  # these four: `zsad_lib.recognition`
-    "class_ap": "frame",
-    "mauc": "frame",
-    "map": "frame",
 }
 
 

@@ -22,6 +22,7 @@ from zsad_lib.floors import FLOORS, floor_scores
 from zsad_lib.frames import check_series, require
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.metrics import DRAWS, auc, bootstrap_weights, interval, pixel_pairs
+from zsad_lib.recognition import METRICS as CLASS_METRICS
 from zsad_lib.recognition import confusion, recognition, truth
 from zsad_lib.series import read_archive, read_folder, read_seeds, write_scores
 from zsad_lib.workers import parallel
@@ -32,6 +33,7 @@ COLUMNS = (
     "method", "variant", "metric", "level", "group", "family", "value", "low", "high", "n_videos", "n_frames",
     "prevalence", "seeds",
 )  # fmt: skip
+LEVELS = METRICS | CLASS_METRICS
 EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")  # further columns of ablations
 CLASSES = Path("weak_data")  # folder of a run with the class list and the classes of its videos
 PAIRS = (  # whose difference is printed with its interval
@@ -45,7 +47,7 @@ SMOOTHING = 3.0  # frames, deviation of the Gaussian of variant "smoothed"
 def tidy(found: Sequence[Estimate], method: str, variant: str) -> pd.DataFrame:
     """One row per estimate, in `COLUMNS`; the interval is the 95 % percentile bootstrap."""
     rows = [
-        (method, variant, e.metric, METRICS[e.metric], e.group, e.family, e.draws[0], *interval(e.draws[1:]))
+        (method, variant, e.metric, LEVELS[e.metric], e.group, e.family, e.draws[0], *interval(e.draws[1:]))
         + (e.n_videos, e.n_frames, e.prevalence, e.seeds)
         for e in found
     ]

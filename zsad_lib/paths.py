@@ -57,13 +57,14 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path, mode: str | None = "w") -> Iterator[IO | Path]:
+def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iterator[IO | Path]:
     """Writes `path` whole or not at all: a temporary file beside it takes its place once it is on disk.
 
     Args:
         path: target; its folder is created.
         mode: mode of the handle that is yielded ("w" text in UTF-8, "wb" bytes), or None to yield the temporary
             path itself (same suffix as the target) for libraries that open files on their own.
+        flush: False: do not wait for the disk, for thousands of small files that `flush_all` follows.
 
     Raises:
         ZsadError: the folder or file cannot be written. The target is then what it was before.
@@ -92,12 +93,19 @@ def atomic(path: str | Path, mode: str | None = "w") -> Iterator[IO | Path]:
                 text = None if "b" in mode else {"encoding": "utf-8", "newline": ""}
                 with os.fdopen(descriptor, mode, **(text or {})) as handle:
                     yield handle
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
+            if flush:
+                with open(temporary, "rb") as written:
+                    os.fsync(written.fileno())
             os.replace(temporary, path)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def flush_all() -> None:
+    """Waits until all that has been written is on disk; call it before the file that says so."""
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
 
 
 def write_json(path: str | Path, obj: Any) -> None:

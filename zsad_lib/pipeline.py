@@ -330,8 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         start = time.monotonic()
         with locked(run_folder(profile)):
+            ensure_apart(steps_of(profile), profile)  # all of them first: then notebooks run side by side to the end
             notebooks.execute([Path(item) for item in items], profile)
-            ensure_apart(steps_of(profile), profile)
         where = run_folder(profile)
         where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
         print(f"{profile.run_name}: up to date in {time.monotonic() - start:.0f} s, see {where}", flush=True)

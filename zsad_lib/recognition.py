@@ -21,6 +21,7 @@ from zsad_lib.metrics import DRAWS, ratio
 
 PER_CLASS = {"micro_auc": "class_auc", "ap": "class_ap"}
 MEAN = {"class_auc": "mauc", "class_ap": "map"}
+METRICS = dict.fromkeys((*PER_CLASS.values(), *MEAN.values()), "frame")  # metric -> level
 
 
 class Truth(NamedTuple):

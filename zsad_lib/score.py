@@ -166,8 +166,10 @@ class Scorer:
 
 def make_scorer(
     profile, detector: Detector, table, caption_vectors: tuple[list[str], Tensor], released: tuple[str, ...]
-) -> Scorer:
+) -> tuple[Scorer, dict[str, dict[str, np.ndarray]]]:
     """Bank, memory and statistics of one trained detector, from training and held-out NORMAL validation video only.
+
+    Also gives the score terms of those held-out videos.
 
     Args:
         table: manifest.
@@ -183,8 +185,9 @@ def make_scorer(
         detector, caption_vectors[1], caption_vectors[0], memory, plain_extractor="plain_extractor" in released
     )
     normal = table[(table.split == "val") & (table.spans == "")]
-    scorer.calibrate([scorer.terms(load_features(feature_file(cache, row))) for row in normal.itertuples()])
-    return scorer
+    terms = {row.video: scorer.terms(load_features(feature_file(cache, row))) for row in normal.itertuples()}
+    scorer.calibrate(list(terms.values()))
+    return scorer, terms
 
 
 def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
@@ -219,11 +222,11 @@ def load_scorer(path: Path) -> tuple[Scorer, dict]:
 
 
 def write_frames(path: Path, fps: float, columns: dict[str, np.ndarray]) -> None:
-    """One score file: columns frame, time_s, and `columns` [T] in their order; six significant digits."""
+    """One score file: columns frame, time_s, and `columns` [T] in their order; then `paths.flush_all`."""
     length = len(next(iter(columns.values())))
     rows = zip(*(values.tolist() for values in columns.values()))
     lines = [f"{t},{t / fps:.3f}," + ",".join(f"{value:.6g}" for value in row) for t, row in zip(range(length), rows)]
-    with paths.atomic(path) as handle:
+    with paths.atomic(path, flush=False) as handle:
         handle.write(f"frame,time_s,{','.join(columns)}\n" + "\n".join(lines) + "\n")
 
 
@@ -262,13 +265,10 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
     if target.exists() and load_weights(target)[1].get("key") == key:
         return variant, seed
     detector, cache = load_detector(trained), cache_folder(profile)
-    scorer = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
-    test, normal = table[table.split == "test"], table[(table.split == "val") & (table.spans == "")]
-    terms = {
-        row.video: scorer.terms(load_features(feature_file(cache, row)))
-        for part in (test, normal)
-        for row in part.itertuples()
-    }
+    scorer, terms = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
+    test, lengths = table[table.split == "test"], table.set_index("video").n_frames
+    held_out = list(terms)
+    terms |= {row.video: scorer.terms(load_features(feature_file(cache, row))) for row in test.itertuples()}
     for method, (source, names) in METHODS.items():
         if source != variant or (method in SEED_FREE and seed != profile.seeds[0]):
             continue
@@ -283,10 +283,11 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
             )
         for file, arrays in (
             ("windows.npz", {row.video: fused[row.video] for row in test.itertuples()}),
-            ("normal.npz", {row.video: to_frames(fused[row.video], row.n_frames) for row in normal.itertuples()}),
+            ("normal.npz", {video: to_frames(fused[video], lengths[video]) for video in held_out}),
         ):
             with paths.atomic(home / file, mode="wb") as handle:
                 np.savez(handle, **arrays)
+    paths.flush_all()
     save_scorer(
         target, scorer, dict(key=key, variant=load_weights(trained)[1]["variant"], seed=seed, profile=profile.name)
     )

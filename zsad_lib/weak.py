@@ -64,9 +64,9 @@ PUBLISHED = {
 }
 
 
-STAND_IN = Recipe(
-    2e-3, epochs=40, warmup=4, embed_dim=32, num_segments=8, segment_len=6, heads=4
-)  # chosen on validation cameras
+STAND_IN = Recipe(  # chosen on validation cameras; `epochs` is the profile's `weak_epochs`
+    1e-2, epochs=0, warmup=2, embed_dim=32, num_segments=8, segment_len=6, heads=4
+)
 TRAINED = {  # what a run trains: method -> recipe
     "anomaly_clip": STAND_IN,
     "mil": dataclasses.replace(STAND_IN, temporal=False),

@@ -64,6 +64,7 @@ def score_all(profile, folder: Path) -> dict:
     tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
     for name, seed in parallel(_score, tasks, profile.jobs):
         print(f"  scored {name}, seed {seed}", flush=True)
+    paths.flush_all()
     return {
         "metrics": {"methods": len(weak.TRAINED) + 1},
         "artefacts": {name: folder.parent / "scores" / name for name in (*weak.TRAINED, ZERO_SHOT)},
