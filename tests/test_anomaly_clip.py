@@ -208,6 +208,23 @@ def test_passes_span_the_video():
         assert torch.allclose(model.score(x).anomaly, by_hand, atol=1e-6)
 
 
+def test_causal_scores_do_not_know_what_comes():
+    model = small().eval()
+    x = torch.randn(150, 32)
+    with torch.no_grad():
+        whole = model.score(x, causal=True)
+        for length in (1, 4, 5, 33, 64, 149):
+            cut = model.score(x[:length], causal=True)
+            assert torch.allclose(cut.anomaly, whole.anomaly[:length], atol=1e-6)
+            assert torch.allclose(cut.class_probs, whole.class_probs[:length], atol=1e-6)
+        assert torch.allclose(whole.similarity, model.score(x).similarity, atol=1e-6)
+        early = x[torch.arange(35) % 5][-32:]  # frames 0 to 4, round and round, frame 4 last
+        for end, window in ((4, early), (40, x[9:41]), (148, x[117:149])):
+            centred = (window - model.normal_prototype).view(1, 8, 4, 32)
+            expected = model.temporal(centred)[0, -1, -1]
+            assert torch.allclose(whole.anomaly[end : end + 4], expected, atol=1e-6)
+
+
 def test_checkpoint_holds_prototype_and_classes(tmp_path):
     model = small()
     torch.save(model.state_dict(), tmp_path / "m.pt")

@@ -64,7 +64,6 @@ PROFILES = {
         long_videos=1,
         long_frames=300,
         train_steps=25,
-        weak_epochs=4,
     ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700, jobs=3),  # seeds share the cores evenly

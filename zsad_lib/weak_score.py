@@ -24,6 +24,7 @@ from zsad_lib.weights import load_weights
 from zsad_lib.workers import parallel
 
 ZERO_SHOT = "clip_prompts"
+CAUSAL = "anomaly_clip@causal"
 TEMPERATURE = 0.07  # of the softmax over prompts, as the stand-ins were trained; OpenAI's CLIP learned 0.01
 ClassProbs = Callable[[Tensor], Tensor]  # raw features [T, D] -> joint probabilities [T, K]
 
@@ -60,14 +61,15 @@ def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, class
 
 def score_all(profile, folder: Path) -> dict:
     """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
-    tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in weak.TRAINED]
+    tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in (*weak.TRAINED, CAUSAL)]
     tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
     for name, seed in parallel(_score, tasks, profile.jobs):
         print(f"  scored {name}, seed {seed}", flush=True)
     paths.flush_all()
+    methods = (*weak.TRAINED, CAUSAL, ZERO_SHOT)
     return {
-        "metrics": {"methods": len(weak.TRAINED) + 1},
-        "artefacts": {name: folder.parent / "scores" / name for name in (*weak.TRAINED, ZERO_SHOT)},
+        "metrics": {"methods": len(methods)},
+        "artefacts": {name: folder.parent / "scores" / name for name in methods},
     }
 
 
@@ -78,8 +80,10 @@ def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
     if name == ZERO_SHOT:
         probabilities = _zero_shot(profile, classes, normal)
     else:
-        model = load_model(run / "weak_train" / name / str(seed) / weak.FILE, profile, run)
-        probabilities = lambda features: model.score(features).class_probs
+        model = load_model(run / "weak_train" / name.partition("@")[0] / str(seed) / weak.FILE, profile, run)
+        with torch.no_grad():
+            directions = model.directions()
+        probabilities = lambda features: model.score(features, name == CAUSAL, directions).class_probs
     home, at = run / "scores" / name / str(seed), classes.index(normal)
     windows, held_out, shares = {}, {}, {}
     for row in table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))].itertuples():
@@ -92,7 +96,10 @@ def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
         write_frames(home / f"{row.video}.csv", row.fps, {"score": score})
         windows[row.video] = window_means(score)
         shares[row.video] = found.astype(np.float32)
-    for file, arrays in (("windows.npz", windows), ("normal.npz", held_out), ("classes.npz", shares)):
+    archives = {"normal.npz": held_out}
+    if name != CAUSAL:  # clip scores see whole clips
+        archives |= {"windows.npz": windows, "classes.npz": shares}
+    for file, arrays in archives.items():
         with paths.atomic(home / file, mode="wb") as handle:
             np.savez(handle, **arrays)
     return name, seed

@@ -26,6 +26,8 @@ from zsad_lib.models.axial import AxialTransformer
 from zsad_lib.models.checkpoints import load_strict, official_tensors
 from zsad_lib.models.text import Vocabulary, tokenize
 
+WINDOWS_AT_ONCE = 16  # of causal scoring, which bounds its memory
+
 
 class Scored(NamedTuple):
     """Frame scores of one video."""
@@ -53,10 +55,9 @@ class PromptText(nn.Module):
         width = clip.token_embedding.embedding_dim
         self.context = nn.Parameter(0.02 * torch.randn(len(class_names), num_context, width))
         names = [f"{name.replace('_', ' ')}." for name in class_names]
-        tokens = tokenize(names, clip.context_length - num_context, vocabulary)  # the context takes num_context places
-        tokens = tokens[
-            :, : tokens.argmax(1).max() + 1
-        ]  # attention is causal: padding after the last end changes nothing
+        # the context takes num_context places, and makes up for words that a small vocabulary lacks
+        tokens = tokenize(names, clip.context_length - num_context, vocabulary, warn=False)
+        tokens = tokens[:, : tokens.argmax(1).max() + 1]  # attention is causal: later padding changes nothing
         length = num_context + tokens.shape[1]
         self.register_buffer("tokens", tokens, persistent=False)
         self.register_buffer("attn_mask", clip.attn_mask[:length, :length].clone(), persistent=False)
@@ -239,10 +240,10 @@ class AnomalyCLIP(nn.Module):
         abnormal = torch.cat([seen_from[: self.normal_id], seen_from[self.normal_id + 1 :]])
         return F.normalize(abnormal, dim=-1)
 
-    def _similarity(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Grids of frames [B, N, S, D] -> S [B, N, S, K-1] and what the temporal model reads, [B, N, S, D or K-1+D]."""
+    def _similarity(self, features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [..., D] -> S [..., K-1] and what the temporal model reads, [..., D or K-1+D]."""
         centred = features - self.normal_prototype
-        similarity = self.selector(centred.flatten(0, 2), self.directions()).unflatten(0, centred.shape[:3])
+        similarity = self.selector(centred.flatten(0, -2), directions).unflatten(0, centred.shape[:-1])
         return similarity, torch.cat([similarity, centred], dim=-1) if self.concat_similarity else centred
 
     def train_outputs(self, features: Tensor, labels: Tensor, whole: bool = True) -> TrainOutputs:
@@ -263,7 +264,8 @@ class AnomalyCLIP(nn.Module):
             raise ZsadError("a batch holds abnormal videos first and as many normal ones after them")
         if features.shape[1] != self.num_segments * self.segment_len:
             raise ZsadError(f"{features.shape[1]} frames per video, expected {self.num_segments} x {self.segment_len}")
-        similarity, x = self._similarity(features.unflatten(1, (self.num_segments, self.segment_len)))
+        grid = features.unflatten(1, (self.num_segments, self.segment_len))
+        similarity, x = self._similarity(grid, self.directions())
         ranked = similarity.detach().sum(2)  # [B, N, K-1]
         column = labels[:half] - (labels[:half] > self.normal_id).long()  # place among the abnormal classes
         own = ranked[torch.arange(half, device=labels.device), :, column]  # [B/2, N]
@@ -290,23 +292,37 @@ class AnomalyCLIP(nn.Module):
             self.normal_id,
         )
 
-    def score(self, features: Tensor) -> Scored:
+    def score(self, features: Tensor, causal: bool = False, directions: Tensor | None = None) -> Scored:
         """Scores a whole video of any length.
 
-        The frames are repeated up to J * N * S and cut into N segments of J * S; pass j reads the j-th run of S frames of every
-        segment, so that each of the J passes spans the whole video.
+        As published, the frames are repeated up to J * N * S and cut into N segments of J * S; pass j reads the j-th run of S frames
+        of every segment, so that each of the J passes spans the whole video, its end included.
 
         Args:
             features: [T, D], raw CLIP features of all frames, T >= 1.
+            causal: p_A of a frame from the N * S frames before a window's end instead; windows end at every S-th frame, and
+                a frame has the latest one that has ended by then. A shorter beginning is repeated.
+            directions: `directions()`, which need the text tower: give them where many videos are scored.
         """
-        length, grid = len(features), self.num_segments * self.segment_len
-        passes = -(-length // grid)
-        padded = features[torch.arange(passes * grid, device=features.device) % length]
-        grids = padded.view(self.num_segments, passes, self.segment_len, -1).transpose(0, 1)  # [J, N, S, D]
-        back = lambda x: x.transpose(0, 1).flatten(0, 2)[:length]  # [J, N, S, ...] -> [T, ...]
-        similarity, x = self._similarity(grids)
-        similarity, anomaly = back(similarity), back(self.temporal(x))
+        length, segments, frames = len(features), self.num_segments, self.segment_len
+        similarity, x = self._similarity(features, self.directions() if directions is None else directions)
+        if causal:
+            ends = torch.arange(0, length, frames, device=x.device)
+            anomaly = torch.cat([self._last_of_window(x, part) for part in ends.split(WINDOWS_AT_ONCE)])
+            anomaly = anomaly.repeat_interleave(frames)[:length]
+        else:
+            passes = -(-length // (segments * frames))
+            places = torch.arange(passes * segments * frames, device=x.device) % length
+            grids = x[places].view(segments, passes, frames, -1).transpose(0, 1)  # [J, N, S, ...]
+            anomaly = self.temporal(grids).transpose(0, 1).flatten()[:length]  # back in the order of frames
         return Scored(similarity, anomaly, joint_probabilities(similarity, anomaly, self.normal_id))
+
+    def _last_of_window(self, x: Tensor, ends: Tensor) -> Tensor:
+        """p_A of the last frame of the windows that end at some frames: [T, width], [W] -> [W]."""
+        grid = torch.arange(1 - self.num_segments * self.segment_len, 1, device=x.device)
+        places = (ends[:, None] + grid) % (ends[:, None] + 1)  # round and round in what there is, the newest last
+        windows = x[places].unflatten(1, (self.num_segments, self.segment_len))
+        return self.temporal(windows, torch.full_like(ends, self.num_segments - 1)[:, None])[:, 0, -1]
 
 
 _PUBLISHED = (  # names here -> in the published code

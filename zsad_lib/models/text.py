@@ -129,8 +129,8 @@ class Vocabulary:
         """Rows of the text tower's token table (its ``text_vocab_size``)."""
         return len(self.ids) + 4
 
-    def compact(self, tokens: Tensor) -> Tensor:
-        """CLIP's ids -> compact ids, any shape; unknown tokens are named in the log."""
+    def compact(self, tokens: Tensor, warn: bool = True) -> Tensor:
+        """CLIP's ids -> compact ids, any shape; with `warn`, unknown tokens are named in the log."""
         tokenizer = _tokenizer()
         table = torch.full((tokenizer.vocab_size,), UNKNOWN, device=tokens.device)
         table[0] = 0
@@ -138,18 +138,21 @@ class Vocabulary:
             table[token] = place
         compact = table[tokens]
         unknown = tokens[compact == UNKNOWN].unique().tolist()
-        if unknown:
+        if unknown and warn:
             log.warning("not in the vocabulary: %s", " ".join(tokenizer.decode([token]).strip() for token in unknown))
         return compact
 
 
-def tokenize(captions: Sequence[str], context_length: int, vocabulary: Vocabulary | None = None) -> Tensor:
+def tokenize(
+    captions: Sequence[str], context_length: int, vocabulary: Vocabulary | None = None, warn: bool = True
+) -> Tensor:
     """Captions -> token ids with start, end and zero padding; too long captions are cut, and the log counts them.
 
     Args:
         captions: K texts.
         context_length: L, places including start and end.
         vocabulary: Gives compact ids; None: CLIP's own.
+        warn: Name unknown words in the log.
 
     Returns:
         [K, L] int64.
@@ -160,7 +163,7 @@ def tokenize(captions: Sequence[str], context_length: int, vocabulary: Vocabular
     tokens[long, -1] = _tokenizer().eot_token_id
     if long.any():
         log.warning("%d of %d captions cut to %d tokens", long.sum(), len(tokens), context_length)
-    return vocabulary.compact(tokens) if vocabulary else tokens
+    return vocabulary.compact(tokens, warn) if vocabulary else tokens
 
 
 @torch.no_grad()
