@@ -59,6 +59,20 @@ def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(ru
     assert "run `demo-seed1`, score without prediction" in text and "The prompts" not in text
 
 
+def test_parts_of_the_weakly_supervised_method_and_what_differs(run):
+    rows = [
+        dict(variant=variant, metric=metric, group="all", family="all", value=0.7, low=0.6, high=0.8,
+             delta=np.nan if variant == "anomaly_clip" else gap, delta_low=gap - 0.01, delta_high=gap + 0.01, p=p)
+        for variant, gap, p in (("anomaly_clip", np.nan, np.nan), ("no_temporal", -0.25, 0.01), ("concat", 0.125, 0.5))
+        for metric in ("clip_auc", "micro_auc", "mauc")
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(run / "tables" / "ablation_anomaly_clip.csv", index=False)
+    text = findings.findings([run])
+    assert "| anomaly_clip | 0.700 [0.600, 0.800] |" in text
+    assert "| no_temporal | -0.250 [-0.260, -0.240]* |" in text and "| concat | +0.125 [+0.115, +0.135] |" in text
+    assert "difference on at least one metric: `no_temporal`." in text
+
+
 def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
     lines = showcase.show_ablations(run_home)
     assert "demo: ablation_gate shown" in lines

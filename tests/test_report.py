@@ -47,6 +47,22 @@ def test_page_holds_numbers_floors_figures_links_and_provenance(run):
     )
 
 
+def test_supervision_is_told_where_classes_were_learned(run):
+    profile, folder = run
+    assert "By supervision" not in report.write(profile).read_text()
+    file = folder / "evaluate" / "detection.csv"
+    table = pd.read_csv(file)
+    classes = table[table.method == "full"].assign(method="anomaly_clip")
+    mean = classes[classes.metric == "micro_auc"].assign(metric="mauc", value=0.6543)
+    pd.concat([table, classes, mean]).to_csv(file, index=False)
+    names = dict(first="anomaly_clip", second="full", metric="mauc", group="all", family="all")
+    gap = dict(names, difference=0.1234, low=0.1, high=0.2, p=0.01, p_holm=0.02)
+    pd.DataFrame([gap]).to_csv(folder / "evaluate" / "differences.csv", index=False)
+    page = report.write(profile).read_text()
+    assert "class of each training video" in page and "0.654 [0.710, 0.910]" in page
+    assert "anomaly_clip - full" in page and "+0.123 [+0.100, +0.200]*" in page
+
+
 def test_page_fetches_nothing(run):
     page = report.write(run[0]).read_text()
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|<script""", page)

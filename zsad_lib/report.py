@@ -28,6 +28,8 @@ CAPTIONS = {  # figure -> what it shows, in the order of the page
     "roc_pr": "All test frames joined. The dotted line on the right is the prevalence: the precision of guessing.",
     "densities": "Frame scores of normal frames and of abnormal ones.",
     "scenes": "Each scene on its own: its abnormal clips against its normal clips.",
+    "confusion_anomaly_clip": "AnomalyCLIP: frames of each true class by the class of the largest probability, mean over "
+    "seeds; rows add up to 1.",
     "overlays": "Where the anomaly map is highest, in the clips at the quartiles of AUC, beside the true mask.",
     "contact_sheet": "The first test clip of each scene and family, at the middle of its event, with its caption.",
 }
@@ -68,7 +70,14 @@ def write(profile: Profile) -> Path:
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if not profile.is_result:
         parts.append('<p class="note">A quick look with small settings: these numbers are NOT results.</p>')
-    parts += [*_tables(table, title), *_figures(run), *_notebooks(run), *_card(run), *_provenance(result)]
+    parts += [
+        *_tables(table, title),
+        *_supervision(table, run),
+        *_figures(run),
+        *_notebooks(run),
+        *_card(run),
+        *_provenance(result),
+    ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>"
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts)
@@ -93,6 +102,23 @@ def _tables(table: pd.DataFrame, title: str) -> list[str]:
         text = "What an operator would see: alarms at the threshold that held-out normal video fixes."
         parts += ["<h2>Alarms</h2>", f'<p class="soft">{text}</p>', _html_table(tables.table(table, tables.THRESHOLD))]
     return parts
+
+
+def _supervision(table: pd.DataFrame, run: Path) -> list[str]:
+    """Methods side by side with what each learned from, and the paired differences between some."""
+    file = run / "evaluate" / "differences.csv"
+    if not file.is_file() or "mauc" not in set(table["metric"]):
+        return []
+    cells, apart = tables.comparison(table), tables.differences(pd.read_csv(file))
+    own = table[table["method"].isin(cells.index)]
+    text = tables.caption(own, "Methods by what they learned from", "Frame level but for clip AUC.")
+    return [
+        "<h2>By supervision</h2>",
+        f'<p class="soft">{html.escape(text)}</p>',
+        _html_table(cells),
+        f'<p class="soft">{html.escape(tables.DIFFERENCES)}</p>',
+        _html_table(apart),
+    ]
 
 
 def _html_table(cells: pd.DataFrame) -> str:

@@ -64,6 +64,8 @@ def show(home: Path) -> list[str]:
             continue
         copy(run / "tables" / "detection.md", results / f"{name}.md")
         copy(run / "figures" / f"{figure}.png", results / picture)
+        if (run / "tables" / "comparison.md").is_file():
+            copy(run / "tables" / "comparison.md", results / f"{name}_comparison.md")
         table = pd.read_csv(run / "tables" / "detection.csv")
         cells = tables.table(table, metrics, families=families, variants=variants)
         caption = f"{origin(run)} [All metrics](docs/results/{name}.md)."

@@ -66,6 +66,9 @@ KINDS = {  # column `score` of an ablation -> in words
     "full": "With the prediction term",
     "weak": "Trained with video-level labels",
 }
+DIFFERENCES = (
+    "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
+)
 COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
 
 
@@ -317,12 +320,9 @@ def save_comparison(folder: Path, target: Path, title: str) -> dict[str, Path]:
         f"{title}: methods by what they learned from",
         "Frame level but for clip AUC.",
     )
-    about = (
-        "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
-    )
     parts = {
-        ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, about),
-        ".tex": to_latex(cells, text, "tab:comparison") + "\n" + to_latex(apart, about, "tab:differences"),
+        ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, DIFFERENCES),
+        ".tex": to_latex(cells, text, "tab:comparison") + "\n" + to_latex(apart, DIFFERENCES, "tab:differences"),
     }
     for suffix, content in parts.items():
         with paths.atomic(target / f"comparison{suffix}") as handle:
