@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from zsad_lib.errors import ZsadError
@@ -54,7 +53,12 @@ def ucf_crime(folder: str | Path) -> pd.DataFrame:
     return _both(train, test)
 
 
-def xd_violence(folder: str | Path, train: Sequence[str] = (), test: Sequence[str] = ()) -> pd.DataFrame:
+def xd_violence(
+    folder: str | Path,
+    train: Sequence[str] = (),
+    test: Sequence[str] = (),
+    lengths: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """XD-Violence: ``annotations.txt`` holds the abnormal test videos; those absent from it are normal.
 
     The classes stand in the names ("..._label_B2-G-0"); of several the first counts, as in AnomalyCLIP.
@@ -63,6 +67,7 @@ def xd_violence(folder: str | Path, train: Sequence[str] = (), test: Sequence[st
         folder: holds the annotation.
         train: names of the training videos, which come as a folder and not as a list.
         test: names of the test videos; (): only the annotated ones.
+        lengths: frames per test video, by decoding; spans must end inside.
     """
     annotation = read_temporal(Path(folder) / "annotations.txt", with_class=False)
     annotation["action"] = [xd_class(row.video, row.place) for row in annotation.itertuples()]
@@ -71,14 +76,21 @@ def xd_violence(folder: str | Path, train: Sequence[str] = (), test: Sequence[st
         columns=["video", "action", "place"],
     )
     listed = named(test, "test") if test else annotation[["video", "action", "place"]]
-    return _both(named(train, "training"), annotated(listed, annotation, absent_is_normal=True))
+    return _both(named(train, "training"), annotated(listed, annotation, True, lengths))
 
 
-def shanghaitech(folder: str | Path) -> pd.DataFrame:
+def shanghaitech(folder: str | Path, classes: pd.DataFrame | None = None) -> pd.DataFrame:
     """ShanghaiTech's weakly supervised split: ``weak_split_shanghaitech.training.csv`` and ``.testing.csv``, 238 and 199 videos.
 
     The lists hold no labels. An id of the official training part ("01_001") is normal; one of the official test part ("01_0014") is
-    abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `span` stays empty here.
+    abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `spans` stays empty here.
+
+    Args:
+        folder: holds both lists.
+        classes: of `read_anomalyclip_list`, training and test; then `action` is the class there.
+
+    Raises:
+        ZsadError: a file that is missing or does not fit, or a video that one list calls normal and the other abnormal, as file:line.
     """
     parts = []
     for split, name in (("train", "training"), ("test", "testing")):
@@ -90,7 +102,40 @@ def shanghaitech(folder: str | Path) -> pd.DataFrame:
             if not re.fullmatch(r"\d\d_\d{3,4}", video):
                 raise ZsadError(f"{place}: expected a video id such as 01_001 or 01_0014, got {video[:40]!r}")
             parts.append((video, split, NORMAL if len(video) == 6 else "Abnormal", "", place))
-    return unique(pd.DataFrame(parts, columns=COLUMNS))
+    table = unique(pd.DataFrame(parts, columns=COLUMNS))
+    return table if classes is None else table.assign(action=_named(table, classes))
+
+
+def _named(table: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
+    known = classes.set_index("video")
+    for row in table.itertuples():
+        if row.video not in known.index:
+            raise ZsadError(f"{row.place}: {row.video} is in the split, and the list with classes lacks it")
+        found = known.loc[row.video]
+        if (found.action.lower() == NORMAL.lower()) != (row.action == NORMAL):
+            raise ZsadError(
+                f"{found.place}: {row.video} is {found.action} there and {row.action.lower()} by {row.place}"
+            )
+    return list(known.loc[table.video].action)
+
+
+def present(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """A list with the `path` of each video's file, video or features, found anywhere below a folder by its name.
+
+    Raises:
+        ZsadError: a listed video without a file, as file:line, with the number of all that are missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ZsadError(f"{folder}: no such folder; give the one with the videos or their features")
+    found = {stem(path.name): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    missing = table[~table.video.isin(found.keys())]
+    if len(missing):
+        first = missing.iloc[0]
+        raise ZsadError(
+            f"{first.place}: {first.video} has no file below {folder}; {len(missing)} of {len(table)} are missing"
+        )
+    return table.assign(path=[str(found[video]) for video in table.video])
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------
@@ -131,27 +176,13 @@ def read_frame_counts(path: str | Path) -> dict[str, int]:
         match = re.match(r"(\S+)\s+(\d+)\s+(\d+)", line)
         if not match:
             raise ZsadError(f"{place}: expected `name first last`, got {line[:80]!r}")
-        counts[stem(match[1])] = int(match[3]) - int(match[2]) + 1
+        video, frames = stem(match[1]), int(match[3]) - int(match[2]) + 1
+        if frames < 1:
+            raise ZsadError(f"{place}: {video} ends before it begins, frames {match[2]} to {match[3]}")
+        if video in counts:
+            raise ZsadError(f"{place}: {video} stands there already")
+        counts[video] = frames
     return counts
-
-
-def read_features(path: str | Path, width: int = 512) -> np.ndarray:
-    """Published per-frame features: ``.npy`` of shape (T, width), float32; read without unpickling.
-
-    Raises:
-        ZsadError: missing, cut off, of another shape, or with values that are not finite.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
-    if array.ndim != 2 or array.shape[1] != width or not len(array):
-        raise ZsadError(f"{path}: features of shape {array.shape}, expected (frames, {width})")
-    if not np.isfinite(array).all():
-        raise ZsadError(f"{path}: features hold NaN or infinite values; extract it again")
-    return array.astype(np.float32)
 
 
 def xd_class(name: str, place: str) -> str:

@@ -66,9 +66,13 @@ def test_official_outputs(shared):
         assert torch.equal(getattr(outputs, name), tensors[f"train_{name}"])
     assert relative_error(torch.stack(anomaly_clip_loss(outputs, labels, parity=True)), tensors["train_losses"]) < 1e-5
 
-    shuffled = small([*UCF[1:], UCF[0]], concat_similarity=c["concat"])
-    with pytest.raises(ZsadError, match="prompts are not those of Arrest"):
-        shuffled.load_official(state, tensors["ncentroid"])
+    for names in ([*UCF[1:], UCF[0]], UCF[:8]):
+        other = small(names, concat_similarity=c["concat"])
+        before = {name: value.clone() for name, value in other.state_dict().items()}
+        told = rf"classes are abuse, arrest, .*vandalism, this model's {', '.join(names)}; give"
+        with pytest.raises(ZsadError, match=told):
+            other.load_official(state, tensors["ncentroid"])
+        assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
     del state["net.temporal_model.projection.bias"]
     with pytest.raises(ZsadError, match="missing: net.temporal_model.projection.bias"):
         model.load_official(state, tensors["ncentroid"])
@@ -235,6 +239,18 @@ def test_checkpoint_holds_prototype_and_classes(tmp_path):
     other = AnomalyCLIP(tiny_clip(), ["Road_Accidents", "Normal", "Abuse"], 1, **SIZES)
     with pytest.raises(ZsadError, match="Abuse, Normal, Road_Accidents .*, this model's Road_Accidents, Normal, Abuse"):
         other.load_state_dict(state)
+
+
+def test_what_cannot_be_scored_is_told():
+    model = small().eval()
+    for x, message in (
+        (torch.randn(0, 32), "without frames"),
+        (torch.randn(4, 48), "48 numbers per frame, this model's CLIP 32"),
+    ):
+        with pytest.raises(ZsadError, match=message):
+            model.score(x)
+    with pytest.raises(ZsadError, match="topk 9 and bottomk 3: choose from 1 to 8"):
+        small(topk=9)
 
 
 def test_bad_classes_and_batches():

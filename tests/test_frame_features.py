@@ -1,14 +1,19 @@
 """CLIP features per frame: what they are, resuming, sharding, and videos that cannot be read."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 
 from zsad_lib import frame_features as f
 from zsad_lib.backbones import OPENAI_CLIP, normalise
 from zsad_lib.errors import ZsadError
 from zsad_lib.models import build_clip
 from zsad_lib.video import read_video, write_video
+from zsad_lib.weights import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +73,61 @@ def test_unreadable_videos_fail_at_the_end(encoder, videos, tmp_path, capsys):
     assert "skipped: " in capsys.readouterr().err
 
 
+def test_killed_half_way_it_goes_on_where_it_was(encoder, videos, tmp_path, monkeypatch):
+    real, read = f.video_features, []
+
+    def killed_in_the_second(encoder, video):
+        read.append(video.stem)
+        if read == ["a", "b"]:
+            raise KeyboardInterrupt
+        return real(encoder, video)
+
+    monkeypatch.setattr(f, "video_features", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.safetensors"]
+    f.extract(videos, tmp_path / "out", lambda: encoder)
+    assert read == ["a", "b", "b", "c"]
+
+
+def test_processes_share_the_work(videos, tmp_path):
+    make = partial(f.stand_in_encoder, SHIPPED)
+    alone, shared = (f.extract(videos, tmp_path / str(jobs), make, jobs=jobs) for jobs in (1, 2))
+    assert sorted(shared) == ["a", "b", "c"]
+    for name, path in alone.items():
+        assert torch.allclose(f.load(path), f.load(shared[name]), atol=1e-5)
+
+
+def test_whatever_a_decoder_raises_is_reported(encoder, videos, tmp_path, monkeypatch, capsys):
+    def breaks(_, video):
+        if video.stem == "b":
+            raise RuntimeError("deep inside a codec")
+        return torch.zeros(1, 8)
+
+    monkeypatch.setattr(f, "video_features", breaks)
+    (tmp_path / "videos" / "dead.mp4").symlink_to("nowhere.mp4")
+    listed = f.list_videos(tmp_path / "videos")
+    assert sorted(f.extract(listed, tmp_path / "out", lambda: encoder, allow_missing=True)) == ["a", "c"]
+    told = capsys.readouterr().err
+    assert "b.mp4: RuntimeError: deep inside a codec" in told and "dead.mp4" in told and "2 of 4 videos" in told
+
+
+def test_a_header_says_what_made_a_file(encoder, videos, tmp_path):
+    path = f.extract(videos[:1], tmp_path / "out", lambda: encoder)["a"]
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    assert header["model"] == "tiny" and header["decoder"].startswith("pyav ") and header["version"] == str(f.VERSION)
+    assert "centre crop, 16 x 16" in header["preprocessing"] and len(header["weights_sha256"]) == 64
+
+
 def test_files_of_another_model_are_refused(encoder, videos, tmp_path):
     path = f.extract(videos[:1], tmp_path / "out", lambda: encoder)["a"]
-    f.load(path, encoder.header())
+    f.load(path, encoder.header)
     with pytest.raises(ZsadError, match="model is 'tiny', expected 'ViT-B-16'"):
         f.load(path, {"model": "ViT-B-16"})
     with pytest.raises(ZsadError, match="no such feature file"):
         f.load(tmp_path / "absent.safetensors")
-    with pytest.raises(ZsadError, match="two videos have this name"):
+    with pytest.raises(ZsadError, match=r"other/a\.avi: .*a\.mp4 has the same name"):
         f.extract([videos[0], tmp_path / "other" / "a.avi"], tmp_path / "out", lambda: encoder)
 
 
@@ -84,7 +136,10 @@ def test_a_folder_is_searched_for_videos_and_frames(videos, tmp_path):
     frame.parent.mkdir()
     frame.write_bytes(b"")
     (tmp_path / "videos" / "notes.txt").write_text("no video")
+    (tmp_path / "videos" / "._a.mp4").write_bytes(b"a file system's own")
+    (tmp_path / "videos" / "preview.jpg").write_bytes(b"")
     assert [path.name for path in f.list_videos(tmp_path / "videos")] == ["a.mp4", "b.mp4", "c.mp4", "shot"]
+    assert f.list_videos(frame.parent) == [frame.parent]
     with pytest.raises(ZsadError, match="no such folder"):
         f.list_videos(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
@@ -95,10 +150,28 @@ def test_a_folder_is_searched_for_videos_and_frames(videos, tmp_path):
 def test_published_npy_files_are_read(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(1024, dtype=np.float16).reshape(2, 512))
     assert f.load(tmp_path / "a.npy").shape == (2, 512) and f.load(tmp_path / "a.npy").dtype == torch.float32
-    for name, array in (("flat", np.zeros(4)), ("whole", np.zeros((2, 3), int)), ("nan", np.full((1, 2), np.nan))):
+    for name, array, message in (
+        ("flat", np.zeros(4), "shape"), ("none", np.ones((0, 512)), "shape"), ("nan", np.full((1, 2), np.nan), "NaN"),
+        ("whole", np.zeros((2, 3), int), "int64"),
+    ):  # fmt: skip
         np.save(tmp_path / f"{name}.npy", array)
-        with pytest.raises(ZsadError, match=rf"{name}\.npy: .* a row per frame"):
+        with pytest.raises(ZsadError, match=rf"{name}\.npy: .*{message}"):
             f.load(tmp_path / f"{name}.npy")
+    with pytest.raises(ZsadError, match=r"shape \[2, 512\]; expected \[frames, 768\]"):
+        f.load(tmp_path / "a.npy", width=768)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(ZsadError, match="not a readable .npy file"):
+    with pytest.raises(ZsadError, match="not a readable .npy array"):
         f.load(tmp_path / "objects.npy")
+    with pytest.raises(ZsadError, match="no such feature file"):
+        f.load(tmp_path / "absent.npy")
+
+
+def test_names_may_hold_dots(encoder, tmp_path):
+    """XD-Violence's "Bad.Boys.1995__#01-11-55_01-12-40_label_G-B2-B6", as a file and as a folder of frames."""
+    for part in ("A", "B"):
+        folder = tmp_path / "xd" / f"Bad.Boys.1995__#{part}_label_{part}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (48, 32)).save(folder / "0.png")
+    found = f.extract(f.list_videos(tmp_path / "xd"), tmp_path / "out", lambda: encoder)
+    assert sorted(found) == ["Bad.Boys.1995__#A_label_A", "Bad.Boys.1995__#B_label_B"]
+    assert found["Bad.Boys.1995__#A_label_A"].name == "Bad.Boys.1995__#A_label_A.safetensors"

@@ -9,6 +9,7 @@ import torch
 from zsad_lib import weak
 from zsad_lib.errors import ZsadError
 from zsad_lib.models import build_clip
+from zsad_lib.models.anomaly_clip import FrameModel
 from zsad_lib.weights import load_weights
 
 NAMES = ["fire", "normal", "fight"]
@@ -105,18 +106,18 @@ def test_an_interrupted_training_ends_with_equal_weights(tmp_path, monkeypatch):
     whole = load_weights(weak.train(model(), features, labels, recipe, 0, tmp_path / "whole"))[1]
     real, calls = weak.anomaly_clip_loss, []
 
-    def stops(*arguments):
+    def stops(*arguments, **switches):
         calls.append(1)
         if len(calls) > 16:  # three steps per epoch, a checkpoint after five
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **switches)
 
     cut = tmp_path / "cut"
     monkeypatch.setattr(weak, "anomaly_clip_loss", stops)
     with pytest.raises(KeyboardInterrupt):
         weak.train(model(), features, labels, recipe, 0, cut)
     assert (cut / "checkpoint.pt").exists()
-    monkeypatch.setattr(weak, "anomaly_clip_loss", lambda *arguments: calls.append(2) or real(*arguments))
+    monkeypatch.setattr(weak, "anomaly_clip_loss", lambda *a, **switches: calls.append(2) or real(*a, **switches))
     again = load_weights(weak.train(model(), features, labels, recipe, 0, cut))[1]
     assert again["sha256"] == whole["sha256"] and not (cut / "checkpoint.pt").exists()
     assert calls.count(2) == 6  # the last two epochs alone
@@ -137,13 +138,41 @@ def test_both_kinds_of_video_are_needed(tmp_path):
         weak.train(model(), normal, labels, RECIPE, 0, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change", [dict(learned=False), dict(temporal=False), dict(centred=False), dict(without=("smooth",))]
-)
-def test_switches_change_what_they_say(change, tmp_path):
+SWITCHES = dict(
+    learned=False, temporal=False, centred=False, directions_from_normal=False, without=("smooth",), concat_similarity=True,
+    across_videos=True, unclamped=True, resorted=True, topk=1, segment_dropout=0.0,
+)  # fmt: skip
+
+
+def test_every_switch_changes_the_training_as_it_says(tmp_path):
     features, labels, _ = planted()
-    recipe = dataclasses.replace(RECIPE, epochs=1, **change)
-    before, own = model(recipe=recipe), model(recipe=recipe)
-    weak.train(own, features, labels, recipe, 0, tmp_path)
-    assert torch.equal(own.text.context, before.text.context) is ("learned" in change)
-    assert (own.normal_prototype.abs().sum() == 0) == ("centred" in change)
+    base = dataclasses.replace(RECIPE, epochs=1)
+    untrained, found = model(recipe=base), {}
+    for name, value in {"": None, **SWITCHES}.items():
+        recipe = dataclasses.replace(base, **({name: value} if name else {}))
+        own = model(recipe=recipe)
+        weak.train(own, features, labels, recipe, 0, tmp_path / f"with {name}")
+        found[name] = own
+    assert isinstance(found["temporal"].temporal, FrameModel) and found["centred"].normal_prototype.abs().sum() == 0
+    assert torch.equal(found["learned"].text.context, untrained.text.context)
+    assert found["resorted"].class_names == sorted(NAMES) != found[""].class_names
+    assert found["resorted"].normal_id == found[""].normal_id and found["topk"].bottomk == 1
+    weights = lambda one: one.temporal.state_dict()[
+        "norm.weight" if one is not found["temporal"] else "layers.2.weight"
+    ]
+    for name in SWITCHES:
+        same = torch.equal(weights(found[name]), weights(found[""]))
+        assert same is (name == "unclamped"), name  # no probability is below 1e-8 here: then nothing is clamped
+
+
+def test_other_features_under_the_same_names_are_trained_again(tmp_path):
+    (features, labels, _), recipe = planted(), dataclasses.replace(RECIPE, epochs=1)
+    train = lambda x: load_weights(weak.train(model(recipe=recipe), x, labels, recipe, 0, tmp_path))[1]["sha256"]
+    assert train(features) != train({video: x + 1 for video, x in features.items()})
+
+
+def test_top_and_bottom_segments_of_the_stand_in_differ():
+    """Of the segments that a step does not leave out, most steps have enough for both ends."""
+    recipe, steps = weak.STAND_IN, 2000
+    kept = torch.rand(steps, recipe.num_segments, generator=torch.Generator().manual_seed(0)) >= recipe.segment_dropout
+    assert (kept.sum(1) >= 2 * recipe.topk).float().mean() > 0.9

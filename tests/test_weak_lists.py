@@ -2,7 +2,7 @@
 
 import re
 
-import numpy as np
+import pandas as pd
 import pytest
 
 from data_prep import weak_lists as w
@@ -93,6 +93,9 @@ def test_xd_violence(tmp_path):
 
 def test_anomalyclip_lists_and_classes(tmp_path):
     labels, videos = tmp_path / "labels.csv", tmp_path / "list.txt"
+    labels.write_text("id,name\n")
+    with pytest.raises(ZsadError, match="no class below"):
+        read_classes(labels)
     labels.write_text("id,name\n0,fall\n1,normal\n")
     classes = read_classes(labels)
     videos.write_text("test/01_0014 1 265 0\n01_001 0 9 1\n")
@@ -136,19 +139,39 @@ def test_shanghaitech(tmp_path):
         w.shanghaitech(tmp_path)
 
 
-def test_features(tmp_path):
-    path = tmp_path / "v.npy"
-    np.save(path, np.ones((3, 512)))
-    assert w.read_features(path).dtype == np.float32
-    for array, message in ((np.ones(512), "shape"), (np.full((2, 512), np.nan), "NaN"), (np.ones((0, 512)), "shape")):
-        np.save(path, array)
-        with pytest.raises(ZsadError, match=rf"v\.npy: .*{message}"):
-            w.read_features(path)
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ZsadError, match="not a readable"):
-        w.read_features(path)
-    with pytest.raises(ZsadError, match="no such feature file"):
-        w.read_features(tmp_path / "absent.npy")
+def test_frame_counts_listed_files_and_named_classes(tmp_path):
+    counts = tmp_path / "counts.txt"
+    counts.write_text("a.mp4 0 9\nb 5 9 x\n")
+    assert w.read_frame_counts(counts) == {"a": 10, "b": 5}
+    for text, message in (("a 0 9\na.mp4 0 8\n", r":2: a stands there already"), ("b 9 0\n", r":1: b ends before")):
+        counts.write_text(text)
+        with pytest.raises(ZsadError, match=message):
+            w.read_frame_counts(counts)
+
+    (tmp_path / "annotations.txt").write_text("x_label_G-0-0 5 99\n")
+    assert w.xd_violence(tmp_path, lengths={"x_label_G-0-0": 99}).spans.tolist() == ["5-98"]
+    with pytest.raises(ZsadError, match=r"annotations\.txt:1: span 5 99 lies outside the 50 frames"):
+        w.xd_violence(tmp_path, lengths={"x_label_G-0-0": 50})
+
+    table = pd.DataFrame({"video": ["a", "b"], "place": ["list.txt:1", "list.txt:2"]})
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.npy").write_bytes(b"")
+    with pytest.raises(ZsadError, match=r"list\.txt:2: b has no file below .*; 1 of 2 are missing"):
+        w.present(table, tmp_path)
+    (tmp_path / "deep" / "b.mov").write_bytes(b"")
+    assert [path.rsplit("/")[-1] for path in w.present(table, tmp_path).path] == ["a.npy", "b.mov"]
+
+    for part, rows in (("training", "01_001\n01_0014\n"), ("testing", "02_002\n")):
+        (tmp_path / f"weak_split_shanghaitech.{part}.csv").write_text(f"video-id\n{rows}")
+    named = pd.DataFrame(
+        [("01_001", "normal", "l:1"), ("01_0014", "fall", "l:2"), ("02_002", "normal", "l:3")],
+        columns=["video", "action", "place"],
+    )
+    assert w.shanghaitech(tmp_path, named).action.tolist() == ["normal", "fall", "normal"]
+    with pytest.raises(ZsadError, match="testing.csv:2: 02_002 is in the split, and the list with classes lacks it"):
+        w.shanghaitech(tmp_path, named[:2])
+    with pytest.raises(ZsadError, match="l:3: 02_002 is fall there and normal by"):
+        w.shanghaitech(tmp_path, named.assign(action=["normal", "fall", "fall"]))
 
 
 @pytest.mark.data

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--weights", help="ViT-B/16: a weight file or a tag (openai); default: the kit's small stand-in"
     )
     features.add_argument("--shard", default="0/1", help="i/n: every n-th video from the i-th on; default: all")
-    features.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    features.add_argument("--jobs", type=int, help="processes; default: one per core, or one where a GPU computes")
     features.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
     commands.add_parser("doctor", help="check this machine")
     options = parser.parse_args(arguments)
@@ -75,6 +75,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from functools import partial
 
+    import torch
+
     from zsad_lib import frame_features
     from zsad_lib.weights import SHIPPED
 
@@ -86,9 +88,11 @@ def _features(options: argparse.Namespace) -> int:
         if options.weights
         else partial(frame_features.stand_in_encoder, SHIPPED)
     )
-    folder = options.out or options.videos.parent / f"{options.videos.name}-features"
-    listed, shard = frame_features.list_videos(options.videos), (int(number), int(count))
-    found = frame_features.extract(listed, folder, make, shard, options.allow_missing, options.jobs)
+    videos = options.videos.resolve()
+    folder = options.out or videos.parent / f"{videos.name}-features"
+    listed, shard = frame_features.list_videos(videos), (int(number), int(count))
+    jobs = options.jobs or (1 if options.weights and torch.cuda.is_available() else os.cpu_count() or 1)
+    found = frame_features.extract(listed, folder, make, shard, options.allow_missing, jobs)
     print(f"{len(found)} of {len(listed)} videos: features in {folder}")
     return 0
 

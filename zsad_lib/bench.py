@@ -162,7 +162,7 @@ def cached_features(repeats: int = 3, batch: int = 192) -> Row:
     )
 
 
-def weak_step(repeats: int = 1, videos: int = 64, segments: int = 32, width: int = 256) -> Row:
+def weak_step(repeats: int = 3, videos: int = 64, segments: int = 32, width: int = 256) -> Row:
     """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same written in loops over videos.
 
     Args:
@@ -180,17 +180,20 @@ def weak_step(repeats: int = 1, videos: int = 64, segments: int = 32, width: int
     features = torch.randn(videos, segments * model.segment_len, 512)
     labels = torch.cat([torch.arange(videos // 2) % 13, torch.full((videos // 2,), 13)])
 
-    def step(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def step(loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
         torch.manual_seed(0)  # the same segments left out
         optimiser.zero_grad()
         value = loss()
         value.backward()
         optimiser.step()
-        return value.detach()
+        return [value.detach(), *(p.grad for p in trained)]
 
     ours = lambda x=features, y=labels: anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total
     loops = lambda x=features, y=labels: anomaly_clip_in_loops(model, x, y)
-    few = (features[:: videos // 4], labels[:: videos // 4])  # both ways on four videos, before all are timed
+    few = (
+        features[:: videos // 4],
+        labels[:: videos // 4],
+    )  # both ways on four videos, loss and gradients, before all are timed
     torch.testing.assert_close(step(lambda: ours(*few)), step(lambda: loops(*few)), rtol=1e-4, atol=1e-4)
     found = medians(lambda: step(ours), lambda: step(loops), repeats)
     measure = f"AnomalyCLIP training step, {videos} videos of {features.shape[1]} frames"

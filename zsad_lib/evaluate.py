@@ -237,9 +237,12 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     target = folder / "detection.csv"
     with paths.atomic(target) as handle:
         table.to_csv(handle, index=False, float_format="%.9g")
-    pairs = [(run, *pair, test, labels, profile) for pair in PAIRS if set(pair) <= set(methods)]
-    artefacts = {"detection": target}
-    if gaps := list(parallel(_pair_table, pairs, profile.jobs)):
+    artefacts, pairs = {"detection": target}, [pair for pair in PAIRS if set(pair) <= set(methods)]
+    if pairs:
+        paired = list(dict.fromkeys(name for pair in pairs for name in pair))
+        compared = parallel(_paired, [(run, name, test, labels, profile) for name in paired], profile.jobs)
+        found = dict(zip(paired, compared))
+        gaps = [paired_difference(found[a], found[b]).assign(first=a, second=b) for a, b in pairs]
         artefacts["differences"] = folder / "differences.csv"
         with paths.atomic(artefacts["differences"]) as handle:
             pd.concat(gaps, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
@@ -288,30 +291,22 @@ def _method_table(
     return pd.concat(done, ignore_index=True)
 
 
-def _pair_table(
-    run: Path, first: str, second: str, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile
-) -> pd.DataFrame:
-    """First minus second method on the main test set, overall and per family."""
+def _paired(
+    run: Path, method: str, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile
+) -> list[Estimate]:
+    """What the methods of `PAIRS` are compared in, on the main test set: overall, per family, and per class where it knows classes."""
     main = test[test["set"] == "main"]
-    shown = {video: labels[video] for video in main["video"]}
     families = main.loc[main["family"] != "normal", "family"]
-    both = []
-    for name in (first, second):
-        found = read_seeds(run / "scores" / name, {video: len(label) for video, label in shown.items()}, profile.seeds)
-        options = dict(
-            families=families.to_dict() if families.nunique() > 1 else None,
-            windows=found.windows or None,
-            metrics=PAIRED_METRICS,
-            draws=profile.bootstrap_draws,
-        )
-        rows = estimates(found.scores, shown, **options)
-        both.append(
-            rows + (recognition(found.classes, truth(run / CLASSES), profile.bootstrap_draws) if found.classes else [])
-        )
-    table = paired_difference(*both)
-    table.insert(0, "first", first)
-    table.insert(1, "second", second)
-    return table
+    found = read_seeds(run / "scores" / method, {video: len(labels[video]) for video in main["video"]}, profile.seeds)
+    rows = estimates(
+        found.scores,
+        {video: labels[video] for video in main["video"]},
+        families=families.to_dict() if families.nunique() > 1 else None,
+        windows={video: found.windows[video] for video in main["video"]} if found.windows else None,
+        metrics=PAIRED_METRICS,
+        draws=profile.bootstrap_draws,
+    )
+    return rows + (recognition(found.classes, truth(run / CLASSES), profile.bootstrap_draws) if found.classes else [])
 
 
 def _pixel_table(folder: Path, test: pd.DataFrame, profile: Profile) -> pd.DataFrame:

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
+import PIL
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,19 +27,17 @@ from torch import Tensor, nn
 from zsad_lib import paths
 from zsad_lib.backbones import OPENAI_CLIP, STAND_IN_SIZE, normalise, stand_ins, weights_folder
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest
+from zsad_lib.manifest import load_manifest, stem
 from zsad_lib.models.text import build_clip
-from zsad_lib.video import IMAGE_SUFFIXES, iter_frames, resize
+from zsad_lib.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, iter_frames, resize
 from zsad_lib.weights import tensors_sha256
 from zsad_lib.workers import parallel
 
 VERSION = 1  # of the file format and of what is computed
-DECODER = "pyav"  # `iter_frames` streams through PyAV
 BATCH = (
     32  # frames per forward pass; larger ones run slower on a CPU, whose allocator then fetches fresh memory each time
 )
-VIDEOS_PER_TASK = 16  # between two lines of progress
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+PROGRESS_S = 5.0  # seconds between two lines of progress, at least
 
 
 @dataclasses.dataclass
@@ -56,14 +56,14 @@ class FrameEncoder:
     crop: bool = True
     name: str = "ViT-B-16"
 
+    @functools.cached_property
     def header(self) -> dict[str, str]:
-        """What a feature depends on but the video."""
+        """What a feature depends on but the video and its decoder."""
         how = "shorter side, centre crop" if self.crop else "whole frame"
         return {
             "model": self.name,
             "weights_sha256": tensors_sha256(self.clip.visual.state_dict()),
             "preprocessing": f"{how}, {self.size[0]} x {self.size[1]}, bilinear, mean and deviation of OpenAI's CLIP",
-            "decoder": DECODER,
             "version": str(VERSION),
         }
 
@@ -121,43 +121,49 @@ def extract(
     number, count = shard
     if not 0 <= number < count:
         raise ZsadError(f"shard {number} of {count}: shards count from 0 to {count - 1}")
-    names = [Path(video).stem for video in videos]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise ZsadError(f"{sorted(doubled)[0]}: two videos have this name; feature files would overwrite each other")
-    mine, found, broken = sorted(map(Path, videos))[number::count], {}, []
-    parts = [mine[i : i + VIDEOS_PER_TASK] for i in range(0, len(mine), VIDEOS_PER_TASK)]
-    start = time.monotonic()
-    for some, unreadable in parallel(_extract, [(part, folder, encoder) for part in parts], jobs):
-        found |= some
-        broken += unreadable
-        for error in unreadable:
+    places: dict[str, Path] = {}
+    for video in map(Path, videos):
+        if (other := places.setdefault(stem(video.name), video)) != video:
+            raise ZsadError(f"{video}: {other} has the same name; feature files would overwrite each other")
+    mine, found, broken = sorted(places.values())[number::count], {}, []
+    start = told = time.monotonic()
+    for video, target, error in parallel(_extract, [(video, folder, encoder) for video in mine], jobs):
+        if error:
+            broken.append(error)
             print(f"  skipped: {error}", file=sys.stderr, flush=True)
-        done, spent = len(found) + len(broken), time.monotonic() - start
-        left = spent / done * (len(mine) - done)
-        print(f"  CLIP features of {done} of {len(mine)} videos, about {left:.0f} s left", flush=True)
+        else:
+            found[stem(video.name)] = target
+        done, now = len(found) + len(broken), time.monotonic()
+        if now - told > PROGRESS_S or done == len(mine):
+            left, told = (now - start) / done * (len(mine) - done), now
+            print(f"  CLIP features of {done} of {len(mine)} videos, about {left:.0f} s left", flush=True)
     if broken:
-        told = f"{len(broken)} of {len(mine)} videos cannot be read, the first: {broken[0]}"
+        unread = f"{len(broken)} of {len(mine)} videos cannot be read, the first: {broken[0]}"
         if not allow_missing:
-            raise ZsadError(f"{told}; mend or remove them, or go on without them by ALLOW_MISSING=1")
-        print(f"  {told}", file=sys.stderr, flush=True)
+            raise ZsadError(f"{unread}; mend or remove them, or go on without them by ALLOW_MISSING=1")
+        print(f"  {unread}", file=sys.stderr, flush=True)
     return found
 
 
-def _extract(videos: list[Path], folder: Path, make: Callable[[], FrameEncoder]) -> tuple[dict[str, Path], list[str]]:
-    encoder, found, broken = make(), {}, []
-    header = encoder.header()
-    for video in videos:
-        target = folder / f"{video.stem}.safetensors"
-        if not _finished(target, header, video):
-            try:
-                features = video_features(encoder, video)
-            except ZsadError as error:
-                broken.append(str(error))
-                continue
-            with paths.atomic(target, mode=None) as temporary:
-                save_file({"features": features.contiguous()}, temporary, {**header, "video": _identity(video)})
-        found[video.stem] = target
-    return found, broken
+def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tuple[Path, Path, str]:
+    """The video, its feature file, and why there is none where it cannot be read."""
+    encoder, target = make(), folder / f"{stem(video.name)}.safetensors"
+    try:
+        header = encoder.header | _source(video)
+        if _finished(target, header):
+            return video, target, ""
+        features = video_features(encoder, video)
+    except (
+        Exception
+    ) as error:  # whatever a decoder makes of a damaged file: the others go on, and the run fails at the end
+        return (
+            video,
+            target,
+            str(error) if isinstance(error, ZsadError) else f"{video}: {type(error).__name__}: {error}",
+        )
+    with paths.atomic(target, mode=None) as temporary:
+        save_file({"features": features.contiguous()}, temporary, header)
+    return video, target, ""
 
 
 @functools.cache
@@ -169,7 +175,8 @@ def stand_in_encoder(weights: Path) -> FrameEncoder:
 @functools.cache
 def official_encoder(pretrained: str) -> FrameEncoder:
     """AnomalyCLIP's ViT-B/16 at 224 pixels; `pretrained` as in `build_clip`: a weight file, or a tag to download."""
-    return FrameEncoder(build_clip("ViT-B-16", pretrained).requires_grad_(False), (224, 224))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return FrameEncoder(build_clip("ViT-B-16", pretrained).requires_grad_(False).to(device), (224, 224))
 
 
 def extract_listed(profile, folder: Path) -> dict:
@@ -180,7 +187,7 @@ def extract_listed(profile, folder: Path) -> dict:
 
 
 def list_videos(folder: str | Path) -> list[Path]:
-    """Video files below `folder`, and folders of frames.
+    """Video files below `folder`, dead links among them, and folders of frames, which hold pictures and no video.
 
     Raises:
         ZsadError: no such folder, or nothing in it.
@@ -188,21 +195,34 @@ def list_videos(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ZsadError(f"{folder}: no such folder; give the folder with the videos")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    frames = {path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    seen = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]  # "._x.mp4" is no video
+    files = [path for path in seen if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+    frames = {path.parent for path in seen if path.suffix.lower() in IMAGE_SUFFIXES} - {path.parent for path in files}
     if not files and not frames:
         raise ZsadError(f"{folder}: no videos below it; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
     return files + sorted(frames)
 
 
-def load(path: str | Path, expected: dict[str, str] | None = None) -> Tensor:
+def load(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
     """Features of one video [T, D], from ``.safetensors`` of this kit or ``.npy`` as AnomalyCLIP's authors publish them.
 
+    Args:
+        path: file.
+        expected: part of a header, where the file has one.
+        width: D, 512 for the published ones; None: any.
+
     Raises:
-        ZsadError: missing or damaged file, or made by something else than `expected` (a header) says.
+        ZsadError: missing or damaged file, not finite numbers [T, D], or made by something else than `expected` says.
     """
-    if Path(path).suffix == ".npy":
-        return _load_npy(Path(path))
+    features = _load_npy(Path(path)) if Path(path).suffix == ".npy" else _load_safetensors(path, expected)
+    if features.dim() != 2 or not len(features) or features.shape[1] != (width or features.shape[1]):
+        raise ZsadError(f"{path}: features of shape {list(features.shape)}; expected [frames, {width or 'numbers'}]")
+    if not features.isfinite().all():
+        raise ZsadError(f"{path}: features hold NaN or infinite values; extract them again")
+    return features
+
+
+def _load_safetensors(path: str | Path, expected: dict[str, str] | None) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -222,27 +242,26 @@ def load(path: str | Path, expected: dict[str, str] | None = None) -> Tensor:
 def _load_npy(path: Path) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
     except (OSError, ValueError, EOFError) as error:
-        raise ZsadError(f"{path}: not a readable .npy file ({error}); fetch it again") from error
-    if array.ndim != 2 or not len(array) or not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-        raise ZsadError(
-            f"{path}: {array.dtype} of shape {array.shape}; expected finite numbers [T, D], a row per frame"
-        )
+        raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ZsadError(f"{path}: holds {array.dtype}; expected floating-point numbers")
     return torch.from_numpy(array.astype(np.float32))
 
 
-def _identity(video: Path) -> str:
-    """Name and size; of a folder of frames, of all of them."""
+def _source(video: Path) -> dict[str, str]:
+    """Header entries on one video: what decodes it, and name, size and time of its files."""
     files = sorted(video.iterdir()) if video.is_dir() else [video]
-    sizes = json.dumps([(file.name, file.stat().st_size) for file in files])
-    return hashlib.sha256(sizes.encode()).hexdigest()[:16]
+    facts = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    decoder = f"pillow {PIL.__version__}" if video.is_dir() else f"pyav {av.__version__}"
+    return {"decoder": decoder, "video": hashlib.sha256(facts.encode()).hexdigest()[:16]}
 
 
-def _finished(target: Path, header: dict[str, str], video: Path) -> bool:
-    if not target.is_file() or not video.exists():
-        return False
+def _finished(target: Path, header: dict[str, str]) -> bool:
     try:
         with safe_open(target, framework="pt") as file:
-            return file.metadata() == {**header, "video": _identity(video)}
+            return file.metadata() == header
     except (SafetensorError, OSError):
         return False

@@ -231,6 +231,8 @@ def anomaly_clip_loss(
     parity: bool = False,
     sparse_weight: float = 8e-3,
     smooth_weight: float = 8e-4,
+    across_videos: bool | None = None,
+    unclamped: bool | None = None,
 ) -> AnomalyCLIPLoss:
     """Loss of AnomalyCLIP's multiple-instance learning; all terms have weight 1.
 
@@ -239,22 +241,26 @@ def anomaly_clip_loss(
     Args:
         outputs: of `AnomalyCLIP.train_outputs`.
         labels: class ids [B], abnormal videos in the first half.
-        parity: as the published code computes it: smoothness also between the last frame of a video and the first of the next
-            one of the batch, and logarithms of probabilities as they are, which may be -inf. Else smoothness stays within
-            videos and probabilities are at least 1e-8.
+        parity: as the published code computes it, which is both switches below.
         sparse_weight: of the mean of p_A on abnormal videos.
         smooth_weight: of the SUM of squared differences, which grows with the batch.
+        across_videos: smoothness also between the last frame of a video and the first of the next one of the batch; else it
+            stays within videos. None: as `parity`.
+        unclamped: logarithms of probabilities as they are, which may be -inf; else of probabilities of at least 1e-8. None: as
+            `parity`.
     """
+    across_videos = parity if across_videos is None else across_videos
+    unclamped = parity if unclamped is None else unclamped
     half, normal_id = len(labels) // 2, outputs.normal_id
     frames = len(outputs.scores) // len(labels)
     grid = (len(labels), frames // outputs.segment_len, outputs.segment_len)
     similarity = outputs.logits.unflatten(0, grid)  # [B, N, S, K-1]
     joint = joint_probabilities(outputs.logits, outputs.scores, normal_id).unflatten(0, grid)  # [B, N, S, K]
-    log_joint = joint.log() if parity else joint.clamp_min(1e-8).log()
+    log_joint = joint.log() if unclamped else joint.clamp_min(1e-8).log()
     p = outputs.scores.view(len(labels), frames)[:half]  # p_A of abnormal videos
     video = torch.arange(half, device=labels.device)[:, None]
     column = (labels[:half] - (labels[:half] > normal_id).long())[:, None]  # among the abnormal classes
-    steps = p.flatten().diff() if parity else p.diff(dim=1)
+    steps = p.flatten().diff() if across_videos else p.diff(dim=1)
     terms = (
         -similarity[video, outputs.idx_topk_abn, :, column].mean(),
         similarity[half:].amax(-1).mean(),

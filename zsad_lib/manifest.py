@@ -15,6 +15,7 @@ import pandas as pd
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.paths import atomic, write_json
+from zsad_lib.video import VIDEO_SUFFIXES
 
 COLUMNS = {
     "video": str,  # unique name, the stem of its score file
@@ -37,7 +38,7 @@ _VALUES = {
 }
 OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
 _NO_SPAN = (-1, -1)
-_SUFFIX = re.compile(r"\.(mp4|avi|mkv|npy)$", re.IGNORECASE)
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*VIDEO_SUFFIXES, '.npy', '.safetensors')))})$", re.IGNORECASE)
 
 
 def load_manifest(folder: str | Path) -> pd.DataFrame:
@@ -214,6 +215,8 @@ def read_classes(path: str | Path) -> list[str]:
         if name.strip() in names:
             raise ZsadError(f"{place}: class {name.strip()!r} stands there already, as id {names.index(name.strip())}")
         names.append(name.strip())
+    if not names:
+        raise ZsadError(f"{place}: no class below the heading")
     return names
 
 

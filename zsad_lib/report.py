@@ -111,7 +111,7 @@ def _supervision(table: pd.DataFrame, run: Path) -> list[str]:
         return []
     cells, apart = tables.comparison(table), tables.differences(pd.read_csv(file))
     own = table[table["method"].isin(cells.index)]
-    text = tables.caption(own, "Methods by what they learned from", "Frame level but for clip AUC.")
+    text = tables.caption(own, "Methods by what they learned from", f"Frame level but for clip AUC.{tables.PROMPTED}")
     return [
         "<h2>By supervision</h2>",
         f'<p class="soft">{html.escape(text)}</p>',

@@ -66,6 +66,7 @@ KINDS = {  # column `score` of an ablation -> in words
     "full": "With the prediction term",
     "weak": "Trained with video-level labels",
 }
+PROMPTED = " A class that no prompt describes has probability 0 in `clip_prompts`, an AUC of 0.5."
 DIFFERENCES = (
     "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
 )
@@ -318,7 +319,7 @@ def save_comparison(folder: Path, target: Path, title: str) -> dict[str, Path]:
     text = caption(
         df[df["method"].isin(cells.index)],
         f"{title}: methods by what they learned from",
-        "Frame level but for clip AUC.",
+        f"Frame level but for clip AUC.{PROMPTED if 'clip_prompts' in cells.index else ''}",
     )
     parts = {
         ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, DIFFERENCES),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import av
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
 
 

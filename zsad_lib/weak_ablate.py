@@ -56,6 +56,7 @@ ROWS = (
     Row("anomaly_clip", "directions from m, temporal model, all losses"),
     Row("no_temporal", "p_A of a frame from that frame alone", {"temporal": False}),
     Row("no_centring", "m = 0: features and directions as they are", {"centred": False}),
+    Row("origin_directions", "frames from m, but classes from the origin", {"directions_from_normal": False}),
     Row("fixed_text", "no learned context, text projection as pretrained", {"learned": False}),
     Row("concat", "the temporal model also reads the similarities S", {"concat_similarity": True}),
     Row("no_directions", "without both direction losses", _without("dir_abn", "dir_nor")),
@@ -63,7 +64,8 @@ ROWS = (
     Row("no_bottomk_abnormal", "bottom segments of abnormal videos unused", _without("bottomk_abn")),
     Row("no_topk_normal", "top segments of normal videos unused", _without("topk_nor")),
     Row("no_smooth_sparse", "without both regularisers", _without("smooth", "sparse")),
-    Row("published_loss", "as published: smoothness across videos, unclamped logarithms", {"parity": True}),
+    Row("published_smoothness", "as published: smoothness also across the borders of videos", {"across_videos": True}),
+    Row("published_logarithm", "as published: logarithms of probabilities unclamped", {"unclamped": True}),
     Row("published_order", "as published: class names sorted by the alphabet under unsorted ids", {"resorted": True}),
 )
 

@@ -1,6 +1,7 @@
 """Frame scores and class probabilities of the methods that know class names: AnomalyCLIP, its baseline, and zero-shot CLIP prompts.
 
-Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them.
+Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them; the causal
+variant only frame scores, since clip scores see whole clips.
 """
 
 from __future__ import annotations

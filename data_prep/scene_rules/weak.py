@@ -61,8 +61,9 @@ def prepare(profile, folder: Path) -> dict:
     manifest = save_manifest(table, folder)
     write_classes(folder / "classes.csv", CLASSES)
     train = table[table.split == "train"].action.value_counts()
-    made = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    classes = folder / "classes.csv"
     return {
-        "metrics": {"manifest_sha256": made, **{f"training videos, {name}": int(n) for name, n in train.items()}},
-        "artefacts": {"manifest": manifest, "classes": folder / "classes.csv"},
+        "metrics": {f"training videos, {name}": int(n) for name, n in train.items()},
+        "artefacts": {"manifest": manifest, "classes": classes},
+        "output_hash": hashlib.sha256(manifest.read_bytes() + classes.read_bytes()).hexdigest(),
     }

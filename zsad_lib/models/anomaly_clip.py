@@ -24,9 +24,10 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.losses import TrainOutputs, joint_probabilities
 from zsad_lib.models.axial import AxialTransformer
 from zsad_lib.models.checkpoints import load_strict, official_tensors
-from zsad_lib.models.text import Vocabulary, tokenize
+from zsad_lib.models.text import Vocabulary, tokenize, untokenize
 
-WINDOWS_AT_ONCE = 16  # of causal scoring, which bounds its memory
+SHOWN_TOKENS = 12  # of a foreign checkpoint's class name
+WINDOWS_AT_ONCE = 16  # grids of one forward pass when scoring, which bounds its memory
 
 
 class Scored(NamedTuple):
@@ -132,6 +133,7 @@ class AnomalyCLIP(nn.Module):
         segment_dropout: share of segments that one training step leaves out of this choice.
         vocabulary: the one that the text tower was built with, if its token table is cut.
         temporal: False: p_A from single frames (`FrameModel`).
+        directions_from_normal: False: d_k = E_T(k) / |E_T(k)|, as seen from the origin (for ablations).
 
     The checkpoint (``state_dict``) holds the normal prototype m and the ordered class list; loading another list is an error.
 
@@ -156,6 +158,7 @@ class AnomalyCLIP(nn.Module):
         segment_dropout: float = 0.7,
         vocabulary: Vocabulary | None = None,
         temporal: bool = True,
+        directions_from_normal: bool = True,
     ) -> None:
         super().__init__()
         self.class_names = list(class_names)
@@ -166,7 +169,12 @@ class AnomalyCLIP(nn.Module):
             raise ZsadError(f"normal class {normal_class!r} is none of {', '.join(self.class_names)}")
         self.normal_id = self.class_names.index(names[normal_class])
         self.num_segments, self.segment_len = num_segments, segment_len
+        if not 1 <= max(topk, bottomk) <= num_segments:
+            raise ZsadError(
+                f"topk {topk} and bottomk {bottomk}: choose from 1 to {num_segments}, the segments of a video"
+            )
         self.topk, self.bottomk, self.segment_dropout = topk, bottomk, segment_dropout
+        self.directions_from_normal = directions_from_normal
         self.concat_similarity = concat_similarity
         self.text = PromptText(clip, self.class_names, num_context_tokens, vocabulary)
         dim = self.text.text_projection.shape[1]
@@ -212,21 +220,32 @@ class AnomalyCLIP(nn.Module):
         """
         tensors, prefix = official_tensors(state_dict, ("net.",))
         taken = {name: value for name, value in tensors.items() if not name.startswith("image_encoder.")}
-        prompts = [taken.pop(f"prompt_learner.token_{part}", None) for part in ("prefix", "suffix")]
+        first, rest = (taken.pop(f"prompt_learner.token_{part}", None) for part in ("prefix", "suffix"))
+        if "token_embedding.weight" in taken:  # without it the report of missing keys says more
+            self._check_prompts(first, rest, taken["token_embedding.weight"])
         taken.pop("selector_model.logit_scale", None)  # stored and never used
         own_names = {published_name(name): name for name in self.state_dict()}
         renamed = {own_names.get(name, name): value for name, value in taken.items()}
         renamed["normal_prototype"] = torch.as_tensor(normal_prototype, dtype=torch.float32).reshape(-1)
         renamed["_extra_state"] = self.get_extra_state()
         load_strict(self, renamed, prefix, published_name)
-        words = self.text.token_embedding(self.text.tokens)
-        for given, own in zip(prompts, (words[:, :1], words[:, 1:])):
-            given = None if given is None else given[:, : own.shape[1]]  # own prompts end with the longest name
-            if given is None or given.shape != own.shape or not torch.allclose(given, own, atol=1e-3):
-                raise ZsadError(
-                    f"the checkpoint's prompts are not those of {', '.join(self.class_names)}; give its own class list, in its order"
-                )
         return self
+
+    def _check_prompts(self, first: Tensor | None, rest: Tensor | None, table: Tensor) -> None:
+        """Published prompts are stored as word vectors, start [K, 1, W] and the rest [K, L, W]: are they those of this model's names?"""
+        if first is None or rest is None:
+            raise ZsadError(
+                "the checkpoint holds no prompts (prompt_learner.token_prefix, token_suffix): its classes are unknown"
+            )
+        given = torch.cat([first, rest], dim=1)[:, : self.text.tokens.shape[1]]  # own prompts end with the longest name
+        fits = len(table) > self.text.tokens.max()
+        own = F.embedding(self.text.tokens, table) if fits else given[:0]
+        if given.shape != own.shape or not torch.allclose(given, own, atol=1e-3):
+            nearest = torch.cdist(rest[:, :SHOWN_TOKENS].flatten(0, 1), table).argmin(1).unflatten(0, (len(rest), -1))
+            raise ZsadError(
+                f"the checkpoint's classes are {', '.join(map(untokenize, nearest))}, this model's {', '.join(self.class_names)}; "
+                "give its own class list, in its order"
+            )
 
     # --- the method ---------------------------------------------------------------------------------------------------
 
@@ -236,12 +255,16 @@ class AnomalyCLIP(nn.Module):
 
     def directions(self) -> Tensor:
         """d_k of the abnormal classes, unit vectors [K-1, D]."""
-        seen_from = self.text_features() - self.normal_prototype
-        abnormal = torch.cat([seen_from[: self.normal_id], seen_from[self.normal_id + 1 :]])
+        ends = self.text_features() - self.normal_prototype * self.directions_from_normal
+        abnormal = torch.cat([ends[: self.normal_id], ends[self.normal_id + 1 :]])
         return F.normalize(abnormal, dim=-1)
 
     def _similarity(self, features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [..., D] -> S [..., K-1] and what the temporal model reads, [..., D or K-1+D]."""
+        if features.shape[-1] != len(self.normal_prototype):
+            raise ZsadError(
+                f"features have {features.shape[-1]} numbers per frame, this model's CLIP {len(self.normal_prototype)}"
+            )
         centred = features - self.normal_prototype
         similarity = self.selector(centred.flatten(0, -2), directions).unflatten(0, centred.shape[:-1])
         return similarity, torch.cat([similarity, centred], dim=-1) if self.concat_similarity else centred
@@ -305,6 +328,8 @@ class AnomalyCLIP(nn.Module):
             directions: `directions()`, which need the text tower: give them where many videos are scored.
         """
         length, segments, frames = len(features), self.num_segments, self.segment_len
+        if not length:
+            raise ZsadError("a video without frames has no score")
         similarity, x = self._similarity(features, self.directions() if directions is None else directions)
         if causal:
             ends = torch.arange(0, length, frames, device=x.device)
@@ -314,7 +339,8 @@ class AnomalyCLIP(nn.Module):
             passes = -(-length // (segments * frames))
             places = torch.arange(passes * segments * frames, device=x.device) % length
             grids = x[places].view(segments, passes, frames, -1).transpose(0, 1)  # [J, N, S, ...]
-            anomaly = self.temporal(grids).transpose(0, 1).flatten()[:length]  # back in the order of frames
+            parts = [self.temporal(part) for part in grids.split(WINDOWS_AT_ONCE)]
+            anomaly = torch.cat(parts).transpose(0, 1).flatten()[:length]  # back in the order of frames
         return Scored(similarity, anomaly, joint_probabilities(similarity, anomaly, self.normal_id))
 
     def _last_of_window(self, x: Tensor, ends: Tensor) -> Tensor:

@@ -166,6 +166,16 @@ def tokenize(
     return vocabulary.compact(tokens, warn) if vocabulary else tokens
 
 
+def untokenize(tokens: Tensor) -> str:
+    """CLIP's own ids [L] -> text up to the end of text, in small letters, without a full stop.
+
+    >>> untokenize(tokenize(["Road Accidents."], 8)[0])
+    'road accidents'
+    """
+    text = _tokenizer().decode(tokens.tolist()).partition("<end_of_text>")[0]
+    return text.replace("<start_of_text>", "").strip(" .")
+
+
 @torch.no_grad()
 def encode_captions(
     clip: nn.Module, captions: Sequence[str], vocabulary: Vocabulary | None = None, batch: int = 256
