@@ -41,8 +41,9 @@ NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
 NOTEBOOKS_prompts := 33_ablate_prompts
 NOTEBOOKS_anomaly_clip := 44_ablate_anomaly_clip
-NOTEBOOKS_all := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts) $(NOTEBOOKS_anomaly_clip)
-NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_all) 60_print_tables
+NOTEBOOKS_zero_shot := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
+NOTEBOOKS_all := $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_anomaly_clip)
+NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) 60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))

@@ -126,8 +126,11 @@ def test_interrupt_ends_the_kernel(home, process_ended):
         f"import os; open({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\nimport time; time.sleep(60)",
         framed=False,
     )
-    command = [sys.executable, "-m", "zsad_lib.pipeline", "run", "--profile", "smoke", str(book)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    no_steps = "from zsad_lib import pipeline; pipeline.STEPS['scene_rules'] = {}; "
+    main = f"{no_steps}exit(pipeline.main(['run', '--profile', 'smoke', {str(book)!r}]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", main], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     deadline = time.monotonic() + 30
     while not ((home / "pid").exists() and (home / "pid").read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
