@@ -89,14 +89,21 @@ def evaluate(
     >>> table[["metric", "level", "value", "n_videos", "prevalence"]].values.tolist()
     [['micro_auc', 'frame', 1.0, 2, 0.25]]
     """
+    found = _of_both_classes(scores, labels, **options)
+    if options.get("normalise") == "per-video":
+        variant += " (per-video, transductive)"
+    return tidy(found, method, variant)
+
+
+def _of_both_classes(
+    scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], **options: Any
+) -> list[Estimate]:
     present = {int(value) for array in labels.values() for value in np.unique(np.asarray(array)) if value in (0, 1)}
     found = estimates(scores, labels, **options)
     if len(present) < 2:
         only = "abnormal" if present == {1} else "normal"
         raise ZsadError(f"labels hold only {only} frames: ROC-AUC is undefined; give videos of both classes")
-    if options.get("normalise") == "per-video":
-        variant += " (per-video, transductive)"
-    return tidy(found, method, variant)
+    return found
 
 
 def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> pd.DataFrame:
@@ -230,19 +237,16 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
         for seed in profile.seeds if name == "random" else profile.seeds[:1]:
             write_scores(run / "scores" / name / str(seed), floors[seed][name], fps)
     tasks = [(run / "scores" / name, test, labels, profile, has_windows) for name in (*methods, *FLOORS)]
-    done = list(parallel(_method_table, tasks, profile.jobs))
+    done, compared = (list(part) for part in zip(*parallel(_method_table, tasks, profile.jobs)))
     if profile.dataset == "ucsd_ped2":
         done += [_pixel_table(path, test, profile) for path in sorted(run.glob("maps/[!.]*/"))]
     table = pd.concat(done, ignore_index=True)
     target = folder / "detection.csv"
     with paths.atomic(target) as handle:
         table.to_csv(handle, index=False, float_format="%.9g")
-    artefacts, pairs = {"detection": target}, [pair for pair in PAIRS if set(pair) <= set(methods)]
-    if pairs:
-        paired = list(dict.fromkeys(name for pair in pairs for name in pair))
-        compared = parallel(_paired, [(run, name, test, labels, profile) for name in paired], profile.jobs)
-        found = dict(zip(paired, compared))
-        gaps = [paired_difference(found[a], found[b]).assign(first=a, second=b) for a, b in pairs]
+    artefacts, found = {"detection": target}, dict(zip((*methods, *FLOORS), compared))
+    gaps = [paired_difference(found[a], found[b]).assign(first=a, second=b) for a, b in PAIRS if {a, b} <= set(methods)]
+    if gaps:
         artefacts["differences"] = folder / "differences.csv"
         with paths.atomic(artefacts["differences"]) as handle:
             pd.concat(gaps, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
@@ -254,14 +258,14 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
 
 def _method_table(
     folder: Path, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile, has_windows: bool
-) -> pd.DataFrame:
-    """All rows of one method folder: every variant and every set of test videos."""
+) -> tuple[pd.DataFrame, list[Estimate]]:
+    """All rows of one method folder: every variant and every set of test videos; and what `PAIRS` are compared in."""
     method, _, causal = folder.name.partition("@")
     found = read_seeds(folder, {video: len(label) for video, label in labels.items()}, profile.seeds)
     if method in FLOORS and has_windows:
         found = found._replace(windows=found.scores)  # a floor's score has no windows: each frame is one
     variants = {causal: 0.0} if causal else {"raw": 0.0} if method in FLOORS else {"raw": 0.0, "smoothed": SMOOTHING}
-    done = []
+    done, compared = [], []
     for variant, sigma in variants.items():
         scores, normal = _smoothed(found.scores, sigma), _smoothed(found.normal, sigma)
         for name, part in test.groupby("set", sort=True):
@@ -280,33 +284,20 @@ def _method_table(
             )
             series = {v: scores[v] for v in videos}, {v: labels[v] for v in videos}
             if main:
-                done.append(evaluate(*series, method=method, variant=variant, **options))
+                rows = _of_both_classes(*series, **options)
+                done.append(tidy(rows, method, variant))
+                if variant == "raw":
+                    compared += [e for e in rows if e.metric in PAIRED_METRICS and e.group == "all"]
             else:  # a look-alike set may hold one class: its false alarms still count
                 done.append(tidy(estimates(*series, group=f"set:{name}", **options), method, variant))
     if found.classes and not causal:
         known = truth(folder.parents[1] / CLASSES)
-        done.append(tidy(recognition(found.classes, known, profile.bootstrap_draws), method, "raw"))
+        rows = recognition(found.classes, known, profile.bootstrap_draws)
+        done.append(tidy(rows, method, "raw"))
+        compared += rows
         with paths.atomic(folder.parents[1] / "evaluate" / f"confusion_{method}.csv") as handle:
             confusion(found.classes, known).to_csv(handle, float_format="%.6g")
-    return pd.concat(done, ignore_index=True)
-
-
-def _paired(
-    run: Path, method: str, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile
-) -> list[Estimate]:
-    """What the methods of `PAIRS` are compared in, on the main test set: overall, per family, and per class where it knows classes."""
-    main = test[test["set"] == "main"]
-    families = main.loc[main["family"] != "normal", "family"]
-    found = read_seeds(run / "scores" / method, {video: len(labels[video]) for video in main["video"]}, profile.seeds)
-    rows = estimates(
-        found.scores,
-        {video: labels[video] for video in main["video"]},
-        families=families.to_dict() if families.nunique() > 1 else None,
-        windows={video: found.windows[video] for video in main["video"]} if found.windows else None,
-        metrics=PAIRED_METRICS,
-        draws=profile.bootstrap_draws,
-    )
-    return rows + (recognition(found.classes, truth(run / CLASSES), profile.bootstrap_draws) if found.classes else [])
+    return pd.concat(done, ignore_index=True), compared
 
 
 def _pixel_table(folder: Path, test: pd.DataFrame, profile: Profile) -> pd.DataFrame:
