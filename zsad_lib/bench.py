@@ -28,7 +28,9 @@ from zsad_lib.models import AnomalyCLIP, build_clip
 from zsad_lib.models.timesformer import TimeSformer
 from zsad_lib.train import Variant, Windows, build_detector, dpc_context, joint_loss, parameter_groups
 from zsad_lib.video import iter_frames, write_video
+from zsad_lib.weak import PUBLISHED
 
+UCF_CRIME = PUBLISHED["ucf_crime"]
 STREAMS = 3  # of the video itself: TimeSformer, predictive coding, scene
 Size = tuple[int, int]
 
@@ -162,7 +164,12 @@ def cached_features(repeats: int = 3, batch: int = 192) -> Row:
     )
 
 
-def weak_step(repeats: int = 3, videos: int = 64, segments: int = 32, width: int = 256) -> Row:
+def weak_step(
+    repeats: int = 3,
+    videos: int = 2 * UCF_CRIME.half_batch,
+    segments: int = UCF_CRIME.num_segments,
+    width: int = UCF_CRIME.embed_dim,
+) -> Row:
     """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same written in loops over videos.
 
     Args:
@@ -173,7 +180,7 @@ def weak_step(repeats: int = 3, videos: int = 64, segments: int = 32, width: int
     """
     torch.manual_seed(0)
     names = [f"class {number}" for number in range(13)] + ["normal"]
-    clip = build_clip("ViT-B-16", vision_layers=1, text_layers=12 if width == 256 else 1)
+    clip = build_clip("ViT-B-16", vision_layers=1, text_layers=12 if width == UCF_CRIME.embed_dim else 1)
     model = AnomalyCLIP(clip, names, "normal", num_segments=segments, embed_dim=width).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=0.0, fused=True)

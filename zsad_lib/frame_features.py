@@ -34,9 +34,7 @@ from zsad_lib.weights import tensors_sha256
 from zsad_lib.workers import parallel
 
 VERSION = 1  # of the file format and of what is computed
-BATCH = (
-    32  # frames per forward pass; larger ones run slower on a CPU, whose allocator then fetches fresh memory each time
-)
+BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
 PROGRESS_S = 5.0  # seconds between two lines of progress, at least
 
 
@@ -153,14 +151,12 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
         if _finished(target, header):
             return video, target, ""
         features = video_features(encoder, video)
+    except ZsadError as error:
+        return video, target, str(error)
     except (
         Exception
     ) as error:  # whatever a decoder makes of a damaged file: the others go on, and the run fails at the end
-        return (
-            video,
-            target,
-            str(error) if isinstance(error, ZsadError) else f"{video}: {type(error).__name__}: {error}",
-        )
+        return video, target, f"{video}: {type(error).__name__}: {error}"
     with paths.atomic(target, mode=None) as temporary:
         save_file({"features": features.contiguous()}, temporary, header)
     return video, target, ""
