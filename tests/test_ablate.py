@@ -83,9 +83,10 @@ def test_frozen_windows_are_those_of_the_videos(windows):
     features = load_features(feature_file(cache_folder(profile), row))
     torch.testing.assert_close(split.windows.scene[own], features.scene)
     scorer, _ = score.load_scorer(next(arrays.parents[2].glob("runs/*/score/full/0/scorer.safetensors")))
-    s_mem = torch.from_numpy(scorer.terms(features)["s_mem"]).float()
+    [terms] = scorer.terms([features])
+    s_mem = torch.from_numpy(terms["s_mem"]).float()
     torch.testing.assert_close(split.terms["s_mem"][own], s_mem, atol=1e-3, rtol=0)  # its memory is in half precision
-    motion = torch.from_numpy(scorer.terms(features)["s_motion"]).float()
+    motion = torch.from_numpy(terms["s_motion"]).float()
     torch.testing.assert_close(split.terms["s_motion"][own], motion)
 
 

@@ -61,12 +61,26 @@ def test_fusion_standardises_on_held_out_normals_alone(scorer):
 
 
 def test_a_windows_terms_do_not_depend_on_the_other_windows(scorer, features):
-    whole = scorer.terms(features)
-    first = scorer.terms(features._replace(
+    only_first = features._replace(
         timesformer=features.timesformer[:1], scene=features.scene[:1], stem=features.stem[:6], cell_motion=features.cell_motion[:6],
-    ))  # fmt: skip
+    )  # fmt: skip
+    whole, first = scorer.terms([features, only_first])
     for name in ("s_sem", "s_pred", "s_all", "s_peak", "s_mem"):
         assert first[name][0] == pytest.approx(whole[name][0], abs=1e-5), name
+
+
+def test_videos_that_are_scored_together_score_as_alone(scorer, features, monkeypatch):
+    changed = features._replace(stem=features.stem.flip(0), cell_motion=features.cell_motion.flip(0))
+    alone = [next(scorer.terms([video])) for video in (features, changed, features)]
+    sizes, encode = [], scorer.detector.dpc.encode_from_stem
+    monkeypatch.setattr(scorer.detector.dpc, "encode_from_stem", lambda stem: sizes.append(len(stem)) or encode(stem))
+    for one, other in zip(alone, scorer.terms([features, changed, features]), strict=True):
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], atol=1e-6, err_msg=name)
+    assert sizes == [3]
+    monkeypatch.setattr(type(scorer.detector.dpc), "on_batch_statistics", True)
+    list(scorer.terms([features, changed]))
+    assert sizes == [3, 1, 1]
 
 
 def test_every_method_and_seed_has_every_frame(tiny_run):
@@ -97,7 +111,7 @@ def test_the_full_score_is_the_sum_of_its_terms(tiny_run, scorer):
 def test_a_scorer_survives_its_file(tiny_run, scorer, features, tmp_path):
     score.save_scorer(tmp_path / "s.safetensors", scorer, dict(variant=dict(), seed=0))
     again, _ = score.load_scorer(tmp_path / "s.safetensors")
-    first, second = scorer.terms(features), again.terms(features)
+    [first], [second] = scorer.terms([features]), again.terms([features])
     for name in first:
         np.testing.assert_allclose(first[name], second[name], atol=1e-3)
 

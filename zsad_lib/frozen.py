@@ -145,7 +145,7 @@ def load(folder: Path, split: str, seed: int | None = None) -> Split:
 
 def _predictive(dpc: DPC, features: list[VideoFeatures]) -> dict[str, Tensor]:
     """Feature and terms of a predictive stream on the windows of some videos, joined."""
-    found = [predictive_terms(dpc, f) for f in features]
+    found = list(predictive_terms(dpc, features))
     parts = dict(dpc=[p.context for p in found], plain=[p.plain for p in found])
     parts |= {name: [p.terms[name] for p in found] for name in found[0].terms}
     return {name: torch.cat(values) for name, values in parts.items()}

@@ -66,7 +66,7 @@ def score_video(path: str | Path, run: str | None = None, *, causal: bool = Fals
 
     parts = [extractor.windows(torch.from_numpy(piece)) for piece, _ in chunks(thinned())]
     empty = torch.empty(0)
-    terms = [scorer.terms(VideoFeatures(*part, motion=empty, n_frames=0)) for part in parts]
+    terms = list(scorer.terms(VideoFeatures(*part, motion=empty, n_frames=0) for part in parts))
     joined = {name: np.concatenate([values[name] for values in terms]) for name in (*TERMS, "caption")}
     used = -(-len(times) // step)  # frames that were scored
     back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one used

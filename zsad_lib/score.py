@@ -9,6 +9,8 @@ s      = sum_i w_i (s_i - mean_i) / deviation_i     mean and deviation on held-o
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +46,7 @@ SCORED_STEPS = (
     2  # predicted blocks that s_pred looks at; the third is hard to foresee in normal video too (validation sites)
 )
 NEIGHBOURS = 5  # k of the neighbour memory
+TOGETHER = 96  # blocks, at most, of videos that pass the predictive stream at once
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
     "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
@@ -77,12 +80,20 @@ class Predicted(NamedTuple):
     terms: dict[str, Tensor]  # s_pred, s_all, s_peak: [W] each; s_motion where the motion of every frame is known
 
 
-def predictive_terms(dpc: DPC, features: VideoFeatures) -> Predicted:
-    """Runs a predictive stream, pretrained or tuned, on one video's cached lower layers."""
-    blocks = window_blocks(dpc.encode_from_stem(features.stem[None].float())[0])  # [W, NUM_BLOCKS, D, h, w]
-    out = dpc.predict(blocks)
-    errors = error_map(out)
-    moving = window_blocks(features.cell_motion)[:, -dpc.pred_steps :]  # [W, P, h, w]
+def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Predicted]:
+    """Runs a predictive stream, pretrained or tuned, on the cached lower layers of videos; neighbours of equal length go together."""
+    for (blocks, *_), equal in itertools.groupby(videos, key=lambda features: features.stem.shape):
+        count = 1 if dpc.on_batch_statistics else max(1, TOGETHER // blocks)
+        while some := list(itertools.islice(equal, count)):
+            encoded = dpc.encode_from_stem(torch.stack([features.stem for features in some]).float())
+            blocks_of = [window_blocks(video) for video in encoded]  # [W, NUM_BLOCKS, D, h, w] each
+            out = dpc.predict(torch.cat(blocks_of))
+            parts = zip(some, blocks_of, error_map(out).chunk(len(some)), out.context.chunk(len(some)))
+            yield from (_predicted(dpc.pred_steps, *part) for part in parts)
+
+
+def _predicted(steps: int, features: VideoFeatures, blocks: Tensor, errors: Tensor, context: Tensor) -> Predicted:
+    moving = window_blocks(features.cell_motion)[:, -steps:]  # [W, P, h, w]
     terms = {
         "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
         "s_all": errors.mean((1, 2, 3)),
@@ -91,7 +102,7 @@ def predictive_terms(dpc: DPC, features: VideoFeatures) -> Predicted:
     if len(features.motion):
         motion = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)
         terms["s_motion"] = motion[: len(errors)].mean(-1)
-    return Predicted(out.context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
+    return Predicted(context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
 
 
 def semantic_score(similarity: Tensor) -> Tensor:
@@ -137,20 +148,20 @@ class Scorer:
     plain_extractor: bool = False  # released defect 9
 
     @torch.no_grad()
-    def terms(self, features: VideoFeatures) -> dict[str, np.ndarray]:
-        """Score terms of one video's W windows: name -> [W] float64; `caption` is the number of the best-fitting caption.
+    def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
+        """Score terms of each video's W windows: name -> [W] float64; `caption` is the number of the best-fitting caption.
 
         `s_motion` is there only where the features hold the motion of every frame.
         """
-        d = self.detector
-        predicted = predictive_terms(d.dpc, features)
-        v = d.embed(features.timesformer, predicted.plain if self.plain_extractor else predicted.context)
-        similarity = d.gate.logits(v, self.bank, d.context(features.scene))
-        terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
-        if d.anchor is not None:
-            scene = d.standardised(features.scene)
-            terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)
-        return {name: value.double().numpy() for name, value in terms.items()}
+        d, (once, again) = self.detector, itertools.tee(videos)
+        for features, predicted in zip(once, predictive_terms(d.dpc, again)):
+            v = d.embed(features.timesformer, predicted.plain if self.plain_extractor else predicted.context)
+            similarity = d.gate.logits(v, self.bank, d.context(features.scene))
+            terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
+            if d.anchor is not None:
+                scene = d.standardised(features.scene)
+                terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)
+            yield {name: value.double().numpy() for name, value in terms.items()}
 
     def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
         """Sum of the named terms, each standardised on held-out normal windows; [W]."""
@@ -185,9 +196,15 @@ def make_scorer(
         detector, caption_vectors[1], caption_vectors[0], memory, plain_extractor="plain_extractor" in released
     )
     normal = table[(table.split == "val") & (table.spans == "")]
-    terms = {row.video: scorer.terms(load_features(feature_file(cache, row))) for row in normal.itertuples()}
+    terms = _terms(scorer, cache, normal)
     scorer.calibrate(list(terms.values()))
     return scorer, terms
+
+
+def _terms(scorer: Scorer, cache: Path, rows) -> dict[str, dict[str, np.ndarray]]:
+    """Score terms of a manifest's rows, by video."""
+    features = (load_features(feature_file(cache, row)) for row in rows.itertuples())
+    return dict(zip(rows.video, scorer.terms(features)))
 
 
 def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
@@ -268,7 +285,7 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
     scorer, terms = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
     test, lengths = table[table.split == "test"], table.set_index("video").n_frames
     held_out = list(terms)
-    terms |= {row.video: scorer.terms(load_features(feature_file(cache, row))) for row in test.itertuples()}
+    terms |= _terms(scorer, cache, test)
     for method, (source, names) in METHODS.items():
         if source != variant or (method in SEED_FREE and seed != profile.seeds[0]):
             continue

@@ -157,7 +157,8 @@ def look_alike(train: frozen.Split, split: frozen.Split, min_cosine: float) -> T
 def _rescored(profile, detector: Detector, table, split: frozen.Split) -> frozen.Split:
     """The split under the predictive stream that a variant has tuned."""
     cache = cache_folder(profile)
-    found = [predictive_terms(detector.dpc, load_features(feature_file(cache, row))) for row in table.itertuples()]
+    features = (load_features(feature_file(cache, row)) for row in table.itertuples())
+    found = list(predictive_terms(detector.dpc, features))
     terms = {name: torch.cat([predicted.terms[name] for predicted in found]) for name in found[0].terms}
     context, plain = (torch.cat([getattr(predicted, name) for predicted in found]) for name in ("context", "plain"))
     return split._replace(windows=split.windows._replace(dpc=context), terms=split.terms | terms, plain=plain)

@@ -209,6 +209,12 @@ class DPC(nn.Module):
         for name, parameter in (*self.agg.named_parameters(), *self.network_pred.named_parameters()):
             nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.orthogonal_(parameter)
 
+    @property
+    def on_batch_statistics(self) -> bool:
+        """Whether what a window gives depends on the others in its batch."""
+        norm = self.backbone.bn1
+        return isinstance(norm, BlockNorm) and (self.training or not norm.track_running_stats)
+
     def stem(self, blocks: Tensor) -> Tensor:
         """Layers below layer4, frozen in joint training: blocks [B, N, C, L, H, W] -> [B, N, C', L', h', w'].
 
@@ -295,7 +301,7 @@ class DPC(nn.Module):
 
     def _require_stats(self) -> None:
         norm = self.backbone.bn1
-        if self.training or not isinstance(norm, BlockNorm) or not norm.track_running_stats:
+        if self.on_batch_statistics or not isinstance(norm, BlockNorm):
             return
         if norm.num_batches_tracked == 0:
             raise ZsadError(
