@@ -65,3 +65,17 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
         )
         ensure("score", profile)
         yield profile, run_folder(profile)
+
+
+@pytest.fixture(scope="session")
+def weak_run(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny run with its weakly supervised methods and tables: (profile, run folder)."""
+    from zsad_lib.config import get_profile
+    from zsad_lib.pipeline import ensure, run_folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSAD_HOME", str(tmp_path_factory.mktemp("home")))
+        sizes = dict(train_clips=3, normal_clips=2, family_clips=2, weak_clips=2, weak_epochs=2, long_videos=0)
+        profile = get_profile("smoke", **sizes, train_steps=5, jobs=1)
+        ensure("tables", profile)
+        yield profile, run_folder(profile)

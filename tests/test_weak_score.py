@@ -6,29 +6,17 @@ import pytest
 import torch
 
 from zsad_lib import weak, weak_score
-from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest, read_classes, save_manifest, write_classes
 from zsad_lib.paths import read_json
-from zsad_lib.pipeline import ensure, run_folder
 from zsad_lib.series import read_archive, read_series
 from zsad_lib.weights import load_weights
 
 METHODS = (*weak.TRAINED, weak_score.ZERO_SHOT)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZSAD_HOME", str(tmp_path_factory.mktemp("home")))
-        sizes = dict(train_clips=3, normal_clips=2, family_clips=2, weak_clips=2, weak_epochs=2, long_videos=0)
-        profile = get_profile("smoke", **sizes, train_steps=5, jobs=1)
-        ensure("tables", profile)
-        yield profile, run_folder(profile)
-
-
-def test_lists_are_apart_and_hold_no_spans_in_training(run):
-    _, folder = run
+def test_lists_are_apart_and_hold_no_spans_in_training(weak_run):
+    _, folder = weak_run
     normal_only, weakly = load_manifest(folder / "data"), load_manifest(folder / "weak_data")
     assert set(normal_only[normal_only.split == "train"].family) == {"normal"}
     train = weakly[weakly.split == "train"]
@@ -39,8 +27,8 @@ def test_lists_are_apart_and_hold_no_spans_in_training(run):
     assert not set(train[train.family != "normal"].video) & set(normal_only.video)
 
 
-def test_every_test_video_has_scores_and_probabilities(run):
-    _, folder = run
+def test_every_test_video_has_scores_and_probabilities(weak_run):
+    _, folder = weak_run
     table = load_manifest(folder / "weak_data").query("split == 'test'").set_index("video")
     for method in METHODS:
         home = folder / "scores" / method / "0"
@@ -55,8 +43,8 @@ def test_every_test_video_has_scores_and_probabilities(run):
         assert read_archive(home / "normal.npz").keys().isdisjoint(classes)
 
 
-def test_tables_hold_both_kinds_of_supervision(run):
-    _, folder = run
+def test_tables_hold_both_kinds_of_supervision(weak_run):
+    _, folder = weak_run
     table = pd.read_csv(folder / "tables" / "comparison.csv")
     told = dict(zip(table.method, table.learned_from))
     assert told["anomaly_clip"] == told["mil"] == "class of each training video" != told["full"]
@@ -72,8 +60,8 @@ def test_tables_hold_both_kinds_of_supervision(run):
     assert list(shares.columns) == list(shares.index) and shares.loc["normal"].sum() == pytest.approx(1, abs=1e-4)
 
 
-def test_poisoned_test_labels_change_no_weights(run, monkeypatch):
-    profile, folder = run
+def test_poisoned_test_labels_change_no_weights(weak_run, monkeypatch):
+    profile, folder = weak_run
     trained = folder / "weak_train" / "anomaly_clip" / "0" / weak.FILE
     before = load_weights(trained)[1]["sha256"]
     table = load_manifest(folder / "weak_data")
@@ -87,8 +75,8 @@ def test_poisoned_test_labels_change_no_weights(run, monkeypatch):
     assert load_weights(trained)[1]["sha256"] == before
 
 
-def test_a_model_of_other_classes_is_refused(run):
-    profile, folder = run
+def test_a_model_of_other_classes_is_refused(weak_run):
+    profile, folder = weak_run
     file = folder / "weak_data" / "classes.csv"
     original, classes = file.read_text(), read_classes(file)
     write_classes(file, [classes[2], *classes[:2], *classes[3:]])
