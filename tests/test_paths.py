@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from zsad_lib import paths
 from zsad_lib.errors import ZsadError
@@ -37,7 +38,17 @@ def test_atomic_writes_text_bytes_and_by_path(tmp_path):
     assert (tmp_path / "b.bin").read_bytes() == b"\x00"
     assert np.load(tmp_path / "c.npy").tolist() == [0, 1, 2]
     assert leftovers(tmp_path) == []
-    assert (tmp_path / "b.bin").stat().st_mode & 0o400
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
+def test_files_are_as_readable_as_the_user_makes_files(tmp_path):
+    (tmp_path / "usual").touch()
+    with paths.atomic(tmp_path / "a.txt") as handle:
+        handle.write("a")
+    with paths.atomic(tmp_path / "b.safetensors", mode=None) as temporary:
+        save_file({"x": np.zeros(1)}, temporary)  # it writes to a hidden file of its own
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1 and modes.pop() & 0o400
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):

@@ -83,9 +83,6 @@ def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iter
             suffix = path.suffix if mode is None else ".tmp"
             descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix=suffix, dir=path.parent)
             temporary = Path(name)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(descriptor, 0o666 & ~umask)  # mkstemp hides its files from everybody else
             if mode is None:
                 os.close(descriptor)
                 yield temporary
@@ -93,6 +90,9 @@ def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iter
                 text = None if "b" in mode else {"encoding": "utf-8", "newline": ""}
                 with os.fdopen(descriptor, mode, **(text or {})) as handle:
                     yield handle
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp, and safetensors after it, hide their files from everybody else
             if flush:
                 with open(temporary, "rb") as written:
                     os.fsync(written.fileno())
