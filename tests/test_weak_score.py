@@ -88,6 +88,6 @@ def test_a_model_of_other_classes_is_refused(weak_run):
 
 def test_prompt_probabilities_by_hand():
     prompts = torch.eye(3)
-    found = weak_score.prompt_probabilities(torch.tensor([[2.0, 0, 0]]), prompts, torch.tensor([2, 0, 0]), 4)
-    mass = np.exp(np.array([1, 0, 0]) / weak_score.TEMPERATURE)
+    found = weak_score.prompt_probabilities(torch.tensor([[2.0, 0, 0]]), prompts, torch.tensor([2, 0, 0]), 4, scale=3.0)
+    mass = np.exp([3.0, 0, 0])
     assert found[0].tolist() == pytest.approx([2 / mass.sum(), 0, mass[0] / mass.sum(), 0], abs=1e-6)

@@ -75,9 +75,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from functools import partial
 
-    import torch
-
     from zsad_lib import frame_features
+    from zsad_lib.backbones import processes
     from zsad_lib.weights import SHIPPED
 
     number, _, count = options.shard.partition("/")
@@ -91,7 +90,7 @@ def _features(options: argparse.Namespace) -> int:
     videos = options.videos.resolve()
     folder = options.out or videos.parent / f"{videos.name}-features"
     listed, shard = frame_features.list_videos(videos), (int(number), int(count))
-    jobs = options.jobs or (1 if options.weights and torch.cuda.is_available() else os.cpu_count() or 1)
+    jobs = options.jobs or (processes(os.cpu_count() or 1) if options.weights else os.cpu_count() or 1)
     found = frame_features.extract(listed, folder, make, shard, options.allow_missing, jobs)
     print(f"{len(found)} of {len(listed)} videos: features in {folder}")
     return 0

@@ -55,6 +55,28 @@ def cell_motion(blocks: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(blocks.abs().mean((1, 2)), grid)
 
 
+def device() -> str:
+    """Where models compute: "cuda" where there is such a device, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def processes(jobs: int) -> int:
+    """How many processes share the work: `jobs`, or one where a GPU computes."""
+    return 1 if device() == "cuda" else jobs
+
+
+def frame_clip(profile) -> tuple[nn.Module, Vocabulary | None]:
+    """The CLIP that AnomalyCLIP reads frames and class names with, and the vocabulary of its text tower where that is cut.
+
+    Raises:
+        ZsadError: its weights are missing; `make weights` fetches them.
+    """
+    if profile.backbones == "official":
+        return build_clip("ViT-B-16", "openai").requires_grad_(False), None
+    b = stand_ins(weights_folder(profile))
+    return b.clip, b.vocabulary
+
+
 def weights_folder(profile) -> Path:
     """Folder of the stand-ins' weights that a profile asks for: the usual ones, or those of its `held_out`."""
     return SHIPPED / "held_out" if profile.held_out else SHIPPED

@@ -32,12 +32,13 @@ class Profile:
     long_videos: int = 6  # benchmark: continuous videos
     long_frames: int = 1200  # benchmark: their length, frames
     train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
-    weak_epochs: int = 12  # passes over the weakly labelled videos
+    weak_epochs: int = 12  # passes over the weakly labelled videos; 0: as published for the data set
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
     far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1
     released: tuple[str, ...] = ()  # defects of the released code to switch on
+    backbones: Literal["stand_in", "official"] = "stand_in"  # small ones shipped with the kit, or the published ones
     held_out: bool = False  # benchmark: stand-ins whose pretraining never showed a fight, a fall or a fire
 
     @property

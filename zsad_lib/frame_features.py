@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zsad_lib import paths
-from zsad_lib.backbones import OPENAI_CLIP, STAND_IN_SIZE, normalise, stand_ins, weights_folder
+from zsad_lib.backbones import OPENAI_CLIP, STAND_IN_SIZE, device, normalise, processes, stand_ins, weights_folder
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest, stem
 from zsad_lib.models.text import build_clip
@@ -35,6 +35,7 @@ from zsad_lib.workers import parallel
 
 VERSION = 1  # of the file format and of what is computed
 BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
+FEATURE_SUFFIXES = (".npy", ".safetensors")
 PROGRESS_S = 5.0  # seconds between two lines of progress, at least
 
 
@@ -171,15 +172,35 @@ def stand_in_encoder(weights: Path) -> FrameEncoder:
 @functools.cache
 def official_encoder(pretrained: str) -> FrameEncoder:
     """AnomalyCLIP's ViT-B/16 at 224 pixels; `pretrained` as in `build_clip`: a weight file, or a tag to download."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FrameEncoder(build_clip("ViT-B-16", pretrained).requires_grad_(False).to(device), (224, 224))
+    return FrameEncoder(build_clip("ViT-B-16", pretrained).requires_grad_(False).to(device()), (224, 224))
 
 
 def extract_listed(profile, folder: Path) -> dict:
-    """Pipeline step: features of every video in the weakly labelled manifest, ``<video>.safetensors`` in `folder`."""
-    videos = load_manifest(folder.parent / "weak_data").path
-    found = extract(videos, folder, functools.partial(stand_in_encoder, weights_folder(profile)), jobs=profile.jobs)
-    return {"metrics": {"videos": len(found)}, "artefacts": {}}
+    """Pipeline step: features of every video in the weakly labelled manifest, ``<video>.safetensors`` in `folder`.
+
+    A row whose path is a feature file already, as AnomalyCLIP's authors publish them, is left as it is.
+    """
+    listed = load_manifest(folder.parent / "weak_data").path
+    videos = [path for path in listed if not path.endswith(FEATURE_SUFFIXES)]
+    if profile.backbones == "official":
+        make = functools.partial(official_encoder, "openai")
+    else:
+        make = functools.partial(stand_in_encoder, weights_folder(profile))
+    found = extract(videos, folder, make, jobs=processes(profile.jobs)) if videos else {}
+    return {"metrics": {"videos": len(found), "published": len(listed) - len(videos)}, "artefacts": {}}
+
+
+def listed_features(run: Path, row) -> Tensor:
+    """Features [T, D] of one row of a run's weakly labelled manifest.
+
+    Raises:
+        ZsadError: as `load`; or another number of frames than the manifest's.
+    """
+    own = row.path if row.path.endswith(FEATURE_SUFFIXES) else run / "frame_features" / f"{row.video}.safetensors"
+    features = load(own)
+    if len(features) != row.n_frames:
+        raise ZsadError(f"{own}: features of {len(features)} frames, the video has {row.n_frames}; extract them again")
+    return features
 
 
 def list_videos(folder: str | Path) -> list[Path]:
@@ -237,14 +258,14 @@ def _load_safetensors(path: str | Path, expected: dict[str, str] | None) -> Tens
 
 def _load_npy(path: Path) -> Tensor:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # a data set's features need not fit into memory
     except FileNotFoundError:
         raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
     except (OSError, ValueError, EOFError) as error:
         raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
     if not np.issubdtype(array.dtype, np.floating):
         raise ZsadError(f"{path}: holds {array.dtype}; expected floating-point numbers")
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array.astype(np.float32, copy=False))
 
 
 def _source(video: Path) -> dict[str, str]:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from zsad_lib import paths
-from zsad_lib.backbones import stand_ins, weights_folder
+from zsad_lib.backbones import device, frame_clip, processes
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.frame_features import load as load_frame_features
+from zsad_lib.frame_features import listed_features
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.manifest import load_manifest, read_classes
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
@@ -71,10 +71,13 @@ PUBLISHED = {
 STAND_IN = Recipe(  # chosen on validation cameras, clip AUC of two seeds; `epochs` is the profile's `weak_epochs`
     1e-2, epochs=0, warmup=2, embed_dim=32, num_segments=12, segment_len=4, heads=4, topk=2, segment_dropout=0.3
 )
-TRAINED = {  # what a run trains: method -> recipe
-    "anomaly_clip": STAND_IN,
-    "mil": dataclasses.replace(STAND_IN, temporal=False),
-}
+TRAINED = {"anomaly_clip": {}, "mil": {"temporal": False}}  # what a run trains: method -> change of its recipe
+
+
+def recipe_of(profile) -> Recipe:
+    """The recipe of a profile's data set for the published CLIP, or the stand-ins' one."""
+    recipe = PUBLISHED[profile.dataset] if profile.backbones == "official" else STAND_IN
+    return dataclasses.replace(recipe, epochs=profile.weak_epochs or recipe.epochs)
 
 
 def segment_frames(length: int, segments: int, frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -180,14 +183,15 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             history = state["history"]
     model.train()
+    place = model.normal_prototype.device
     for epoch in range(len(history), recipe.epochs):
         rng = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(rng.integers(2**31)))
         plan, terms = batches(len(abnormal), len(normal), recipe.half_batch, rng), []
         for number, (first, second) in enumerate(plan):
             chosen = [abnormal[i] for i in first] + [normal[i] for i in second]
-            x = torch.stack([_sampled(features[video], recipe, rng) for video in chosen])
-            y = torch.tensor([labels[video] for video in chosen])
+            x = torch.stack([_sampled(features[video], recipe, rng) for video in chosen]).to(place)
+            y = torch.tensor([labels[video] for video in chosen], device=place)
             outputs = model.train_outputs(x, y, whole=False)
             loss = anomaly_clip_loss(outputs, y, across_videos=recipe.across_videos, unclamped=recipe.unclamped)
             total = loss.total - sum(getattr(loss, name) for name in recipe.without)
@@ -217,7 +221,7 @@ def fit(profile, folder: Path) -> dict:
     """Pipeline step: every method of `TRAINED` and seed, on the weakly labelled videos of the training split alone."""
     tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in TRAINED]
     losses = {}
-    for name, seed, loss in parallel(_fit, tasks, profile.jobs):
+    for name, seed, loss in parallel(_fit, tasks, processes(profile.jobs)):
         losses[f"{name}, seed {seed}, last loss"] = loss
         print(f"  trained {name}, seed {seed}", flush=True)
     return {"metrics": losses, "artefacts": {name: folder / name for name in TRAINED}}
@@ -229,16 +233,16 @@ def _fit(profile, name: str, seed: int, folder: Path) -> tuple[str, int, float]:
     return name, seed, meta["history"][-1][0]
 
 
-def train_seed(profile, recipe: Recipe, seed: int, folder: Path) -> Path:
-    """`train` on the training videos of a run's weakly labelled manifest, for the profile's number of epochs."""
-    run, recipe = run_folder(profile), dataclasses.replace(recipe, epochs=profile.weak_epochs)
+def train_seed(profile, change: dict, seed: int, folder: Path) -> Path:
+    """`train` on the training videos of a run's weakly labelled manifest, with the profile's recipe but for `change`."""
+    run, recipe = run_folder(profile), dataclasses.replace(recipe_of(profile), **change)
     table, classes, normal = class_table(run)
     train_videos = table[table.split == "train"]
-    features = {v: load_frame_features(run / "frame_features" / f"{v}.safetensors") for v in train_videos.video}
+    features = {row.video: listed_features(run, row) for row in train_videos.itertuples()}
     labels = {row.video: classes.index(row.action) for row in train_videos.itertuples()}
-    b = stand_ins(weights_folder(profile))
     torch.manual_seed(seed)
-    return train(build(b.clip, b.vocabulary, classes, normal, recipe), features, labels, recipe, seed, folder)
+    model = build(*frame_clip(profile), classes, normal, recipe).to(device())
+    return train(model, features, labels, recipe, seed, folder)
 
 
 def class_table(run: Path) -> tuple[pd.DataFrame, list[str], str]:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from zsad_lib import paths, tables, weak
+from zsad_lib.backbones import device
 from zsad_lib.config import Profile
 from zsad_lib.estimates import Estimate, estimates
 from zsad_lib.evaluate import tabulate
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.frame_features import load
+from zsad_lib.frame_features import listed_features
 from zsad_lib.grids import WEAKLY
 from zsad_lib.manifest import load_manifest
 from zsad_lib.pipeline import run_folder
@@ -29,7 +30,7 @@ METRICS = ("clip_auc", "micro_auc")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row: a change of `weak.STAND_IN`."""
+    """One row: a change of the profile's recipe."""
 
     name: str
     says: str
@@ -105,7 +106,7 @@ def ablate(profile: Profile) -> Path:
 
 def _trial(profile: Profile, row: Row, seed: int, home: Path) -> tuple[str, int]:
     torch.set_num_threads(1)
-    weak.train_seed(profile, dataclasses.replace(weak.STAND_IN, **row.change), seed, home / row.name / str(seed))
+    weak.train_seed(profile, row.change, seed, home / row.name / str(seed))
     return row.name, seed
 
 
@@ -114,12 +115,13 @@ def _estimates(profile: Profile, row: Row, home: Path) -> list[Estimate]:
     torch.set_num_threads(1)
     run = run_folder(profile)
     known = truth(run / "weak_data")
-    families = load_manifest(run / "weak_data").set_index("video").family.loc[list(known.frames)]
+    rows = load_manifest(run / "weak_data").set_index("video", drop=False).loc[list(known.frames)]
+    families = rows.family
     models = [load_model(home / row.name / str(seed) / weak.FILE, profile, run) for seed in profile.seeds[:SEEDS]]
     probabilities = {}
-    for video in known.frames:
-        x = load(run / "frame_features" / f"{video}.safetensors")
-        probabilities[video] = np.stack([model.score(x).class_probs.double().numpy() for model in models])  # [S, T, K]
+    for row in rows.itertuples():
+        x = listed_features(run, row).to(device())
+        probabilities[row.video] = np.stack([model.score(x).class_probs.double().cpu().numpy() for model in models])
     scores = {video: 1 - found[..., known.normal_id] for video, found in probabilities.items()}
     labels = {video: (ids != known.normal_id).astype(int) for video, ids in known.frames.items()}
     found = estimates(

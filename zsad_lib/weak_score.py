@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad_lib import paths, weak
-from zsad_lib.backbones import stand_ins, weights_folder
+from zsad_lib.backbones import device, frame_clip, processes
 from zsad_lib.features import BLOCK_LEN, WINDOW, window_count
-from zsad_lib.frame_features import load
+from zsad_lib.frame_features import listed_features
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
 from zsad_lib.models.text import encode_captions
 from zsad_lib.score import write_frames
@@ -26,7 +26,6 @@ from zsad_lib.workers import parallel
 
 ZERO_SHOT = "clip_prompts"
 CAUSAL = "anomaly_clip@causal"
-TEMPERATURE = 0.07  # of the softmax over prompts, as the stand-ins were trained; OpenAI's CLIP learned 0.01
 ClassProbs = Callable[[Tensor], Tensor]  # raw features [T, D] -> joint probabilities [T, K]
 
 
@@ -38,13 +37,12 @@ def load_model(path: Path, profile, run: Path) -> AnomalyCLIP:
     """
     tensors, meta = load_weights(path)
     _, classes, normal = weak.class_table(run)
-    b = stand_ins(weights_folder(profile))
-    model = weak.build(b.clip, b.vocabulary, classes, normal, weak.Recipe(**meta["recipe"]))
+    model = weak.build(*frame_clip(profile), classes, normal, weak.Recipe(**meta["recipe"]))
     model.load_state_dict(tensors)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device())
 
 
-def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, classes: int) -> Tensor:
+def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, classes: int, scale: float) -> Tensor:
     """Zero-shot CLIP: softmax over all prompts, summed per class; a class that no prompt describes gets 0.
 
     Args:
@@ -52,19 +50,20 @@ def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, class
         prompts: unit vectors [P, D].
         owner: class id of each prompt [P].
         classes: K.
+        scale: 1 / temperature of the softmax, as CLIP has learned it.
 
     Returns:
         [T, K], sum 1.
     """
-    mass = (F.normalize(features, dim=-1) @ prompts.T / TEMPERATURE).softmax(-1)
-    return torch.zeros(len(features), classes).index_add(1, owner, mass)
+    mass = (scale * F.normalize(features, dim=-1) @ prompts.T).softmax(-1)
+    return mass.new_zeros(len(features), classes).index_add(1, owner, mass)
 
 
 def score_all(profile, folder: Path) -> dict:
     """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
     tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in (*weak.TRAINED, CAUSAL)]
     tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
-    for name, seed in parallel(_score, tasks, profile.jobs):
+    for name, seed in parallel(_score, tasks, processes(profile.jobs)):
         print(f"  scored {name}, seed {seed}", flush=True)
     paths.flush_all()
     methods = (*weak.TRAINED, CAUSAL, ZERO_SHOT)
@@ -79,7 +78,7 @@ def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
     run = folder.parent
     table, classes, normal = weak.class_table(run)
     if name == ZERO_SHOT:
-        probabilities = _zero_shot(profile, classes, normal)
+        probabilities = _zero_shot(profile, run, classes)
     else:
         model = load_model(run / "weak_train" / name.partition("@")[0] / str(seed) / weak.FILE, profile, run)
         with torch.no_grad():
@@ -89,7 +88,7 @@ def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
     windows, held_out, shares = {}, {}, {}
     for row in table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))].itertuples():
         with torch.no_grad():
-            found = probabilities(load(run / "frame_features" / f"{row.video}.safetensors")).double().numpy()
+            found = probabilities(listed_features(run, row).to(device())).double().cpu().numpy()
         score = 1 - found[:, at]
         if row.split == "val":
             held_out[row.video] = score
@@ -111,11 +110,11 @@ def window_means(score: np.ndarray) -> np.ndarray:
     return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
 
 
-def _zero_shot(profile, classes: list[str], normal: str) -> ClassProbs:
-    from data_prep.scene_rules.weak import class_prompts  # the prompts belong to the data set
-
-    b = stand_ins(weights_folder(profile))
-    listed = [(text, classes.index(name)) for name, texts in class_prompts().items() for text in texts]
-    vectors = encode_captions(b.clip, [text for text, _ in listed], b.vocabulary)
-    owner = torch.tensor([number for _, number in listed])
-    return lambda features: prompt_probabilities(features, vectors, owner, len(classes))
+def _zero_shot(profile, run: Path, classes: list[str]) -> ClassProbs:
+    clip, vocabulary = frame_clip(profile)
+    prompts = paths.read_json(run / "weak_data" / "prompts.json")
+    listed = [(text, classes.index(name)) for name, texts in prompts.items() for text in texts]
+    vectors = encode_captions(clip.to(device()), [text for text, _ in listed], vocabulary)
+    owner = torch.tensor([number for _, number in listed], device=vectors.device)
+    scale = float(clip.logit_scale.exp())
+    return lambda features: prompt_probabilities(features, vectors, owner, len(classes), scale)

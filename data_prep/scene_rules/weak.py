@@ -14,6 +14,7 @@ from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec
 from data_prep.scene_rules.prepare import describe, render
 from data_prep.scene_rules.prompts import prompts
+from zsad_lib import paths
 from zsad_lib.manifest import load_manifest, save_manifest, write_classes
 
 NORMAL = "normal"
@@ -51,7 +52,8 @@ def prepare(profile, folder: Path) -> dict:
     """Pipeline step: renders the abnormal training clips and writes the manifest that weak supervision reads.
 
     It holds them, the normal training clips, and the validation and test videos; `action` is the class. Of training videos neither
-    spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes in the order of their ids.
+    spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes in the order of their ids,
+    ``prompts.json`` the zero-shot prompts of each.
     """
     specs = clip_list(profile)
     abnormal = describe(specs, profile.bench_seed, render(specs, profile))
@@ -60,10 +62,11 @@ def prepare(profile, folder: Path) -> dict:
     table.loc[table.split == "train", ["spans", "caption"]] = ""
     manifest = save_manifest(table, folder)
     write_classes(folder / "classes.csv", CLASSES)
+    paths.write_json(folder / "prompts.json", class_prompts())
     train = table[table.split == "train"].action.value_counts()
-    classes = folder / "classes.csv"
+    classes, asked = folder / "classes.csv", folder / "prompts.json"
     return {
         "metrics": {f"training videos, {name}": int(n) for name, n in train.items()},
-        "artefacts": {"manifest": manifest, "classes": classes},
-        "output_hash": hashlib.sha256(manifest.read_bytes() + classes.read_bytes()).hexdigest(),
+        "artefacts": {"manifest": manifest, "classes": classes, "prompts": asked},
+        "output_hash": hashlib.sha256(b"".join(file.read_bytes() for file in (manifest, classes, asked))).hexdigest(),
     }
