@@ -1,6 +1,7 @@
 """The four frozen streams of one profile: which classes, in which size, with which weights and which pixel statistics.
 
-Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`).
+Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`). The
+published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), not a centre crop: what happens at a picture's edge counts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad_lib.models.dpc import DPC
+from zsad_lib import official
+from zsad_lib.models.dpc import DPC, BlockNorm
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import Vocabulary, build_clip
 from zsad_lib.models.timesformer import TimeSformer
@@ -32,6 +34,12 @@ CLIP = dict(
     embed_dim=EMBED_DIM, text_width=64, text_heads=4, text_layers=2, text_context_length=48,
     vision_width=64, vision_layers=3, vision_head_width=16, vision_patch_size=8, vision_image_size=STAND_IN_SIZE,
 )  # fmt: skip
+PUBLISHED = (
+    "timesformer",
+    "dpc",
+    "places365",
+    "clip_vit_b32",
+)  # names in `official.WEIGHTS`, in the order of `Backbones`
 WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
 
 
@@ -72,7 +80,9 @@ def frame_clip(profile) -> tuple[nn.Module, Vocabulary | None]:
         ZsadError: its weights are missing; `make weights` fetches them.
     """
     if profile.backbones == "official":
-        return build_clip("ViT-B-16", "openai").requires_grad_(False), None
+        return official.load("clip_vit_b16", official.fetch("clip_vit_b16", offline=True))[0].requires_grad_(
+            False
+        ), None
     b = stand_ins(weights_folder(profile))
     return b.clip, b.vocabulary
 
@@ -84,14 +94,64 @@ def weights_folder(profile) -> Path:
 
 @dataclass
 class Backbones:
-    """Frozen streams in eval mode. `video_head` maps TimeSformer's feature into CLIP's space (stand-ins only)."""
+    """Frozen streams in eval mode."""
 
     timesformer: TimeSformer
     dpc: DPC
     scene: SceneEncoder
     clip: nn.Module
-    vocabulary: Vocabulary
-    video_head: nn.Linear
+    vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
+    video_head: nn.Linear | None = (
+        None  # TimeSformer's feature -> CLIP's space; stand-ins only, since nobody has published one
+    )
+    differences: bool = False  # the predictive stream reads `frame_differences` instead of frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels that frames are decoded to."""
+        return self.timesformer.patch_embed.img_size
+
+    @property
+    def video_dim(self) -> int:
+        """Width of TimeSformer's feature."""
+        return self.timesformer.cls_token.shape[-1]
+
+    @property
+    def text_dim(self) -> int:
+        """Width of CLIP's joint space."""
+        return self.clip.text_projection.shape[-1]
+
+    def to(self, place: str) -> Backbones:
+        """Moves all streams to a device."""
+        for module in (self.timesformer, self.dpc, self.scene, self.clip, self.video_head):
+            if module is not None:
+                module.to(place)
+        return self
+
+
+def streams(profile, norm_stats: str = "running") -> Backbones:
+    """The frozen streams that a profile asks for.
+
+    The published predictive stream comes without norm statistics; `features.extract` measures them on normal training video.
+
+    Raises:
+        ZsadError: weights are missing or damaged; `make pretrain` makes the stand-ins, `make weights` fetches the published ones.
+    """
+    if profile.backbones == "stand_in":
+        return stand_ins(weights_folder(profile), norm_stats)
+    models = {name: official.load(name, official.fetch(name, offline=True))[0] for name in PUBLISHED}
+    found = Backbones(*(models[name].requires_grad_(False) for name in PUBLISHED))
+    for norm in found.dpc.modules() if norm_stats == "batch" else ():
+        if isinstance(norm, BlockNorm):
+            norm.track_running_stats = False
+    return found
+
+
+def weight_hashes(profile) -> list[str]:
+    """Hashes of the streams' weights, in the order of the files."""
+    if profile.backbones == "stand_in":
+        return [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS]
+    return [official.known_sha256(name) or "" for name in PUBLISHED]
 
 
 def video_head() -> nn.Linear:
@@ -122,4 +182,4 @@ def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
     head.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("head.")})
     for model in (clip, head):
         model.eval().requires_grad_(False)
-    return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head)
+    return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)

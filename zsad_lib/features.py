@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,21 +26,22 @@ from zsad_lib import paths
 from zsad_lib.backbones import (
     IMAGENET,
     KINETICS,
-    STAND_IN_SIZE,
-    WEIGHTS,
     Backbones,
     cell_motion,
+    device,
     frame_differences,
     normalise,
-    stand_ins,
-    weights_folder,
+    processes,
+    streams,
+    weight_hashes,
 )
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
+from zsad_lib.models.dpc import estimate_norm_stats
 from zsad_lib.motion import blurred_change
 from zsad_lib.released import acting_in
 from zsad_lib.video import iter_frames, resize
-from zsad_lib.weights import load_weights
+from zsad_lib.weights import load_weights, save_weights
 from zsad_lib.workers import parallel
 
 BLOCK_LEN = 5  # frames per block of the predictive stream
@@ -46,6 +49,9 @@ NUM_BLOCKS = 6  # blocks per window: 30 frames
 WINDOW = BLOCK_LEN * NUM_BLOCKS
 CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
+NORM_VIDEOS = 64  # normal training videos that norm statistics are measured on
+NORM_STATS = "dpc_norm_stats.safetensors"
+VERSION = 2  # of what is computed
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
 TOUCHED = {  # defect that acts on features -> the streams that it changes
@@ -130,13 +136,16 @@ class Extractor:
     """Frozen streams applied to pieces of video.
 
     Args:
-        backbones: the streams.
+        backbones: the streams; they are moved to the GPU where there is one.
         released: defect switches that act on features (`released.DEFECTS`).
+        stride: every stride-th frame is used.
+        precision: "bf16" or "fp16": forward passes in this precision; what is stored stays float32 (the stem float16).
     """
 
-    def __init__(self, backbones: Backbones, released: tuple[str, ...] = ()):
-        self.backbones, self.released = backbones, released
-        self.size = backbones.timesformer.patch_embed.img_size
+    def __init__(self, backbones: Backbones, released: tuple[str, ...] = (), stride: int = 1, precision: str = "no"):
+        self.backbones, self.released, self.stride = backbones.to(device()), released, stride
+        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.decoded = self.size = backbones.size
         if "position_size" in released:
             patch = backbones.timesformer.patch_embed.patch_size[0]
             self.size = tuple(-(-side * 244 // 224 // patch) * patch for side in self.size)  # at least one patch more
@@ -147,6 +156,23 @@ class Extractor:
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()
 
+    def blocks(self, piece: Tensor) -> tuple[Tensor, Tensor]:
+        """What the predictive stream reads of a piece of `chunks`, and the frame differences in the same form: [N, 3, L, h, w] each."""
+        statistics, size = self.statistics, self.backbones.dpc.block_shape[-2:]
+        moving = frame_differences(piece, statistics)[1:]
+        seen = moving if self.backbones.differences else normalise(piece[1:], statistics)
+        return tuple(self._as_blocks(_resized(x, size)) for x in (seen, moving))
+
+    @property
+    def statistics(self):
+        """Pixel statistics of the predictive and the scene stream."""
+        return KINETICS if "one_normalisation" in self.released else IMAGENET
+
+    def _as_blocks(self, x: Tensor) -> Tensor:
+        if "dpc_order" in self.released:  # [N*L, C, H, W] read as [N, C, L, H, W]
+            return x.reshape(-1, 3, BLOCK_LEN, *x.shape[-2:])
+        return x.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
+
     @torch.no_grad()
     def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
@@ -155,26 +181,31 @@ class Extractor:
             TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
             float16, motion per cell [t / BLOCK_LEN, h, w].
         """
+        piece = piece.to(device())
+        with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
+            found = self._windows(piece, streams)
+        return tuple(
+            part.to("cpu", torch.float16 if name == "stem" else torch.float32) for name, part in zip(TENSORS, found)
+        )
+
+    def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         b, frames = self.backbones, piece[1:]
-        starts = torch.arange(0, len(frames) - WINDOW + 1, BLOCK_LEN)
-        statistics = KINETICS if "one_normalisation" in self.released else IMAGENET
+        starts = torch.arange(0, len(frames) - WINDOW + 1, BLOCK_LEN, device=piece.device)
         timesformer = scene = stem = moving = torch.empty(0)
         if "timesformer" in streams:
-            clips = normalise(frames, KINETICS)[starts[:, None] + torch.tensor(CLIP_FRAMES)]  # [W, T, 3, H, W]
-            if clips.shape[-2:] != self.size:
-                clips = F.interpolate(clips.flatten(0, 1), self.size, mode="bilinear").unflatten(0, clips.shape[:2])
-            timesformer = torch.cat([b.timesformer.features(part.transpose(1, 2)) for part in clips.split(16)])
+            shown = _resized(normalise(frames, KINETICS), self.size)
+            clips = starts[:, None] + torch.tensor(CLIP_FRAMES, device=piece.device)  # [W, T]
+            parts = [
+                b.timesformer.features(shown[part].transpose(1, 2)) for part in clips.split(16)
+            ]  # of [B, 3, T, H, W]
+            timesformer = torch.cat(parts)
         if "scene" in streams:
-            scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], statistics))
-        if "stem" not in streams:
-            return timesformer, scene, stem, moving
-        motion = frame_differences(piece, statistics)[1:]
-        if "dpc_order" in self.released:  # [N*L, C, H, W] read as [N, C, L, H, W]
-            blocks = motion.reshape(-1, 3, BLOCK_LEN, *motion.shape[-2:])
-        else:
-            blocks = motion.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
-        stem = torch.cat([b.dpc.stem(part[None])[0] for part in blocks.split(20)])
-        return timesformer, scene, stem.half(), cell_motion(blocks, stem.shape[-2:])
+            scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
+        if "stem" in streams:
+            seen, moved = self.blocks(piece)
+            stem = torch.cat([b.dpc.stem(part[None])[0] for part in seen.split(20)])
+            moving = cell_motion(moved, stem.shape[-2:])
+        return timesformer, scene, stem, moving
 
     def video(self, path: str | Path, unswitched: VideoFeatures | None = None) -> VideoFeatures:
         """All features of one video; its frames are decoded once.
@@ -183,38 +214,42 @@ class Extractor:
             path: of the video.
             unswitched: its features without any defect: streams that no switch touches are taken from there.
         """
+        streams = set(TENSORS)
         if unswitched is not None:
-            touched = {stream for name in self.released for stream in TOUCHED[name]}
-            pieces = chunks(iter_frames(path, size=STAND_IN_SIZE))
-            parts = [(self.windows(torch.from_numpy(piece), touched), new) for piece, new in pieces]
-            parts = [
-                (timesformer, scene, stem[-new:], moving[-new:]) for (timesformer, scene, stem, moving), new in parts
-            ]
-            joined = {name: torch.cat(values) for name, values in zip(TENSORS, zip(*parts)) if name in touched}
-            return unswitched._replace(**joined)
-        motion, previous = [], None
+            streams = {stream for name in self.released for stream in TOUCHED[name]}
+        motion, previous, decoded = [], None, 0
 
         def small_frames() -> Iterator[np.ndarray]:
-            nonlocal previous
-            for frame in iter_frames(path):
-                grey = frame @ np.full(3, 1 / 3, np.float32)
-                motion.append(0.0 if previous is None else float(blurred_change(grey, previous).max()))
-                previous = grey
-                yield resize(frame, STAND_IN_SIZE)
+            nonlocal previous, decoded
+            for decoded, frame in enumerate(iter_frames(path), start=1):
+                if (decoded - 1) % self.stride:
+                    continue
+                if "motion" in streams:
+                    grey = frame @ np.full(3, 1 / 3, np.float32)
+                    motion.append(0.0 if previous is None else float(blurred_change(grey, previous).max()))
+                    previous = grey
+                yield resize(frame, self.decoded)
 
         parts = []
         for piece, new in chunks(small_frames()):
-            timesformer, scene, stem, moving = self.windows(torch.from_numpy(piece))
+            timesformer, scene, stem, moving = self.windows(torch.from_numpy(piece), streams)
             parts.append((timesformer, scene, stem[-new:], moving[-new:]))
+        joined = {name: torch.cat(values) for name, values in zip(TENSORS, zip(*parts)) if name in streams}
+        if unswitched is not None:
+            return unswitched._replace(**joined)
         motion[0] = motion[min(1, len(motion) - 1)]  # the first frame has no predecessor
-        joined = (torch.cat(values) for values in zip(*parts))
-        return VideoFeatures(*joined, motion=torch.tensor(np.array(motion), dtype=torch.float32), n_frames=len(motion))
+        return VideoFeatures(**joined, motion=torch.tensor(np.array(motion), dtype=torch.float32), n_frames=decoded)
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures [..., 3, H, W] in another size, where it is another one."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
 
 
 def cache_folder(profile) -> Path:
-    """Folder of the features, named by all that they depend on but the videos: weights, plan, defect switches."""
-    hashes = [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS]
-    key = json.dumps([hashes, BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, acting_in(profile.released, "features")])
+    """Folder of the features, named by all that they depend on but the videos: weights, preprocessing, decoder, plan, defect switches."""
+    plan = [BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, profile.stride, profile.mixed_precision, VERSION, av.__version__]
+    key = json.dumps([weight_hashes(profile), plan, acting_in(profile.released, "features")])
     return paths.cache() / "features" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
@@ -248,24 +283,73 @@ def extract(profile, folder: Path) -> dict:
     table = load_manifest(folder.parent / "data")
     cache = paths.make_folder(cache_folder(profile))
     missing = [row for row in table.itertuples() if not feature_file(cache, row).exists()]
-    switches = acting_in(profile.released, "features")
-    tasks = [missing[i : i + 32] for i in range(0, len(missing), 32)]
-    done = 0
-    unswitched = cache_folder(dataclasses.replace(profile, released=()))
-    more = cache, switches, weights_folder(profile), unswitched
-    for count in parallel(_extract, [(task, *more) for task in tasks], profile.jobs):
+    if missing and profile.backbones == "official":
+        fit_norm_stats(profile, table)
+    tasks, done = [missing[i : i + 32] for i in range(0, len(missing), 32)], 0
+    for count in parallel(_extract, [(profile, task) for task in tasks], processes(profile.jobs)):
         done += count
         print(f"  features of {done} of {len(missing)} videos", flush=True)
     return {"metrics": {"videos": len(table), "computed": len(missing)}, "artefacts": {"cache": str(cache)}}
 
 
-def _extract(rows: list, cache: Path, switches: tuple[str, ...], weights: Path, unswitched: Path) -> int:
-    torch.set_num_threads(1)
+def extractor(profile) -> Extractor:
+    """The profile's streams with its defects, stride and precision."""
+    switches = acting_in(profile.released, "features")
     norm_stats = "batch" if "batch_statistics" in switches else "running"
-    extractor = Extractor(stand_ins(weights, norm_stats), switches)
+    return Extractor(frozen_streams(profile, norm_stats), switches, profile.stride, profile.mixed_precision)
+
+
+def frozen_streams(profile, norm_stats: str = "running") -> Backbones:
+    """`streams`, the published predictive stream with the norm statistics that `fit_norm_stats` measured."""
+    found, measured = streams(profile, norm_stats), cache_folder(profile) / NORM_STATS
+    if profile.backbones == "official" and norm_stats == "running" and measured.exists():
+        found.dpc.load_state_dict(load_weights(measured)[0], strict=False)
+    return found
+
+
+def fit_norm_stats(profile, table) -> None:
+    """Measures the published predictive stream's norm statistics on normal training video, which official DPC does not store (defect 7).
+
+    One batch of `CHUNK_BLOCKS` blocks from the middle of each of up to `NORM_VIDEOS` videos, evenly drawn from the list; stored beside
+    the features.
+
+    Raises:
+        ZsadError: there is no normal training video.
+    """
+    target = cache_folder(profile) / NORM_STATS
+    if target.exists() or "batch_statistics" in profile.released:
+        return
+    normal = table[(table.split == "train") & (table.family == "normal")]
+    chosen = (
+        normal.iloc[np.unique(np.linspace(0, len(normal) - 1, min(NORM_VIDEOS, len(normal))).astype(int))]
+        if len(normal)
+        else normal
+    )
+    print(f"  norm statistics of the predictive stream, from {len(chosen)} normal training videos", flush=True)
+    tool = Extractor(streams(profile), stride=profile.stride)
+
+    def batches() -> Iterator[Tensor]:
+        for row in chosen.itertuples():
+            first = max(0, row.n_frames // 2 - CHUNK_BLOCKS * BLOCK_LEN * profile.stride // 2)
+            frames = itertools.islice(iter_frames(row.path, size=tool.decoded), first, None, profile.stride)
+            piece, _ = next(chunks(frames))
+            yield tool.blocks(torch.from_numpy(piece).to(device()))[0][None]
+
+    with torch.no_grad():
+        estimate_norm_stats(tool.backbones.dpc, batches())
+    state, kept = tool.backbones.dpc.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
+    measured = {name: value for name, value in state.items() if name.endswith(kept)}
+    save_weights(target, measured, {"videos": list(chosen.video)})
+
+
+def _extract(profile, rows: list) -> int:
+    if device() == "cpu":
+        torch.set_num_threads(1)
+    tool, cache = extractor(profile), cache_folder(profile)
+    unswitched = cache_folder(dataclasses.replace(profile, released=()))
     for row in rows:
         right = feature_file(unswitched, row)
-        features = extractor.video(row.path, load_features(right) if switches and right.exists() else None)
+        features = tool.video(row.path, load_features(right) if tool.released and right.exists() else None)
         if features.n_frames != row.n_frames:
             raise ZsadError(
                 f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data again"
