@@ -14,6 +14,9 @@ JOBS ?=
 VIDEO ?=
 VIDEOS ?=
 WEIGHTS ?=
+WEIGHTS_ROOT ?=
+MIRROR ?=
+CHECK ?=
 SHARD ?=
 ALLOW_MISSING ?=
 SCORES ?=
@@ -48,7 +51,7 @@ NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detec
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data pretrain features train score evaluate tables figures reproduce report status lab ablate \
+.PHONY: help env doctor data weights pretrain features train score evaluate tables figures reproduce report status lab ablate \
 	bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
@@ -74,6 +77,10 @@ data:  ## prepare the data set of PROFILE
 train:  ## train the detector
 tables:  ## write the tables
 figures:  ## draw the figures
+
+weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROOT=folder] [MIRROR=address] [CHECK=1: fetch nothing]
+	@$(PYTHON) -m zsad_lib weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
+		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
 
 features: env  ## the frozen features of PROFILE, once; or CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai] [SHARD=0/4]
 ifdef VIDEOS
@@ -137,8 +144,8 @@ lock:  ## pin all libraries again after a change of pyproject.toml
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 	@rm -rf build/lock; echo "requirements.lock: written"
 
-clean:  ## remove results and caches; keeps data/ and .venv
-	@rm -rf runs cache build .pytest_cache .ruff_cache .coverage .coverage.*
+clean:  ## remove results and caches; keeps data/, cache/weights and .venv
+	@rm -rf runs $(filter-out cache/weights,$(wildcard cache/*)) build .pytest_cache .ruff_cache .coverage .coverage.*
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # --- set-up ----------------------------------------------------------------------------------------------------------

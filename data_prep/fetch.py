@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -31,16 +32,22 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(url: str, target: str | Path, sha256: str | None = None) -> Path:
+def fetch(
+    url: str | Sequence[str],
+    target: str | Path,
+    sha256: str | None = None,
+    check: Callable[[Path], object] = lambda path: None,
+) -> Path:
     """Downloads `url` to `target`; an interrupted download continues where it stopped.
 
-    The bytes collect in ``<target>.part`` and get their name once they are complete and, with `sha256`, as expected.
-    A target that is there already is checked, not fetched again.
+    The bytes collect in ``<target>.part`` and get their name once they are complete and as expected. A target that is
+    there already is checked against `sha256`, not fetched again.
 
     Args:
-        url: http or https address.
+        url: http or https address, or several of the same file: the next one's turn comes when one sends nothing.
         target: file to write; its folder is created.
         sha256: expected hash of the whole file; without it a file counts as complete when it has the announced length.
+        check: looks at the complete download and raises ZsadError where it is something else, which is then thrown away.
 
     Returns:
         `target`.
@@ -49,32 +56,23 @@ def fetch(url: str, target: str | Path, sha256: str | None = None) -> Path:
         ZsadError: no connection, error status, a transfer cut short (run again to continue), another content than
             expected, or a folder that cannot be written.
     """
-    target = Path(target)
+    target, urls = Path(target), [url] if isinstance(url, str) else list(url)
     if target.exists():
-        if sha256 and sha256_file(target) != sha256:
-            raise ZsadError(f"{target}: does not have the expected sha256 {sha256}; move it away to fetch it again")
+        if sha256 and (found := sha256_file(target)) != sha256:
+            raise ZsadError(f"{target}: sha256 is {found}, expected sha256 {sha256}; move it away to fetch it again")
         return target
-    if not url.startswith(("http://", "https://")):
-        raise ZsadError(f"{url}: only http and https addresses can be fetched")
     make_folder(target.parent)
     part, tag = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.etag")
     with file_errors(target):
-        have = part.stat().st_size if part.exists() and tag.exists() else 0
-        headers = {"User-Agent": "zsad-lib"}
-        if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}  # another version: sent from the start
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
-                _receive(answer, part, tag, have if answer.status == 206 else 0)
-        except urllib.error.HTTPError as error:
-            if error.code != 416 or not have:  # 416: nothing is left to send
-                raise ZsadError(f"{url}: the server answers {error.code} {error.reason}") from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", error)
-            raise ZsadError(f"{url}: the transfer failed ({reason}); run again to continue it") from error
-        if sha256 and sha256_file(part) != sha256:
-            part.unlink()
-            raise ZsadError(f"{url}: the download does not have the expected sha256 {sha256}; it was thrown away")
+        for number, address in enumerate(urls, start=1):
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                _download(address, part, tag, sha256, check)
+                break
+            except ZsadError as error:
+                if number == len(urls) or (part.exists() and part.stat().st_size > had):
+                    raise  # another address would start from the beginning
+                print(f"{error}; trying {urls[number]}", file=sys.stderr)
         os.replace(part, target)
         tag.unlink(missing_ok=True)
     return target
@@ -126,6 +124,33 @@ def unpack(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callable[[Path], object]) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ZsadError(f"{url}: only http and https addresses can be fetched")
+    have = part.stat().st_size if part.exists() and tag.exists() else 0
+    headers = {"User-Agent": "zsad-lib"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}  # another version: sent from the start
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            _receive(answer, part, tag, have if answer.status == 206 else 0)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:  # 416: nothing is left to send
+            raise ZsadError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise ZsadError(f"{url}: the transfer failed ({reason}); run again to continue it") from error
+    try:
+        check(part)
+        if sha256 and (found := sha256_file(part)) != sha256:
+            raise ZsadError(
+                f"{url}: sha256 of the download is {found}, expected sha256 {sha256}; it was thrown away, try again later"
+            )
+    except ZsadError:
+        part.unlink()
+        raise
 
 
 def _receive(answer: http.client.HTTPResponse, part: Path, tag: Path, start: int) -> None:

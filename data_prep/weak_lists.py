@@ -19,6 +19,10 @@ UCF_CLASSES = (
     "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
     "Shoplifting", "Stealing", "Vandalism",
 )  # fmt: skip
+SHANGHAITECH_CLASSES = (
+    "car", "chasing", "circuit", "fall", "fighting", "hurdle", "jumping", "monocycle", "normal", "push", "robbery", "running",
+    "skateboard", "step", "stoop", "throwing object", "vaudeville", "vehicle",
+)  # fmt: skip
 XD_CLASSES = ("Abuse", "Car_accident", "Explosion", "Fighting", "Normal", "Riot", "Shooting")
 XD_CODES = {
     "A": "Normal",

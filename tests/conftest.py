@@ -1,7 +1,10 @@
 """Fixtures that every test file may use."""
 
+import hashlib
+import http.server
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +82,45 @@ def weak_run(tmp_path_factory: pytest.TempPathFactory):
         profile = get_profile("smoke", **sizes, train_steps=5, jobs=1)
         ensure("tables", profile)
         yield profile, run_folder(profile)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves the server's `content` with Range and ETag; sends at most `limit` bytes of the body when that is set."""
+
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers.get("Range"))
+        if self.path == "/absent":
+            return self.send_error(404)
+        start, tag = 0, hashlib.md5(server.content).hexdigest()
+        if self.headers.get("Range") and self.headers.get("If-Range") == tag:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                return self.send_error(416)
+            self.send_response(206)
+            first = server.lie if server.lie is not None else start
+            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+        else:
+            self.send_response(200)
+        body = server.content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        self.wfile.write(body[: server.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    """A local web server; `ranges` lists what was asked, `limit` breaks off, `lie` answers with another range."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.limit, server.ranges, server.lie = b"", None, [], None
+    server.url = f"http://127.0.0.1:{server.server_port}/data.bin"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

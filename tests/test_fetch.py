@@ -1,10 +1,8 @@
 """Downloads from a local server that breaks off, and archives that mean harm."""
 
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 import zipfile
 
 import pytest
@@ -16,45 +14,10 @@ CONTENT = bytes(range(256)) * 1200  # 300 KB
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the server's `content` with Range and ETag; sends at most `limit` bytes of the body when that is set."""
-
-    def do_GET(self):
-        server = self.server
-        server.ranges.append(self.headers.get("Range"))
-        if self.path == "/absent":
-            return self.send_error(404)
-        start, tag = 0, hashlib.md5(server.content).hexdigest()
-        if self.headers.get("Range") and self.headers.get("If-Range") == tag:
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-            if start >= len(server.content):
-                return self.send_error(416)
-            self.send_response(206)
-            first = server.lie if server.lie is not None else start
-            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
-        else:
-            self.send_response(200)
-        body = server.content[start:]
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", tag)
-        self.end_headers()
-        self.wfile.write(body[: server.limit])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.content, server.limit, server.ranges, server.lie = CONTENT, None, [], None
-    server.url = f"http://127.0.0.1:{server.server_port}/data.bin"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def server(server):
+    server.content = CONTENT
+    return server
 
 
 def test_fetches_once_and_checks_ever_after(server, tmp_path):
@@ -111,6 +74,25 @@ def test_a_server_that_continues_elsewhere_is_refused(server, tmp_path):
     server.limit, server.lie = None, 7
     with pytest.raises(ZsadError, match="another byte"):
         fetch(server.url, tmp_path / "data.bin")
+
+
+def test_mirrors_take_their_turn_while_nothing_has_come(server, tmp_path, capsys):
+    absent, target = server.url.replace("data.bin", "absent"), tmp_path / "data.bin"
+    assert fetch([absent, server.url], target, SHA).read_bytes() == CONTENT
+    assert f"404 File not found; trying {server.url}" in capsys.readouterr().err.replace("Not Found", "File not found")
+    server.limit = 1000
+    with pytest.raises(ZsadError, match="cut short"):  # the rest is at this mirror
+        fetch([server.url, absent], tmp_path / "other.bin")
+    assert (tmp_path / "other.bin.part").stat().st_size == 1000
+
+
+def test_content_that_a_check_refuses_is_thrown_away(server, tmp_path):
+    def check(path):
+        raise ZsadError(f"{path.name} is {path.stat().st_size} bytes long")
+
+    with pytest.raises(ZsadError, match=f"data.bin.part is {len(CONTENT)} bytes long"):
+        fetch(server.url, tmp_path / "data.bin", SHA, check)
+    assert not list(tmp_path.glob("*.part")) and not (tmp_path / "data.bin").exists()
 
 
 def test_addresses_that_do_not_answer(server, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
-    "help env doctor data pretrain features train score evaluate tables figures reproduce bench showcase test "
+    "help env doctor data weights pretrain features train score evaluate tables figures reproduce bench showcase test "
     "test-notebooks test-gpu lint lock clean"
 ).split()
 
@@ -86,6 +86,17 @@ def test_own_video_and_own_scores(clone):
     assert (
         "step --profile 'ped2' 'JOBS=1' evaluate" in make("-n", "evaluate", "PROFILE=ped2", "JOBS=1", cwd=clone).stdout
     )
+
+
+def test_weights_and_what_clean_keeps(clone):
+    line = make("-n", "weights", "PROFILE=ucf_crime", "WEIGHTS_ROOT=my weights", "CHECK=1", cwd=clone).stdout
+    assert "-m zsad_lib weights --profile 'ucf_crime' --check" in line and "--root 'my weights'" in line
+    assert "--check" not in make("-n", "weights", "CHECK=0", cwd=clone).stdout
+    for name in ("cache/weights/a.pth", "cache/features/b", "runs/c"):
+        (clone / name).mkdir(parents=True)
+    assert make("clean", cwd=clone).returncode == 0
+    assert (clone / "cache/weights/a.pth").is_dir()
+    assert not (clone / "cache/features").exists() and not (clone / "runs").exists()
 
 
 def test_touching_does_not_set_up_again_but_a_change_or_an_interruption_does(clone):

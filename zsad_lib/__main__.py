@@ -1,4 +1,4 @@
-"""``python -m zsad_lib score | evaluate | features | doctor``: the commands that need no make."""
+"""``python -m zsad_lib score | evaluate | features | weights | doctor``: the commands that need no make."""
 
 import argparse
 import os
@@ -35,12 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     features.add_argument("--shard", default="0/1", help="i/n: every n-th video from the i-th on; default: all")
     features.add_argument("--jobs", type=int, help="processes; default: one per core, or one where a GPU computes")
     features.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
+    weights = commands.add_parser("weights", help="fetch and verify the published weights that a profile needs")
+    weights.add_argument("--profile", help="as ucf_crime; default: list all weights, their licences and homes")
+    weights.add_argument("--root", type=Path, help="folder of weights; default: cache/weights")
+    weights.add_argument("--mirror", default="", help="address of a folder with the same files, asked first")
+    weights.add_argument("--check", action="store_true", help="verify what is there, fetch nothing")
     commands.add_parser("doctor", help="check this machine")
     options = parser.parse_args(arguments)
+    run = {"score": _score, "evaluate": _evaluate, "features": _features, "weights": _weights, "doctor": _doctor}
     try:
-        return {"score": _score, "evaluate": _evaluate, "features": _features, "doctor": _doctor}[options.command](
-            options
-        )
+        return run[options.command](options)
     except ZsadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -94,6 +98,12 @@ def _features(options: argparse.Namespace) -> int:
     found = frame_features.extract(listed, folder, make, shard, options.allow_missing, jobs)
     print(f"{len(found)} of {len(listed)} videos: features in {folder}")
     return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from zsad_lib import official
+
+    return official.main(options.profile, options.root, options.check, options.mirror)
 
 
 def _doctor(options: argparse.Namespace) -> int:
