@@ -26,6 +26,7 @@ from zsad_lib.loading import SIGNS, load_into
 from zsad_lib.models import DPC, AnomalyCLIP, SceneEncoder, TimeSformer
 from zsad_lib.models.anomaly_clip import published_name
 from zsad_lib.models.text import tokenize
+from zsad_lib.paths import read_json
 from zsad_lib.weak import PUBLISHED
 
 
@@ -241,6 +242,7 @@ def zipped(**files: bytes) -> bytes:
         (save({"w": torch.ones(2)}), "a safetensors file"),
         (zipped(readme=b"", labels=b""), "a zip archive of readme, labels"),
         (zipped(readme=b"1" * 99)[:60], "an incomplete zip archive"),
+        (zipped(readme=b"1" * 99).replace(b"PK\x01\x02", b"PK\0\0"), "a damaged zip archive"),
         (b"", "an empty file"),
         (b"GIF89a" + bytes(9), "an unknown file that begins with b'GIF89a"),
         (pickle.dumps({"w": 1}), "a pickle that PyTorch did not write"),
@@ -331,12 +333,14 @@ def test_offline_folder_is_verified_and_left_alone(places, run_home, tmp_path):
     (root / "scenes").mkdir(parents=True)
     path = root / "scenes" / "resnet18_places365.pth.tar"
     path.write_bytes(places.content)
-    root.chmod(0o500)
     assert official.fetch("places365", root) == path and official.fetch("places365", root, offline=True) == path
     assert places.ranges == [] and list(root.rglob("*.*")) == [path] and official.ledger().is_relative_to(run_home)
+    write(root / "k400_224_r34_dpc-rnn_runningStats.pth.tar", scene_file())
+    with pytest.raises(ZsadError, match="this is a SceneEncoder checkpoint, expected DPC"):
+        official.fetch("dpc", root)
+    assert read_json(official.ledger()) == {"places365": sha256_file(path)}  # what was not recognised is not recorded
     with pytest.raises(ZsadError, match="mine/TimeSformer_divST_8x32_224_K400.pyth: missing; .*github.com"):
         official.fetch("timesformer", root, offline=True)
-    root.chmod(0o700)
 
 
 def test_a_page_instead_of_the_file_is_thrown_away(places, run_home):

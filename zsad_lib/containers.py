@@ -29,7 +29,6 @@ FIRST_BYTES = (
     (b"version https://git-lfs", "a git-lfs pointer"),
     (b"pk\x03\x04", "an incomplete zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"\x89hdf", "an HDF5 file"),
     (b"\x80", "a pickle that PyTorch did not write"),
 )
 
@@ -37,15 +36,11 @@ FIRST_BYTES = (
 class Foreign(list):
     """Inert stand-in for an object of a class that only the file's author has: takes everything, keeps and does nothing."""
 
-    def __new__(cls, *_: Any) -> "Foreign":
-        """Any arguments."""
-        return super().__new__(cls)
-
     def __init__(self, *_: Any) -> None:
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """Any state."""
+        pass
 
     __hash__ = object.__hash__  # it may be a key
 
@@ -54,7 +49,6 @@ class ForeignDict:
     """The same for subclasses of dict, which torch's unpickler fills only where they are its own."""
 
     def __new__(cls, *_: Any) -> OrderedDict:
-        """Any arguments."""
         return OrderedDict()
 
 
@@ -62,16 +56,22 @@ def kind(path: str | Path) -> str:
     """What a file looks like, in words for a message: `CHECKPOINT`, `TORCHSCRIPT`, or what was taken for one.
 
     Raises:
-        ZsadError: no such file.
+        ZsadError: no such file, or one that cannot be read.
     """
     path = Path(path)
     if not path.is_file():
         raise ZsadError(f"{path}: no such weights file; `make weights` fetches the official ones")
-    with open(path, "rb") as file:
-        head = file.read(512)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ZsadError(f"{path}: cannot read ({error.strerror}); make it readable or fetch it again") from error
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            names = [name.rpartition("/")[2] for name in file.namelist() if not name.endswith("/")]
+        try:
+            with zipfile.ZipFile(path) as file:
+                names = [name.rpartition("/")[2] for name in file.namelist() if not name.endswith("/")]
+        except zipfile.BadZipFile:
+            return "a damaged zip archive"
         if "data.pkl" in names:
             return TORCHSCRIPT if "constants.pkl" in names else CHECKPOINT
         return f"{ZIP} of {', '.join(names[:3]) or 'nothing'}{', ...' * (len(names) > 3)}"
