@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,11 @@ class Backbones:
         return self.timesformer.cls_token.shape[-1]
 
     @property
+    def scene_dim(self) -> int:
+        """Width of the scene feature."""
+        return self.scene.num_features
+
+    @property
     def text_dim(self) -> int:
         """Width of CLIP's joint space."""
         return self.clip.text_projection.shape[-1]
@@ -145,6 +151,13 @@ def streams(profile, norm_stats: str = "running") -> Backbones:
         if isinstance(norm, BlockNorm):
             norm.track_running_stats = False
     return found
+
+
+def outline(kind: str) -> Backbones | SimpleNamespace:
+    """All that a detector's shape depends on, `dpc`, `video_head` and widths, without reading any published weight."""
+    if kind == "stand_in":
+        return stand_ins()
+    return SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512)
 
 
 def weight_hashes(profile) -> list[str]:

@@ -37,7 +37,7 @@ from zsad_lib.backbones import (
 )
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
-from zsad_lib.models.dpc import estimate_norm_stats
+from zsad_lib.models.dpc import DPC, estimate_norm_stats
 from zsad_lib.motion import blurred_change
 from zsad_lib.released import acting_in
 from zsad_lib.video import iter_frames, resize
@@ -84,6 +84,12 @@ def window_blocks(stem: Tensor) -> Tensor:
     return stem.unfold(0, NUM_BLOCKS, 1).movedim(-1, 1)
 
 
+def encode_long(dpc: DPC, stem: Tensor) -> Tensor:
+    """Layer4 of any number of blocks, `CHUNK_BLOCKS` at a time: cached [B, N, C', L', h', w'] -> [B, N, D, h, w], on the model's device."""
+    place = next(dpc.parameters()).device
+    return torch.cat([dpc.encode_from_stem(part.to(place).float()) for part in stem.split(CHUNK_BLOCKS, dim=1)], 1)
+
+
 def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: float | None = None) -> np.ndarray:
     """Frame scores from window scores: s(t) = mean of s_w over the windows w that cover frame t (the kit's reading).
 
@@ -108,6 +114,11 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
     last = np.clip(t // BLOCK_LEN, 0, count - 1)
     total = np.concatenate([np.zeros((*windows.shape[:-1], 1)), np.cumsum(windows, -1)], -1)
     return (total[..., last + 1] - total[..., first]) / (last + 1 - first)
+
+
+def at_frames(windows: np.ndarray, n_frames: int, stride: int = 1) -> np.ndarray:
+    """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] -> [..., n_frames]."""
+    return np.repeat(to_frames(windows, -(-n_frames // stride)), stride, axis=-1)[..., :n_frames]
 
 
 def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:

@@ -8,6 +8,7 @@ beside no matter which folder, and every later file must have it.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
 
     Args:
         name: of `WEIGHTS`.
-        root: folder of weights; what lies there or up to two folders below is never changed. Default: ``cache/weights``.
+        root: folder of weights; what lies there or up to two folders below is never changed. Default: ``WEIGHTS_ROOT`` of the
+            environment, else ``cache/weights``.
         mirror: address of a folder with the same files, asked first.
         offline: a missing file is an error.
 
@@ -130,6 +132,7 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
     Raises:
         ZsadError: no file and no way to get it, another model than expected, or another hash than the known one.
     """
+    root = root or os.environ.get("WEIGHTS_ROOT")
     entry, folder = weight(name), Path(root) if root else paths.cache() / "weights"
     known = known_sha256(name)
     if not (path := _find(entry, folder)):

@@ -20,15 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad_lib import paths
-from zsad_lib.backbones import stand_ins, weights_folder
+from zsad_lib.backbones import device, processes
 from zsad_lib.features import (
     BLOCK_LEN,
     WINDOW,
     VideoFeatures,
+    at_frames,
     cache_folder,
+    encode_long,
     feature_file,
+    frozen_streams,
     load_features,
-    to_frames,
     window_blocks,
 )
 from zsad_lib.fingerprint import closure, digest
@@ -38,7 +40,7 @@ from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
-from zsad_lib.train import VARIANTS, detector_from, load_detector
+from zsad_lib.train import detector_from, load_detector, training_rows, variants_of
 from zsad_lib.weights import load_weights, save_weights
 from zsad_lib.workers import parallel
 
@@ -85,7 +87,7 @@ def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Pred
     for (blocks, *_), equal in itertools.groupby(videos, key=lambda features: features.stem.shape):
         count = 1 if dpc.on_batch_statistics else max(1, TOGETHER // blocks)
         while some := list(itertools.islice(equal, count)):
-            encoded = dpc.encode_from_stem(torch.stack([features.stem for features in some]).float())
+            encoded = encode_long(dpc, torch.stack([features.stem for features in some]))
             blocks_of = [window_blocks(video) for video in encoded]  # [W, NUM_BLOCKS, D, h, w] each
             out = dpc.predict(torch.cat(blocks_of))
             parts = zip(some, blocks_of, error_map(out).chunk(len(some)), out.context.chunk(len(some)))
@@ -93,14 +95,14 @@ def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Pred
 
 
 def _predicted(steps: int, features: VideoFeatures, blocks: Tensor, errors: Tensor, context: Tensor) -> Predicted:
-    moving = window_blocks(features.cell_motion)[:, -steps:]  # [W, P, h, w]
+    moving = window_blocks(features.cell_motion.to(errors.device))[:, -steps:]  # [W, P, h, w]
     terms = {
         "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
         "s_all": errors.mean((1, 2, 3)),
         "s_peak": errors.mean(1).amax((1, 2)),
     }
     if len(features.motion):
-        motion = features.motion.unfold(0, min(WINDOW, features.n_frames), BLOCK_LEN)
+        motion = features.motion.unfold(0, min(WINDOW, len(features.motion)), BLOCK_LEN)
         terms["s_motion"] = motion[: len(errors)].mean(-1)
     return Predicted(context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
 
@@ -155,13 +157,14 @@ class Scorer:
         """
         d, (once, again) = self.detector, itertools.tee(videos)
         for features, predicted in zip(once, predictive_terms(d.dpc, again)):
-            v = d.embed(features.timesformer, predicted.plain if self.plain_extractor else predicted.context)
-            similarity = d.gate.logits(v, self.bank, d.context(features.scene))
+            timesformer, scene = (x.to(self.bank.device) for x in (features.timesformer, features.scene))
+            v = d.embed(timesformer, predicted.plain if self.plain_extractor else predicted.context)
+            similarity = d.gate.logits(v, self.bank, d.context(scene))
             terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
             if d.anchor is not None:
-                scene = d.standardised(features.scene)
-                terms["s_mem"] = neighbour_score(joint(d.anchor(features.timesformer), scene), self.memory)
-            yield {name: value.double().numpy() for name, value in terms.items()}
+                query = joint(d.anchor(timesformer), d.standardised(scene))
+                terms["s_mem"] = neighbour_score(query, self.memory)
+            yield {name: value.double().cpu().numpy() for name, value in terms.items()}
 
     def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
         """Sum of the named terms, each standardised on held-out normal windows; [W]."""
@@ -180,22 +183,20 @@ def make_scorer(
 ) -> tuple[Scorer, dict[str, dict[str, np.ndarray]]]:
     """Bank, memory and statistics of one trained detector, from training and held-out NORMAL validation video only.
 
-    Also gives the score terms of those held-out videos.
+    Also gives the score terms of those held-out videos. Without an anchor there is no memory: its space is the anchor's.
 
     Args:
         table: manifest.
         caption_vectors: distinct training captions and their unit vectors [K, D].
     """
-    cache = cache_folder(profile)
-    train = [load_features(feature_file(cache, row)) for row in table[table.split == "train"].itertuples()]
-    scene = detector.standardised(torch.cat([f.scene for f in train]))
-    memory = torch.empty(0)
+    cache, memory = cache_folder(profile), torch.empty(0)
     if detector.anchor is not None:
+        train = [load_features(feature_file(cache, row)) for row in table[table.split == "train"].itertuples()]
+        scene = detector.standardised(torch.cat([f.scene for f in train]))
         memory = joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
-    scorer = Scorer(
-        detector, caption_vectors[1], caption_vectors[0], memory, plain_extractor="plain_extractor" in released
-    )
-    normal = table[(table.split == "val") & (table.spans == "")]
+    detector, bank, memory = detector.to(device()), caption_vectors[1].to(device()), memory.to(device())
+    scorer = Scorer(detector, bank, caption_vectors[0], memory, plain_extractor="plain_extractor" in released)
+    normal = table[(table.split == "val") & (table.family == "normal") & (table.spans == "")]
     terms = _terms(scorer, cache, normal)
     scorer.calibrate(list(terms.values()))
     return scorer, terms
@@ -230,7 +231,7 @@ def load_scorer(path: Path) -> tuple[Scorer, dict]:
         ZsadError: missing or damaged file.
     """
     tensors, meta = load_weights(path)
-    detector = detector_from(tensors, meta["variant"], prefix="detector.")
+    detector = detector_from(tensors, meta, prefix="detector.")
     statistics = {name: tuple(pair) for name, pair in meta["statistics"].items()}
     scorer = Scorer(
         detector, tensors["bank"], meta["captions"], tensors["memory"].float(), statistics, meta["plain_extractor"]
@@ -252,27 +253,28 @@ def score_all(profile, folder: Path) -> dict:
 
     Writes scores/<method>/<seed>/<video>.csv, windows.npz and normal.npz beside the step's folder; a finished (variant, seed) is kept.
     """
-    table = load_manifest(folder.parent / "data")
-    captions = list(dict.fromkeys(table[table.split == "train"].caption))
-    b = stand_ins(weights_folder(profile))
+    run = folder.parent
+    table, b = load_manifest(run / "data"), frozen_streams(profile)
+    captions = list(dict.fromkeys(training_rows(run, profile.stride).caption))
     vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
-    tasks = [(variant, seed) for seed in profile.seeds for variant in VARIANTS]
+    tasks = [(variant, seed) for seed in profile.seeds for variant in variants_of(profile)]
     runs = [(profile, variant, seed, table, vectors, folder) for variant, seed in tasks]
-    for variant, seed in parallel(_score, runs, profile.jobs):
+    for variant, seed in parallel(_score, runs, processes(profile.jobs)):
         print(f"  scored {variant}, seed {seed}", flush=True)
     return {
         "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},
-        "artefacts": {"scores": str(folder.parent / "scores")},
+        "artefacts": {"scores": str(run / "scores")},
     }
 
 
 def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tuple[str, int]:
-    torch.set_num_threads(1)
+    if device() == "cpu":
+        torch.set_num_threads(1)
     trained = folder.parent / "train" / variant / str(seed) / "detector.safetensors"
     target = folder / variant / str(seed) / "scorer.safetensors"
     key = digest(
         [
-            load_weights(trained)[1]["sha256"],
+            (meta := load_weights(trained)[1])["sha256"],
             closure([__name__]),
             cache_folder(profile).name,
             len(table),
@@ -287,7 +289,11 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
     held_out = list(terms)
     terms |= _terms(scorer, cache, test)
     for method, (source, names) in METHODS.items():
-        if source != variant or (method in SEED_FREE and seed != profile.seeds[0]):
+        if (
+            source != variant
+            or (method in SEED_FREE and seed != profile.seeds[0])
+            or not set(names) <= set(terms[held_out[0]])
+        ):
             continue
         home = folder.parent / "scores" / method / str(seed)
         fused = {video: scorer.fuse(values, names) for video, values in terms.items()}
@@ -296,16 +302,18 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
             write_frames(
                 home / f"{row.video}.csv",
                 row.fps,
-                {name: to_frames(values, row.n_frames) for name, values in shown.items()},
+                {name: at_frames(values, row.n_frames, profile.stride) for name, values in shown.items()},
             )
         for file, arrays in (
             ("windows.npz", {row.video: fused[row.video] for row in test.itertuples()}),
-            ("normal.npz", {video: to_frames(fused[video], lengths[video]) for video in held_out}),
+            ("normal.npz", {v: at_frames(fused[v], lengths[v], profile.stride) for v in held_out}),
         ):
             with paths.atomic(home / file, mode="wb") as handle:
                 np.savez(handle, **arrays)
     paths.flush_all()
     save_scorer(
-        target, scorer, dict(key=key, variant=load_weights(trained)[1]["variant"], seed=seed, profile=profile.name)
+        target,
+        scorer,
+        dict(key=key, variant=meta["variant"], backbones=meta.get("backbones"), seed=seed, profile=profile.name),
     )
     return variant, seed

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from zsad_lib import paths
-from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, Backbones, stand_ins, weights_folder
+from zsad_lib.backbones import Backbones, device, outline, processes
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
+from zsad_lib.features import (
+    BLOCK_LEN,
+    NUM_BLOCKS,
+    cache_folder,
+    encode_long,
+    feature_file,
+    frozen_streams,
+    load_features,
+    window_blocks,
+    window_count,
+)
 from zsad_lib.fingerprint import closure, digest
 from zsad_lib.losses import (
     cpc_loss,
@@ -74,6 +86,8 @@ VARIANTS = {
     ),  # `ln` gate, plain losses, residual projection
 }
 CHECKPOINT_STEPS = 50
+SEGMENT_WINDOWS = 4  # training windows of one caption of a long video, at most
+WINDOWS_AT_ONCE = 512  # whose GRU state is computed at a time
 
 
 class Windows(NamedTuple):
@@ -93,19 +107,28 @@ class Windows(NamedTuple):
 def load_windows(profile, table, backbones, state: bool = True) -> Windows:
     """Features of the rows of `table`, window by window, with their captions' text vectors.
 
-    Without `state`, `dpc` holds zeros: for training in which every window of a batch computes it anew.
+    Args:
+        table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all of them.
+        state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
     """
-    cache = cache_folder(profile)
-    features = [load_features(feature_file(cache, row)) for row in table.itertuples()]
-    counts = [len(f.timesformer) for f in features]
-    place = torch.cat([torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)])
-    captions = list(dict.fromkeys(table.caption))
-    number = torch.tensor([captions.index(caption) for caption in table.caption])[place[:, 0]]
-    text = encode_captions(backbones.clip, captions, backbones.vocabulary)
-    scene, width = torch.cat([f.scene for f in features]), backbones.dpc.backbone.channels
+    cache, loaded = cache_folder(profile), {}
+    for row in table.drop_duplicates("video").itertuples():
+        loaded[row.video] = load_features(feature_file(cache, row))
+    features = [loaded[video] for video in table.video]
+    whole = [np.arange(len(f.timesformer)) for f in features]
+    chosen = [torch.from_numpy(np.asarray(part)) for part in (table["windows"] if "windows" in table else whole)]
+    place = torch.cat([torch.stack([torch.full_like(part, i), part], 1) for i, part in enumerate(chosen)])
+    captions = {caption: number for number, caption in enumerate(dict.fromkeys(table.caption))}
+    number = torch.tensor([captions[caption] for caption in table.caption])[place[:, 0]]
+    text = encode_captions(backbones.clip, list(captions), backbones.vocabulary).cpu()
+    joined = lambda values: torch.cat([values[video][part] for video, part in zip(table.video, chosen)])
+    scene, width = joined({video: f.scene for video, f in loaded.items()}), backbones.dpc.backbone.channels
+    dpc = torch.zeros(len(scene), width)
+    if state:
+        dpc = joined({video: dpc_context(backbones.dpc, [f.stem]) for video, f in loaded.items()})
     return Windows(
-        timesformer=torch.cat([f.timesformer for f in features]),
-        dpc=dpc_context(backbones.dpc, [f.stem for f in features]) if state else torch.zeros(len(scene), width),
+        timesformer=joined({video: f.timesformer for video, f in loaded.items()}),
+        dpc=dpc,
         scene=scene,
         context=scene,
         place=place,
@@ -114,6 +137,31 @@ def load_windows(profile, table, backbones, state: bool = True) -> Windows:
         stem=[f.stem for f in features],
         cell_motion=[f.cell_motion for f in features],
     )
+
+
+def captioned(table, captions, stride: int):
+    """A row per caption of a normal video, with the windows that it speaks of.
+
+    Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one around its middle.
+
+    Args:
+        table: manifest rows.
+        captions: `video`, `start_s`, `end_s`, `caption`; those of other videos are left out.
+        stride: frames from one seen frame to the next.
+
+    Returns:
+        The rows of `table` with another `caption`, and `windows`, numbers from 0.
+    """
+    rows = table.drop(columns="caption").merge(captions[["video", "start_s", "end_s", "caption"]], on="video")
+    windows = []
+    for row in rows.itertuples():
+        rate, count = row.fps / (BLOCK_LEN * stride), window_count(-(-row.n_frames // stride))  # blocks per second
+        first, last = math.ceil(row.start_s * rate), math.floor(row.end_s * rate) - NUM_BLOCKS
+        if last < first:
+            first = last = round((row.start_s + row.end_s) / 2 * rate - NUM_BLOCKS / 2)
+        ends = np.clip([first, last], 0, count - 1)
+        windows.append(np.unique(np.linspace(*ends, min(SEGMENT_WINDOWS, ends[1] - ends[0] + 1)).round().astype(int)))
+    return rows.assign(windows=windows)
 
 
 def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
@@ -126,23 +174,29 @@ def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
     """GRU state's mean over space of every window, [W, D_dpc]."""
     parts = []
     for blocks in stem:
-        features = dpc.encode_from_stem(blocks[None].float())[0]  # [N, D, h, w]
-        windows = window_blocks(features)  # [W, NUM_BLOCKS, D, h, w]
-        parts.append(dpc.predict(windows).context.mean((-2, -1)))
+        windows = window_blocks(encode_long(dpc, blocks[None])[0])  # [W, NUM_BLOCKS, D, h, w]
+        parts += [dpc.predict(some).context.mean((-2, -1)).cpu() for some in windows.split(WINDOWS_AT_ONCE)]
     return torch.cat(parts)
 
 
 def build_detector(variant: Variant, backbones) -> Detector:
-    """An untrained detector on the stand-ins' sizes."""
+    """An untrained detector on the widths of some streams."""
     options = {"blocks": variant.blocks} if variant.projection == "residual" else {}
-    width = TIMESFORMER["embed_dim"] if variant.context == "global" else SCENE["channels"][-1]
+    width = backbones.video_dim if variant.context == "global" else backbones.scene_dim
     detector = Detector(
-        backbones.dpc, TIMESFORMER["embed_dim"], width, EMBED_DIM, variant.context_dim, variant.gate,
+        backbones.dpc, backbones.video_dim, width, backbones.text_dim, variant.context_dim, variant.gate,
         variant.projection, backbones.video_head if variant.anchored else None, tuple(variant.streams), **options,
     )  # fmt: skip
     if not variant.live:
         detector.dpc.requires_grad_(False)
     return detector
+
+
+def variants_of(profile) -> dict[str, Variant]:
+    """What a run trains. On published streams nothing is anchored, since they come without a head into CLIP's space, and c is 128 wide."""
+    if profile.backbones == "stand_in":
+        return VARIANTS
+    return {name: dataclasses.replace(v, anchored=False, context_dim=128) for name, v in VARIANTS.items()}
 
 
 def with_context(windows: Windows, source: str, seed: int) -> Windows:
@@ -239,7 +293,7 @@ def train_detector(
         profile: for its steps, precision, alpha and defect switches.
         windows: of normal training video.
         folder: of this training.
-        backbones: frozen streams that `windows` came from; None: the profile's stand-ins.
+        backbones: frozen streams that `windows` came from; None: the profile's.
 
     Returns:
         `folder`/detector.safetensors with the training curve and the settings in its header.
@@ -266,7 +320,7 @@ def train_detector(
         return target
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
     torch.manual_seed(seed)
-    detector = build_detector(variant, backbones or stand_ins(weights_folder(profile)))
+    detector = build_detector(variant, backbones or frozen_streams(profile))
     detector.fit_scene_statistics(windows.context)
     detector.train()
     detector.dpc.eval()  # its norm statistics stay those of pretraining, in training as in scoring
@@ -324,15 +378,15 @@ def train_detector(
         save_weights(
             target,
             detector.state_dict(),
-            dict(key=key, variant=dataclasses.asdict(variant), seed=seed, history=history),
+            dict(key=key, variant=dataclasses.asdict(variant), backbones=profile.backbones, seed=seed, history=history),
         )
         checkpoint.unlink(missing_ok=True)
     return target
 
 
-def detector_from(tensors: dict[str, Tensor], variant: dict, prefix: str = "") -> Detector:
-    """A detector in eval mode from the tensors under `prefix` and the settings of its variant."""
-    detector = build_detector(Variant(**variant), stand_ins())
+def detector_from(tensors: dict[str, Tensor], meta: dict, prefix: str = "") -> Detector:
+    """A detector in eval mode from the tensors under `prefix` and the header's `variant` and `backbones`."""
+    detector = build_detector(Variant(**meta["variant"]), outline(meta.get("backbones") or "stand_in"))
     detector.load_state_dict(
         {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     )
@@ -341,23 +395,38 @@ def detector_from(tensors: dict[str, Tensor], variant: dict, prefix: str = "") -
 
 def load_detector(path: Path) -> Detector:
     """A trained detector in eval mode, from `train_detector`'s file."""
-    tensors, meta = load_weights(path)
-    return detector_from(tensors, meta["variant"])
+    return detector_from(*load_weights(path))
+
+
+def training_rows(run: Path, stride: int):
+    """The captioned normal training videos of a run's manifest.
+
+    Raises:
+        ZsadError: abnormal frames among them, or a data set without captions.
+    """
+    table = load_manifest(run / "data")
+    table = table[(table.split == "train") & (table.family == "normal")]
+    if (table.spans != "").any():
+        raise ZsadError(
+            f"{run / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
+        )
+    if (listed := run / "data" / "captions.csv").exists():
+        table = captioned(table, pd.read_csv(listed), stride)
+    if (table.caption == "").any() or table.empty:
+        raise ZsadError(f"{run / 'data'}: no captions of normal training video; this method learns from captions")
+    return table
 
 
 def fit(profile, folder: Path) -> dict:
     """Pipeline step: every variant and seed, in parallel; finished ones are kept."""
-    table = load_manifest(folder.parent / "data")
-    table = table[(table.split == "train")]
-    if (table.spans != "").any():
-        raise ZsadError(
-            f"{folder.parent / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
-        )
-    windows = load_windows(profile, table, stand_ins(weights_folder(profile)))
+    table = training_rows(folder.parent, profile.stride)
+    windows = load_windows(profile, table, frozen_streams(profile).to(device()))
     tasks = [(name, seed) for seed in profile.seeds for name in VARIANTS]
     artefacts, history = {}, {}
     runs = parallel(
-        _train, [(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks], profile.jobs
+        _train,
+        [(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks],
+        processes(profile.jobs),
     )
     for (name, seed), path in zip(tasks, runs):
         history = load_weights(path)[1]["history"]
@@ -367,6 +436,7 @@ def fit(profile, folder: Path) -> dict:
 
 
 def _train(profile, name: str, seed: int, windows: Windows, folder: Path) -> Path:
-    torch.set_num_threads(1)
-    os.environ.setdefault("ACCELERATE_USE_CPU", "" if torch.cuda.is_available() else "true")
-    return train_detector(profile, VARIANTS[name], seed, windows, folder)
+    if device() == "cpu":
+        torch.set_num_threads(1)
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true" if device() == "cpu" else "")
+    return train_detector(profile, variants_of(profile)[name], seed, windows, folder)
