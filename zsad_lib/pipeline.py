@@ -49,6 +49,7 @@ STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step
         "score": ("zsad_lib.predictive_score:score_all", ("train",)),
         **_LAST,
     },
+    "ucf_crime": {"data": ("data_prep.ucf_crime:prepare", ())},
 }
 NOT_IN_FINGERPRINT = ("jobs", "data_root")  # change no number; the data step sees its data_root in another way
 LOCK_WAIT_S = 20.0  # an interrupted run's processes are gone by then
