@@ -53,7 +53,7 @@ NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 	ablate bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
+	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n]"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
@@ -71,7 +71,7 @@ doctor: env  ## check this machine and say how to mend what is missing
 
 data train tables figures: env
 	@$(STEP) $@
-data:  ## prepare the data set of PROFILE
+data:  ## check the data set of PROFILE, or say where to get it: [DATA_ROOT=folder] [SPLIT=name] [ALLOW_MISSING=1]
 train:  ## train the detector
 tables:  ## write the tables
 figures:  ## draw the figures

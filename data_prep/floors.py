@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep import inventory
+from data_prep.leaks import split_hash
 from zsad_lib import paths
 from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
@@ -50,7 +51,7 @@ def labelled_test(profile: Profile) -> pd.DataFrame:
             f"{unknown.place.iloc[0]}: the length of {unknown.video.iloc[0]} is unknown ({len(unknown)} of {len(test)}); "
             f"get the test videos of {module.DATA.title} from {module.DATA.home}"
         )
-    print(f"{module.DATA.title}, split {profile.split} (sha256 {inventory.split_hash(table)[:12]})")
+    print(f"{module.DATA.title}, split {profile.split} (sha256 {split_hash(table)[:12]})")
     if hasattr(module, "leaks"):
         normal = test[test.action == inventory.NORMAL]
         for name, shared in module.leaks(root, test).items():

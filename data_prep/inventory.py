@@ -9,12 +9,13 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data_prep.leaks import check_no_leak, split_hash
 from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
@@ -25,6 +26,7 @@ from zsad_lib.workers import parallel
 NORMAL = "Normal"
 HELD_OUT = 10  # where a data set has no validation list, every tenth normal training video is held out
 SAVED = 20  # decoded videos between two notes of them, so that an interrupted scan goes on where it was
+SMALL = 1 << 20  # bytes; copies of smaller files are compared byte by byte
 SHOWN = 5  # names in a line; all are in inventory.csv
 Reader = Callable[[Path, str, pd.DataFrame], pd.DataFrame]
 
@@ -44,34 +46,6 @@ class DataSet:
     family: str  # of its anomalies, as in the manifest
     fps: float = 30.0  # frames per second of folders of frames, which hold no time
     numbered: bool = False  # names repeat in every part: the part goes in front
-
-
-# --- leaks ------------------------------------------------------------------------------------------------------------
-
-
-def check_no_leak(train: Iterable[str], test: Iterable[str], listed: str = "the training list") -> None:
-    """Refuses to train on videos of the test list; every step that trains calls it.
-
-    Raises:
-        ZsadError: with the number of shared videos and all their names.
-
-    >>> check_no_leak(["a", "b", "b"], ["b", "c"])
-    Traceback (most recent call last):
-    ...
-    zsad_lib.errors.ZsadError: 1 of the 2 test videos are in the training list: train on a list without them, as SPLIT=clean (b)
-    """
-    test = set(test)
-    if shared := sorted(test & set(train)):
-        raise ZsadError(
-            f"{len(shared)} of the {len(test)} test videos are in {listed}: train on a list without them, as SPLIT=clean "
-            f"({', '.join(shared)})"
-        )
-
-
-def split_hash(table: pd.DataFrame) -> str:
-    """sha256 over the sorted lines "list video": the same lists give the same hash, wherever the files lie."""
-    text = "\n".join(sorted(f"{row.split} {row.video}" for row in table.itertuples()))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -96,55 +70,54 @@ def card(data: DataSet, split: str) -> str:
     return "\n".join(lines)
 
 
-def find(data: DataSet, root: Path) -> pd.DataFrame:
-    """Every video file or folder of frames below `root` that the patterns know: `part`, `video`, `path`.
+def find(root: Path, pattern: str) -> dict[str, Path]:
+    """Name -> file or folder, of all below `root` whose path ends as `pattern` says; its group is the name.
 
-    Releases that come in parts may lie side by side. A copy of the same size counts once, and a file goes before a folder of frames.
+    Releases that come in parts may lie side by side, copies count once, and a file goes before a folder of frames of the same name.
 
     Raises:
-        ZsadError: two files of one name that differ in size.
+        ZsadError: two different files of one name.
     """
-    patterns = {part: re.compile(rf"(?:^|.*/){pattern}") for part, pattern in data.files.items()}
-    found: dict[tuple[str, str], Path] = {}
-    walked = set()
+    compiled, found, walked = re.compile(rf"(?:.*/)?{pattern}"), {}, set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        if os.path.realpath(folder) in walked:  # links may lead in a circle
+        if (real := os.path.realpath(folder)) in walked:  # links may lead in a circle
             folders.clear()
             continue
-        walked.add(os.path.realpath(folder))
-        for name in (*sorted(files), *sorted(folders)):
-            path = Path(folder, name)
-            matches = ((part, p.fullmatch(path.relative_to(root).as_posix())) for part, p in patterns.items())
-            part, match = next(((part, match) for part, match in matches if match), (None, None))
-            if match is None or name.startswith("."):
+        walked.add(real)
+        folders.sort()
+        for name in (*sorted(files), *folders):
+            match = compiled.fullmatch((path := Path(folder, name)).relative_to(root).as_posix())
+            if not match or name.startswith("."):
                 continue
-            if name in folders:
-                folders.remove(name)  # its frames are no videos
-            video = f"{part}_{match[1]}" if data.numbered else match[1]
-            first = found.setdefault((part, video), path)
-            if first.is_file() and path.is_file() and first.stat().st_size != path.stat().st_size:
+            first = found.setdefault(match[1], path)
+            if first.is_file() and path.is_file() and not _same(first, path):
                 raise ZsadError(f"{path}: differs from {first}, which has the same name; keep one of them")
             if first.is_dir() and path.is_file():
-                found[part, video] = path
-        folders.sort()
-    rows = [(part, video, path) for (part, video), path in sorted(found.items())]
-    return pd.DataFrame(rows, columns=["part", "video", "path"])
+                found[match[1]] = path
+    return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Equal files; of videos their size tells enough."""
+    size = one.stat().st_size
+    return size == other.stat().st_size and (size > SMALL or one.read_bytes() == other.read_bytes())
 
 
 def label_file(root: str | Path, name: str) -> Path:
-    """A label file by its name, anywhere below `root`; copies are welcome as long as they are equal.
+    """A label file by its name, anywhere below `root`; ZsadError where there is none, or two that differ."""
+    found = find(Path(root), f"({re.escape(name)})")
+    if not found:
+        raise ZsadError(f"{Path(root) / name}: no such label file here or in a folder below")
+    return found[name]
 
-    Raises:
-        ZsadError: there is none, or two that differ.
-    """
-    root = Path(root)
-    files = [root / name] if (root / name).is_file() else sorted(path for path in root.rglob(name) if path.is_file())
-    if not files:
-        raise ZsadError(f"{root / name}: no such label file here or in a folder below")
-    for other in files[1:]:
-        if other.read_bytes() != files[0].read_bytes():
-            raise ZsadError(f"{other}: differs from {files[0]}; keep one of them below {root}")
-    return files[0]
+
+def videos(data: DataSet, root: Path) -> pd.DataFrame:
+    """All videos below `root` that the patterns know: `part`, `video`, `path`; a path belongs to the first part that matches."""
+    rows: dict[Path, tuple[str, str]] = {}
+    for part, pattern in data.files.items():
+        for name, path in sorted(find(root, pattern).items()):
+            rows.setdefault(path, (part, f"{part}_{name}" if data.numbered else name))
+    return pd.DataFrame([(*row, path) for path, row in rows.items()], columns=["part", "video", "path"])
 
 
 def array_spans(values: np.ndarray, place: str) -> tuple[str, int]:
@@ -168,15 +141,14 @@ def scan(files: Mapping[str, Path], record: Path, jobs: int = 1) -> pd.DataFrame
     todo = [video for video, mark in marks.items() if mark not in known]
     if todo:
         print(f"decoding {len(todo)} of {len(files)} videos once, to count their frames", flush=True)
-    try:
-        for number, (video, result) in enumerate(
-            zip(todo, parallel(_decoded, [(files[video],) for video in todo], jobs)), start=1
-        ):
-            known[marks[video]] = result
-            if number % SAVED == 0:
-                paths.write_json(record, known)
-    finally:
-        if todo:
+        try:
+            results = parallel(_decoded, [(files[video],) for video in todo], jobs)
+            for number, (result, video) in enumerate(zip(results, todo), start=1):
+                known[marks[video]] = result
+                if number % SAVED == 0:
+                    paths.write_json(record, known)
+                    print(f"  {number} of {len(todo)}", flush=True)
+        finally:
             paths.write_json(record, known)
     rows = [known[mark] for mark in marks.values()]
     return pd.DataFrame(rows, index=list(marks), columns=["n_frames", "fps", "fault"])
@@ -225,7 +197,7 @@ def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
         ZsadError: see `label_file`, `find`, `check_no_leak` and the readers; the card is printed before.
     """
     try:
-        found = find(data, root)
+        found = videos(data, root)
         table = unique(read(root, split, found))
     except ZsadError:
         print(card(data, split))
@@ -257,23 +229,18 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     table = table.astype({"n_frames": int})
     with paths.atomic(folder / "inventory.csv") as handle:
         table[["video", "split", "action", "path", "n_frames", "fps", "fault"]].to_csv(handle, index=False)
-    missing, broken = table.video[table.fault == "missing"], table[~table.fault.isin(("", "missing"))]
-    whole, sound = split_hash(table), table[table.fault == ""]
-    print(card(data, profile.split))
-    print(f"  lists  sha256 {whole[:12]}")
-    for name, rows in table.groupby("split", sort=False):
-        print(f"  {name:5}  {(rows.fault == '').sum():,} of {len(rows):,} videos in {root}")
-    for row in broken.itertuples():
-        print(f"  broken {row.fault}")
-    short = [f"{n} expected, {k} listed as {part}" for part, n, k in _short(data, profile.split, table)]
-    if not profile.allow_missing and (len(missing) or len(broken) or short):
-        names = [*missing[:SHOWN], *broken.video[:SHOWN], *short]
-        raise ZsadError(
-            f"{root}: {len(missing)} videos missing and {len(broken)} broken ({', '.join(names)}; all in "
-            f"{folder / 'inventory.csv'}); get them from {data.home}, or go on without: ALLOW_MISSING=1"
-        )
+    missing, broken = (list(table.video[chosen]) for chosen in _faults(table))
+    try:
+        _report(data, profile.split, root, table)
+    except ZsadError as error:
+        if not profile.allow_missing:
+            raise ZsadError(
+                f"{error}; all in {folder / 'inventory.csv'}; go on without them: ALLOW_MISSING=1"
+            ) from None
+    sound = table[table.fault == ""]
     if sound.empty:
         raise ZsadError(f"{root}: none of the {len(table)} listed videos is here; get them from {data.home}")
+    print(f"  lists  sha256 {split_hash(sound)[:12]}")
     off = reconcile(sound)
     if off:
         print(f"{len(off)} videos have labels that are one frame off: {', '.join(off)}")
@@ -281,7 +248,7 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     collect(profile, folder)
     metrics = {f"n_{name}": int(number) for name, number in sound.split.value_counts().items()}
     metrics |= {"split": profile.split, "split_sha256": split_hash(sound), "off_by_one": off}
-    metrics |= {"missing": list(missing), "broken": list(broken.video)}
+    metrics |= {"missing": missing, "broken": broken}
     made = load_manifest(folder).drop(columns="path").to_csv(index=False)  # where the files lie changes no number
     return {
         "metrics": metrics,
@@ -290,15 +257,28 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     }
 
 
-def _short(data: DataSet, split: str, table: pd.DataFrame) -> Iterable[tuple[str, int, int]]:
-    """Lists that are not as long as published; held-out videos count as training videos where no list names them."""
-    found = table.split.value_counts()
-    for part, expected in data.counts[split].items():
-        number = found.get(part, 0) + (
-            found.get("val", 0) if part == "train" and "val" not in data.counts[split] else 0
+def _faults(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    return table.fault == "missing", ~table.fault.isin(("", "missing"))
+
+
+def _report(data: DataSet, split: str, root: Path, table: pd.DataFrame) -> None:
+    """Prints what is there; ZsadError where videos are missing or broken, or a list is not as long as published."""
+    print(card(data, split))
+    for name, rows in table.groupby("split", sort=False):
+        print(f"  {name:6} {(rows.fault == '').sum():,} of {len(rows):,} listed videos are sound, below {root}")
+    missing, broken = (table[chosen] for chosen in _faults(table))
+    for fault in broken.fault:
+        print(f"  broken {fault}")
+    held_out = {} if "val" in data.counts[split] else {"val": "train"}
+    lists = table.split.replace(held_out).value_counts()
+    short = [f"{lists.get(k, 0)} of {n} {k} videos" for k, n in data.counts[split].items() if lists.get(k) != n]
+    if len(missing) or len(broken) or short:
+        names = ", ".join(
+            [*missing.video[:SHOWN], *broken.video[:SHOWN], *(f"the lists name {text}" for text in short)]
         )
-        if number != expected:
-            yield part, expected, number
+        raise ZsadError(
+            f"{root}: {len(missing)} videos missing, {len(broken)} broken ({names}); get them from {data.home}"
+        )
 
 
 def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
@@ -316,10 +296,12 @@ def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(profile: Profile, folder: Path) -> Path:
-    """Writes ``data/manifests.csv``: the manifests of all prepared data sets in one table, with `data_set` and `list` in front."""
+    """Writes ``data/manifests.csv``: the manifests of all prepared real data sets in one table, with `data_set` and `list` in front."""
     places = {folder: (profile.dataset, profile.split)}
     for result in sorted(paths.runs().glob("*/data/result.json")):
         made = paths.read_json(result)["profile"]
+        if made["dataset"] == "scene_rules":
+            continue  # rendered, not prepared
         places.setdefault(result.parent, (made["dataset"], made.get("split", "official")))
     tables = []
     for place, (dataset, split) in places.items():

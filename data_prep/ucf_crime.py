@@ -15,24 +15,26 @@ UCA cuts the same videos into other lists: its training part holds 214 of the 29
 Captions are those of normal videos only, since nothing abnormal is described to a zero-shot detector.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep import inventory, weak_lists
-from data_prep.inventory import NORMAL, DataSet, label_file
+from data_prep.inventory import NORMAL, DataSet, find, label_file
+from data_prep.leaks import check_no_leak
 from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import read_captions
+from zsad_lib.manifest import load_manifest, read_captions
 
 PARTS = {"train": "Train", "val": "Val", "test": "Test"}
 DATA = DataSet(
     key="ucf_crime",
     title="UCF-Crime",
     home="https://www.crcv.ucf.edu/projects/real-world/",
-    terms="research use; UCA's captions: https://github.com/Xuange923/Surveillance-Video-Understanding",
+    terms="research use; UCA's captions: https://xuange923.github.io/Surveillance-Video-Understanding",
     paper="Sultani et al., CVPR 2018; captions: Yuan et al., CVPR 2024",
     layout=(
         "<Class>/<name>_x264.mp4                      1,900 videos, in one folder or in the parts of the release",
@@ -55,16 +57,18 @@ DATA = DataSet(
 def prepare(profile: Profile, folder: Path) -> dict:
     """Step `data`, see `data_prep.inventory.prepare`; adds ``captions.csv`` where captions are at hand."""
     result = inventory.prepare(DATA, read, profile, folder)
-    table = inventory.load_manifest(folder)
+    table = load_manifest(folder)
     sentences = captions(inventory.locate(DATA, profile), table)
     if sentences is None:
         print("no captions: put UCA's UCFCrime_*.json or uca_normal_lists/ below DATA_ROOT")
         return result
-    inventory.check_no_leak(sentences.video, table.video[table.split == "test"], "the captions")
-    result["artefacts"]["captions"] = folder / "captions.csv"
+    check_no_leak(sentences.video, table.video[table.split == "test"], "the captions")
+    text = sentences.to_csv(index=False, lineterminator="\n")
     with paths.atomic(folder / "captions.csv") as handle:
-        sentences.to_csv(handle, index=False, lineterminator="\n")
+        handle.write(text)
+    result["artefacts"]["captions"] = folder / "captions.csv"
     result["metrics"]["n_captions"] = len(sentences)
+    result["output_hash"] = hashlib.sha256((result["output_hash"] + text).encode()).hexdigest()
     return result
 
 
@@ -111,12 +115,9 @@ def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
 
 def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
     """("UCA" or "released", part) -> caption file, of those that lie below `root`."""
-    found = {}
-    for kind, pattern in (("UCA", "UCFCrime_{}.json"), ("released", "uca_normal_lists/{}.txt")):
-        for part, name in PARTS.items():
-            if files := sorted(Path(root).rglob(pattern.format(name))):
-                found[kind, part] = files[0]
-    return found
+    kinds = {"UCA": r"UCFCrime_(Train|Val|Test)\.json", "released": r"uca_normal_lists/(Train|Val|Test)\.txt"}
+    found = {kind: find(root, pattern) for kind, pattern in kinds.items()}
+    return {(kind, part): found[kind][name] for kind in kinds for part, name in PARTS.items() if name in found[kind]}
 
 
 def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.inventory import label_file
+from data_prep.inventory import find, label_file
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans, read_temporal, stem, unique
 
@@ -171,8 +171,8 @@ def read_anomalyclip_list(path: str | Path, classes: Sequence[str]) -> pd.DataFr
 
 def ucf_frame_counts(folder: str | Path) -> dict[str, int] | None:
     """Frames per test video of UCF-Crime, where ``test_frame_counts.txt`` lies below the folder."""
-    found = sorted(Path(folder).rglob("test_frame_counts.txt"))
-    return read_frame_counts(found[0]) if found else None
+    found = find(Path(folder), r"(test_frame_counts\.txt)")
+    return read_frame_counts(found["test_frame_counts.txt"]) if found else None
 
 
 def read_frame_counts(path: str | Path) -> dict[str, int]:

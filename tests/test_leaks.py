@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from data_prep import inventory, ucf_crime
-from data_prep.inventory import check_no_leak, split_hash
+from data_prep.leaks import check_no_leak, split_hash
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import read_captions
 
