@@ -48,9 +48,6 @@ class DataSet:
     numbered: bool = False  # names repeat in every part: the part goes in front
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def locate(data: DataSet, profile: Profile) -> Path:
     """The folder with the data set: DATA_ROOT, or data/<key>; where there is none, prints what belongs there."""
     root = Path(profile.data_root).expanduser().absolute() if profile.data_root else paths.data() / data.key
@@ -128,9 +125,6 @@ def array_spans(values: np.ndarray, place: str) -> tuple[str, int]:
     return labels_to_spans(values), len(values)
 
 
-# --- decoding ---------------------------------------------------------------------------------------------------------
-
-
 def scan(files: Mapping[str, Path], record: Path, jobs: int = 1) -> pd.DataFrame:
     """Decodes every video once: index video, `n_frames`, `fps` and `fault` ("" = sound).
 
@@ -187,9 +181,6 @@ def reconcile(table: pd.DataFrame) -> list[str]:
     return list(table.video[gap != 0])
 
 
-# --- the step ---------------------------------------------------------------------------------------------------------
-
-
 def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
     """The rows of `read` with the `path` of each video's file (None: missing), after every check that needs no decoding.
 
@@ -225,19 +216,22 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     table = listed(data, read, root, profile.split)
     there = table[table.path.notna()]
     scanned = scan(dict(zip(there.video, there.path)), paths.data() / "scans" / f"{data.key}.json", profile.jobs)
-    table = table.join(scanned, on="video").fillna({"n_frames": 0, "fps": 0.0, "fault": "missing"})
-    table = table.astype({"n_frames": int})
+    absent = {"n_frames": 0, "fps": 0.0, "fault": "missing"}
+    table = table.join(scanned, on="video").fillna(absent).astype({"n_frames": int})
     with paths.atomic(folder / "inventory.csv") as handle:
         table[["video", "split", "action", "path", "n_frames", "fps", "fault"]].to_csv(handle, index=False)
-    missing, broken = (list(table.video[chosen]) for chosen in _faults(table))
-    try:
-        _report(data, profile.split, root, table)
-    except ZsadError as error:
-        if not profile.allow_missing:
-            raise ZsadError(
-                f"{error}; all in {folder / 'inventory.csv'}; go on without them: ALLOW_MISSING=1"
-            ) from None
-    sound = table[table.fault == ""]
+    print(card(data, profile.split))
+    for name, rows in table.groupby("split", sort=False):
+        print(f"  {name:6} {(rows.fault == '').sum():,} of {len(rows):,} listed videos are sound, below {root}")
+    gaps, sound = _gaps(data, profile.split, table), table[table.fault == ""]
+    for fault in table.fault[table.video.isin(gaps["broken"])]:
+        print(f"  broken {fault}")
+    if any(gaps.values()) and not profile.allow_missing:
+        names = ", ".join(name for kind in gaps.values() for name in kind[:SHOWN])
+        raise ZsadError(
+            f"{root}: {len(gaps['missing'])} videos missing, {len(gaps['broken'])} broken ({names}; all in "
+            f"{folder / 'inventory.csv'}); get them from {data.home}, or go on without: ALLOW_MISSING=1"
+        )
     if sound.empty:
         raise ZsadError(f"{root}: none of the {len(table)} listed videos is here; get them from {data.home}")
     print(f"  lists  sha256 {split_hash(sound)[:12]}")
@@ -247,8 +241,7 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     manifest = save_manifest(_rows(data, sound), folder)
     collect(profile, folder)
     metrics = {f"n_{name}": int(number) for name, number in sound.split.value_counts().items()}
-    metrics |= {"split": profile.split, "split_sha256": split_hash(sound), "off_by_one": off}
-    metrics |= {"missing": missing, "broken": broken}
+    metrics |= {"split": profile.split, "split_sha256": split_hash(sound), "off_by_one": off, **gaps}
     made = load_manifest(folder).drop(columns="path").to_csv(index=False)  # where the files lie changes no number
     return {
         "metrics": metrics,
@@ -257,41 +250,28 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     }
 
 
-def _faults(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    return table.fault == "missing", ~table.fault.isin(("", "missing"))
-
-
-def _report(data: DataSet, split: str, root: Path, table: pd.DataFrame) -> None:
-    """Prints what is there; ZsadError where videos are missing or broken, or a list is not as long as published."""
-    print(card(data, split))
-    for name, rows in table.groupby("split", sort=False):
-        print(f"  {name:6} {(rows.fault == '').sum():,} of {len(rows):,} listed videos are sound, below {root}")
-    missing, broken = (table[chosen] for chosen in _faults(table))
-    for fault in broken.fault:
-        print(f"  broken {fault}")
+def _gaps(data: DataSet, split: str, table: pd.DataFrame) -> dict[str, list[str]]:
+    """Videos that are missing or broken, and lists that are not as long as published."""
     held_out = {} if "val" in data.counts[split] else {"val": "train"}
     lists = table.split.replace(held_out).value_counts()
-    short = [f"{lists.get(k, 0)} of {n} {k} videos" for k, n in data.counts[split].items() if lists.get(k) != n]
-    if len(missing) or len(broken) or short:
-        names = ", ".join(
-            [*missing.video[:SHOWN], *broken.video[:SHOWN], *(f"the lists name {text}" for text in short)]
-        )
-        raise ZsadError(
-            f"{root}: {len(missing)} videos missing, {len(broken)} broken ({names}); get them from {data.home}"
-        )
+    counts = {part: (lists.get(part, 0), number) for part, number in data.counts[split].items()}
+    return {
+        "missing": list(table.video[table.fault == "missing"]),
+        "broken": list(table.video[~table.fault.isin(("", "missing"))]),
+        "short": [
+            f"{found} of {number} {part} videos listed" for part, (found, number) in counts.items() if found != number
+        ],
+    }
 
 
 def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
     """The manifest's columns."""
-    table = table.assign(
-        path=table.path.map(str),
-        set="main",
-        family=np.where(table.action == NORMAL, "normal", data.family),
-        fps=table.fps.where(table.fps > 0, data.fps),
-        caption="",
-    )
     scene = table.scene if "scene" in table else data.key
-    table = table.assign(scene=scene, site=scene)
+    family = np.where(table.action == NORMAL, "normal", data.family)
+    fps = table.fps.where(table.fps > 0, data.fps)
+    table = table.assign(
+        path=table.path.map(str), set="main", scene=scene, site=scene, family=family, fps=fps, caption=""
+    )
     return table[list(COLUMNS)]
 
 

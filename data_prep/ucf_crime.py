@@ -121,9 +121,10 @@ def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:
-    """Caption list -> its videos that are in the test list (`video`, `action`)."""
-    found = {}
+    """Caption list -> its videos that are in the test list (`video`), of the lists that are not that list themselves."""
+    test, found = set(test.video), {}
     for (kind, part), path in caption_lists(root).items():
         names = set(read_captions(path).video)
-        found[f"{kind} {part}"] = sorted(names & set(test.video))
+        if not test <= names:
+            found[f"{kind} {part}"] = sorted(names & test)
     return found

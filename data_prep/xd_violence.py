@@ -2,8 +2,8 @@
 
 Paper: Wu et al., "Not only Look, but also Listen: Learning Multimodal Violence Detection under Weak Supervision", ECCV 2020. The
 annotation lists the 500 abnormal test videos; the 300 others of the test folder are normal. Classes stand in the names.
-Checked on the official annotation: 500 videos, every class of the names. Which folders the parts of the release unpack to is not
-verified: a path with a folder test, test_videos or videos is a test video, every other one a training video.
+Checked on the official annotation (500 videos, every class of the names) and on public code: the five training parts unpack to 1-1004,
+1005-2004, 2005-2804, 2805-3319 and 3320-3954, the test videos to videos or test_videos. No checksums are published.
 """
 
 from pathlib import Path

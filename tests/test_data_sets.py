@@ -105,9 +105,9 @@ def cells(items):
 def nwpu_campus(root, clip):
     fill(
         root,
-        {f"train/videos/D00{i}_01.avi": clip for i in (1, 2)} | {f"test/videos/D00{i}_07.avi": clip for i in (1, 2)},
+        {f"videos/Train/D00{i}_07.avi": clip for i in (1, 2)} | {f"videos/Test/D00{i}_07.avi": clip for i in (1, 2)},
     )
-    np.savez(root / "gt.npz", D001_07=np.array(EVENT), D002_07=np.zeros(FRAMES))
+    np.savez(root / "NWPU_Campus_gt.npz", D001_07=np.array(EVENT), D002_07=np.zeros(FRAMES))
 
 
 def ubnormal(root, clip):
@@ -186,7 +186,7 @@ def test_missing_and_broken_videos_are_named_and_can_be_left_out(step, run_home,
     there = inventory.listed(data, read, root, PROFILES[name].split)
     gone, bad = there[there.split == "test"].iloc[0], there[there.split == "train"].iloc[0]
     (gone.path.rename(root.parent / "away"), bad.path.write_bytes(bad.path.read_bytes()[:700]))
-    with pytest.raises(ZsadError, match="1 videos missing, 1 broken .*inventory.csv; .*ALLOW_MISSING=1") as error:
+    with pytest.raises(ZsadError, match="1 videos missing, 1 broken .*ALLOW_MISSING=1") as error:
         run()
     assert gone.video in str(error.value) and bad.video in str(error.value) and "\n" not in str(error.value)
     listed = pd.read_csv(run_home / "runs" / name / "data" / "inventory.csv", index_col="video").fault
@@ -199,7 +199,7 @@ def test_missing_and_broken_videos_are_named_and_can_be_left_out(step, run_home,
 def test_folders_are_lists_too(step):
     root, run = step("avenue")
     (root / "training_videos" / "02.avi").unlink()
-    with pytest.raises(ZsadError, match="the lists name 1 of 2 train videos"):
+    with pytest.raises(ZsadError, match="0 videos missing, 0 broken .1 of 2 train videos listed"):
         run()
 
 
@@ -231,8 +231,10 @@ FAULTS = [
     ("avenue", lambda root: fill(root, {MASK: b"MATLAB 5.0"}), "1_label.mat: no readable volLabel"),
     ("avenue", lambda root: savemat(root / MASK, {"volLabel": cells(["rm", "-rf"])}), "must be a row of matrices of numbers"),
     ("avenue", lambda root: savemat(root / MASK, {"volLabel": cells([np.ones((2, 2))] * 9)}), "test_01 has labels for 9"),
-    ("nwpu_campus", lambda root: fill(root, {"gt.npz": b"PK"}), "gt.npz: not a readable archive"),
-    ("nwpu_campus", lambda root: np.savez(root / "gt.npz", D001_07=np.ones((3, 3))), "gt.npz: D001_07: expected a row"),
+    ("nwpu_campus", lambda root: fill(root, {"NWPU_Campus_gt.npz": b"PK"}), "gt.npz: not a readable archive"),
+    ("nwpu_campus", lambda root: np.savez(root / "NWPU_Campus_gt.npz", D001_07=np.ones((3, 3))), "gt.npz: D001_07: expected a row"),
+    ("nwpu_campus", lambda root: copy(root / "videos/Test/D001_07.avi", root / "videos/Test/D003_01.avi"), "no labels of D003_01"),
+    ("nwpu_campus", lambda root: (root / "NWPU_Campus_gt.npz").rename(root / "x"), "no NWPU_Campus_gt.npz below it"),
     ("ubnormal", lambda root: fill(root, {TRACKS: "0,6,4\n"}), "tracks.txt:1: expected `object,first,last`"),
     ("ubnormal", lambda root: (root / TRACKS).unlink(), "video_names.txt:1: abnormal_scene_2_scenario_2 has no"),
     ("ubnormal", replaced("scripts/normal_test_video_names.txt", "normal", "odd"), "names.txt:1: expected normal_scene_N"),
