@@ -9,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE  # compiling the libraries anew takes every pro
 
 PROFILE ?= demo
 DATA_ROOT ?=
+SPLIT ?=
 BENCH_SEED ?=
 JOBS ?=
 VIDEO ?=
@@ -30,7 +31,7 @@ CLUSTER ?=
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
+SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
@@ -51,11 +52,11 @@ NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detec
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data weights pretrain features train score evaluate tables figures reproduce report status lab ablate \
-	bench showcase test test-notebooks test-gpu lint lock clean
+.PHONY: help env doctor data weights pretrain features train score evaluate tables figures floors reproduce report \
+	status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
+	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n]"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
@@ -73,7 +74,7 @@ doctor: env  ## check this machine and say how to mend what is missing
 
 data train tables figures: env
 	@$(STEP) $@
-data:  ## prepare the data set of PROFILE
+data:  ## check the data set of PROFILE, or say where to get it: [DATA_ROOT=folder] [SPLIT=name] [ALLOW_MISSING=1]
 train:  ## train the detector
 tables:  ## write the tables
 figures:  ## draw the figures
@@ -81,6 +82,9 @@ figures:  ## draw the figures
 weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROOT=folder] [MIRROR=address] [CHECK=1: fetch nothing]
 	@$(PYTHON) -m zsad_lib weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
 		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
+
+floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
+	@$(PYTHON) -m data_prep.floors --profile '$(PROFILE)' $(SETTINGS)
 
 features: env  ## the frozen features of PROFILE, once; or CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai] [SHARD=0/4]
 ifdef VIDEOS

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_prep.inventory import find, label_file
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans, read_temporal, stem, unique
 
@@ -40,8 +41,8 @@ COLUMNS = ["video", "split", "action", "spans", "place"]
 def ucf_crime(folder: str | Path) -> pd.DataFrame:
     """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt``, ``Temporal_Anomaly_Annotation_for_Testing_Videos.txt``.
 
-    Every test video must be annotated, normal ones without a span. Where ``test_frame_counts.txt`` (name, first frame, last frame) lies
-    beside them, spans must end inside the video.
+    The files may lie anywhere below the folder. Every test video must be annotated, normal ones without a span, and spans must end
+    inside the video where ``test_frame_counts.txt`` (name, first frame, last frame) is there too.
 
     Returns:
         `COLUMNS`, one row per video; training rows have no spans: the class of the whole video is all that is known.
@@ -49,11 +50,10 @@ def ucf_crime(folder: str | Path) -> pd.DataFrame:
     Raises:
         ZsadError: a file that is missing or does not fit, as file:line.
     """
-    folder = Path(folder)
-    train, test = (read_ucf_list(folder / f"Anomaly_{part}.txt") for part in ("Train", "Test"))
-    annotation = read_temporal(folder / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt", with_class=True)
-    counts = folder / "test_frame_counts.txt"
-    test = annotated(test, annotation, lengths=read_frame_counts(counts) if counts.exists() else None)
+    train, test = (read_ucf_list(label_file(folder, f"Anomaly_{part}.txt")) for part in ("Train", "Test"))
+    annotation = label_file(folder, "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    annotation = read_temporal(annotation, with_class=True)
+    test = annotated(test, annotation, lengths=ucf_frame_counts(folder))
     return _both(train, test)
 
 
@@ -171,6 +171,12 @@ def read_anomalyclip_list(path: str | Path, classes: Sequence[str]) -> pd.DataFr
         frames = int(match[3]) - int(match[2]) + 1
         rows.append((stem(match[1]), match[1], frames, classes[int(match[4])], place))
     return unique(pd.DataFrame(rows, columns=["video", "path", "n_frames", "action", "place"]))
+
+
+def ucf_frame_counts(folder: str | Path) -> dict[str, int] | None:
+    """Frames per test video of UCF-Crime, where ``test_frame_counts.txt`` lies below the folder."""
+    found = find(Path(folder), r"(test_frame_counts\.txt)")
+    return read_frame_counts(found["test_frame_counts.txt"]) if found else None
 
 
 def read_frame_counts(path: str | Path) -> dict[str, int]:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
-    "help env doctor data weights pretrain features train score evaluate tables figures reproduce bench showcase test "
+    "help env doctor data weights pretrain features train score evaluate tables figures floors reproduce bench showcase test "
     "test-notebooks test-gpu lint lock clean"
 ).split()
 
@@ -71,6 +71,10 @@ def test_declared_notebooks_exist():
 
 def test_settings_reach_the_command_line_expanded(clone):
     line = make("-n", "train", cwd=clone).stdout
+    given = make(
+        "-n", "floors", "PROFILE=ucf_crime", "DATA_ROOT=/my data", "SPLIT=uca", "ALLOW_MISSING=1", cwd=clone
+    ).stdout
+    assert "floors --profile 'ucf_crime' 'DATA_ROOT=/my data' 'SPLIT=uca' 'ALLOW_MISSING=1'" in given
     assert "$(" not in line and re.search(r"--profile 'demo'( 'JOBS=\d+')? train", line)
 
 

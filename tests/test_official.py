@@ -301,10 +301,10 @@ def test_damaged_files(tmp_path, old):
 
 @pytest.fixture
 def places(server, run_home, monkeypatch):
-    """The server holds a small Places365 file, and `WEIGHTS` knows its address."""
+    """The server holds a small Places365 file, and `CATALOGUE` knows its address."""
     server.content = write(run_home / "made", scene_file(), old=True).read_bytes()
-    entry = dataclasses.replace(official.WEIGHTS["places365"], urls=(server.url,))
-    monkeypatch.setitem(official.WEIGHTS, "places365", entry)
+    entry = dataclasses.replace(official.CATALOGUE["places365"], urls=(server.url,))
+    monkeypatch.setitem(official.CATALOGUE, "places365", entry)
     return server
 
 
@@ -352,8 +352,8 @@ def test_a_page_instead_of_the_file_is_thrown_away(places, run_home):
 
 def test_mirror_is_asked_first_and_files_without_address_are_fetched_by_hand(places, monkeypatch):
     content, folder = places.content, places.url.rpartition("/")[0]
-    entry = dataclasses.replace(official.WEIGHTS["places365"], urls=())
-    monkeypatch.setitem(official.WEIGHTS, "places365", entry)
+    entry = dataclasses.replace(official.CATALOGUE["places365"], urls=())
+    monkeypatch.setitem(official.CATALOGUE, "places365", entry)
     with pytest.raises(ZsadError, match="has no direct address; download it by hand from https://.* to .*tar"):
         official.fetch("places365")
     assert official.fetch("places365", mirror=folder + "/").read_bytes() == content
@@ -363,8 +363,8 @@ def test_anomaly_clip_is_found_in_its_archive(server, run_home, monkeypatch):
     ckpt = write(run_home / "made", lightning_file(small())).read_bytes()
     server.content = zipped(**{"checkpoints/ucfcrime/last.ckpt": ckpt, "checkpoints/xdviolence/last.ckpt": ckpt})
     for name in ("anomaly_clip_ucf_crime", "anomaly_clip_xd_violence", "anomaly_clip_shanghaitech"):
-        entry = dataclasses.replace(official.WEIGHTS[name], urls=(server.url,))
-        monkeypatch.setitem(official.WEIGHTS, name, entry)
+        entry = dataclasses.replace(official.CATALOGUE[name], urls=(server.url,))
+        monkeypatch.setitem(official.CATALOGUE, name, entry)
     path = official.fetch("anomaly_clip_ucf_crime")
     assert path.read_bytes() == ckpt and path.parent.name == "ucfcrime"
     assert official.fetch("anomaly_clip_xd_violence").parent.name == "xdviolence" and len(server.ranges) == 1
@@ -382,10 +382,10 @@ def test_openai_hashes_are_those_of_the_addresses():
 
 
 def test_every_entry_is_complete():
-    for name, entry in official.WEIGHTS.items():
+    for name, entry in official.CATALOGUE.items():
         assert entry.model in SIGNS and entry.licence and entry.homepage.startswith("https://"), name
-    assert "CC BY-NC" in official.WEIGHTS["timesformer"].licence
-    assert {name for needed in official.NEEDED.values() for name in needed} == set(official.WEIGHTS)
+    assert "CC BY-NC" in official.CATALOGUE["timesformer"].licence
+    assert {name for needed in official.NEEDED.values() for name in needed} == set(official.CATALOGUE)
     assert set(official.NEEDED) == set(PUBLISHED)
 
 
@@ -403,4 +403,4 @@ def test_command(places, run_home, monkeypatch, capsys):
         assert f"{profile}: uses the stand-ins shipped with the kit; nothing to fetch\n" in capsys.readouterr().out
     assert main(["weights", "--profile", "ucf_crim"]) == 2
     assert "did you mean 'ucf_crime'" in capsys.readouterr().err
-    assert main(["weights"]) == 0 and capsys.readouterr().out.count("licence") == len(official.WEIGHTS)
+    assert main(["weights"]) == 0 and capsys.readouterr().out.count("licence") == len(official.CATALOGUE)

@@ -7,6 +7,7 @@ from zsad_lib import tables
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import COLUMNS
+from zsad_lib.paths import write_json
 
 
 def rows(*items):
@@ -82,3 +83,11 @@ def test_step_writes_both_files(tmp_path):
         path.is_file() for path in result["artefacts"].values()
     )
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables" / "detection.csv"), TIDY)
+
+
+def test_titles_name_the_lists_that_were_used(tmp_path):
+    assert tables.split_note(tmp_path) == ""
+    write_json(tmp_path / "data" / "result.json", {"metrics": {"n_test": 3}})
+    assert tables.split_note(tmp_path) == ""
+    write_json(tmp_path / "data" / "result.json", {"metrics": {"split": "uca", "split_sha256": "0123456789abcdef"}})
+    assert tables.split_note(tmp_path) == ", split uca (sha256 0123456789ab)"

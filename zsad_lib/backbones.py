@@ -40,7 +40,7 @@ PUBLISHED = (
     "dpc",
     "places365",
     "clip_vit_b32",
-)  # names in `official.WEIGHTS`, in the order of `Backbones`
+)  # names in `official.CATALOGUE`, in the order of `Backbones`
 WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
 
 

@@ -15,11 +15,15 @@ class Profile:
     """The resolved settings of one run; saved with every result."""
 
     name: str
-    dataset: Literal["scene_rules", "ucsd_ped2"]
+    dataset: Literal[
+        "scene_rules", "ucsd_ped2", "ucf_crime", "shanghaitech", "xd_violence", "avenue", "nwpu_campus", "ubnormal"
+    ]
     is_result: bool = True  # False: a quick look, marked "not results" wherever its numbers are printed
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of training; scores are averaged over them
     bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own
     data_root: str = ""  # local copy of the data set in its official layout; "" = data/<dataset>
+    split: str = "official"  # which lists of the data set, see SPLITS; another one gets a run folder of its own
+    allow_missing: bool = False  # real footage: go on without videos that are missing or cannot be decoded
     jobs: int = os.cpu_count() or 1  # parallel processes; changes no number
     train_sites: int = 3  # benchmark: cameras per scene that training sees
     val_sites: int = 1  # benchmark: cameras per scene for design choices, statistics and thresholds
@@ -44,9 +48,10 @@ class Profile:
 
     @property
     def run_name(self) -> str:
-        """Folder under runs/: the profile's name, the render's seed and the stand-ins where they are not the default."""
+        """Folder under runs/: the profile's name, and split, render's seed and stand-ins where they are not the default."""
+        split = "" if self.split == PROFILES.get(self.name, self).split else f"-{self.split}"
         seed = "" if self.bench_seed == _defaults()["bench_seed"] else f"-seed{self.bench_seed}"
-        return self.name + seed + ("-held-out" if self.held_out else "")
+        return self.name + split + seed + ("-held-out" if self.held_out else "")
 
 
 PROFILES = {
@@ -69,7 +74,14 @@ PROFILES = {
     ),
     "demo": Profile("demo", "scene_rules"),
     "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700, jobs=3),  # seeds share the cores evenly
+    "ucf_crime": Profile("ucf_crime", "ucf_crime"),
+    "shanghaitech": Profile("shanghaitech", "shanghaitech", split="weak"),
+    "xd_violence": Profile("xd_violence", "xd_violence"),
+    "avenue": Profile("avenue", "avenue"),
+    "nwpu_campus": Profile("nwpu_campus", "nwpu_campus"),
+    "ubnormal": Profile("ubnormal", "ubnormal"),
 }
+SPLITS = {"ucf_crime": ("official", "uca", "clean"), "shanghaitech": ("weak", "one_class")}  # other data sets: official
 
 
 def get_profile(name: str, **overrides: Any) -> Profile:
@@ -100,7 +112,12 @@ def get_profile(name: str, **overrides: Any) -> Profile:
             valid = [name for name in hints if name not in ("name", "dataset")]
             raise ZsadError(f"setting {key!r} is unknown; did you mean {nearest(field, valid)!r}?")
         values[field] = typed(key, value, hints[field])
-    return dataclasses.replace(PROFILES[name], **values)
+    profile = dataclasses.replace(PROFILES[name], **values)
+    if profile.split not in (splits := SPLITS.get(profile.dataset, ("official",))):
+        raise ZsadError(
+            f"setting split={profile.split!r} is unknown for profile {name}; choose from {', '.join(splits)}"
+        )
+    return profile
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:

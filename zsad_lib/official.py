@@ -53,7 +53,7 @@ def _clip(architecture: str) -> Weight:
     return Weight("CLIP", f"{architecture}.pt", "MIT", "https://github.com/openai/CLIP", openai=architecture)
 
 
-WEIGHTS = {
+CATALOGUE = {
     "timesformer": Weight(
         "TimeSformer",
         "TimeSformer_divST_8x32_224_K400.pyth",
@@ -88,12 +88,12 @@ NEEDED = {  # by profile; all others use the stand-ins
 
 
 def weight(name: str) -> Weight:
-    """The entry of `WEIGHTS`, complete with the address and hash that open_clip knows.
+    """The entry of `CATALOGUE`, complete with the address and hash that open_clip knows.
 
     Raises:
         ZsadError: unknown name; tells the nearest.
     """
-    entry = choose("weights", name, WEIGHTS)
+    entry = choose("weights", name, CATALOGUE)
     if not entry.openai:
         return entry
     import open_clip
@@ -103,7 +103,7 @@ def weight(name: str) -> Weight:
 
 
 def ledger() -> Path:
-    """Hashes of files without a published one, by name of `WEIGHTS`."""
+    """Hashes of files without a published one, by name of `CATALOGUE`."""
     return paths.cache() / "weights" / "sha256.json"
 
 
@@ -120,7 +120,7 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
     """The verified file of `name`; downloads it where it is missing.
 
     Args:
-        name: of `WEIGHTS`.
+        name: of `CATALOGUE`.
         root: folder of weights; what lies there or up to two folders below is never changed. Default: ``WEIGHTS_ROOT`` of the
             environment, else ``cache/weights``.
         mirror: address of a folder with the same files, asked first.
@@ -184,7 +184,7 @@ def _recognise(entry: Weight, path: Path, remedy: str = "fetch it again", expect
 
 
 def build(name: str) -> nn.Module:
-    """The model that `name` of `WEIGHTS` fills, in the published size, with random weights."""
+    """The model that `name` of `CATALOGUE` fills, in the published size, with random weights."""
     from zsad_lib import models
 
     entry = weight(name)
@@ -214,7 +214,7 @@ def load(name: str, path: str | Path, **arguments: Any) -> tuple[nn.Module, Repo
 def main(profile: str | None = None, root: str | None = None, check: bool = False, mirror: str = "") -> int:
     """Fetches, verifies and loads what a profile needs, one line each; without a profile, lists all."""
     if profile is None:
-        for name, entry in WEIGHTS.items():
+        for name, entry in CATALOGUE.items():
             users = ", ".join(user for user, needed in NEEDED.items() if name in needed)
             print(f"{name}: {entry.file}, licence {entry.licence}, {entry.homepage} (for {users})")
         return 0
@@ -223,7 +223,7 @@ def main(profile: str | None = None, root: str | None = None, check: bool = Fals
         print(f"{profile}: uses the stand-ins shipped with the kit; nothing to fetch")
         return 0
     for name in NEEDED[profile]:
-        entry = WEIGHTS[name]
+        entry = CATALOGUE[name]
         print(f"{name}: {entry.file}, licence {entry.licence}, from {entry.homepage}", flush=True)
         path = fetch(name, root, mirror, offline=check)
         print(f"  {path}\n  {load(name, path)[1]}", flush=True)

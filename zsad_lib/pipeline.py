@@ -49,6 +49,12 @@ STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step
         "score": ("zsad_lib.predictive_score:score_all", ("train",)),
         **_LAST,
     },
+    "ucf_crime": {"data": ("data_prep.ucf_crime:prepare", ())},
+    "shanghaitech": {"data": ("data_prep.shanghaitech:prepare", ())},
+    "xd_violence": {"data": ("data_prep.xd_violence:prepare", ())},
+    "avenue": {"data": ("data_prep.avenue:prepare", ())},
+    "nwpu_campus": {"data": ("data_prep.nwpu_campus:prepare", ())},
+    "ubnormal": {"data": ("data_prep.ubnormal:prepare", ())},
 }
 NOT_IN_FINGERPRINT = ("jobs", "data_root")  # change no number; the data step sees its data_root in another way
 LOCK_WAIT_S = 20.0  # an interrupted run's processes are gone by then

@@ -343,13 +343,20 @@ def publish_ablations(run: Path) -> None:
             handle.write(source.read_bytes())
 
 
+def split_note(run: Path) -> str:
+    """Name and hash of the lists that a run's data step used, for titles; "" where a data set has but one."""
+    result = run / "data" / "result.json"
+    made = paths.read_json(result)["metrics"] if result.is_file() else {}
+    return f", split {made['split']} (sha256 {made['split_sha256'][:12]})" if "split" in made else ""
+
+
 def write(profile: Profile, folder: Path) -> dict[str, Any]:
     """Pipeline step: the evaluation's ``detection.csv`` into `folder`, with its ``.md`` and ``.tex`` beside it."""
     source = folder.parent / "evaluate" / "detection.csv"
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
-    title = f"{warning}Detection on {profile.dataset}, profile {profile.name}"
+    title = f"{warning}Detection on {profile.dataset}{split_note(folder.parent)}, profile {profile.name}"
     save(pd.read_csv(source), folder / "detection", title)
     with paths.atomic(folder / "detection.csv", "wb") as handle:
         handle.write(source.read_bytes())

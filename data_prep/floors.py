@@ -1,0 +1,105 @@
+"""``python -m data_prep.floors``: the content-free floors of a data set from its annotation, without a single picture.
+
+A result on a data set means something only above these. Lengths come from decoding where all test videos are at hand, else from
+the labels. On UCF-Crime it also counts the test videos that the caption lists hold.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep import inventory
+from data_prep.leaks import split_hash
+from zsad_lib import paths
+from zsad_lib.config import Profile, get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.estimates import estimates
+from zsad_lib.evaluate import tidy
+from zsad_lib.floors import FLOORS, floor_scores
+from zsad_lib.manifest import frame_labels
+from zsad_lib.pipeline import run_folder
+
+METRICS = ("micro_auc", "ap", "abnormal_auc", "macro_auc")
+
+
+def labelled_test(profile: Profile) -> pd.DataFrame:
+    """The test list of a profile: `video`, `spans`, `n_frames`, `action`; the leaks of its caption lists are printed.
+
+    Raises:
+        ZsadError: labels that say nothing of a video's length, without the videos to count.
+    """
+    module = importlib.import_module(f"data_prep.{profile.dataset}")
+    if not hasattr(module, "DATA"):
+        raise ZsadError(
+            f"profile {profile.name}: its floors are in every table of `make reproduce PROFILE={profile.name}`"
+        )
+    root = inventory.locate(module.DATA, profile)
+    table = inventory.listed(module.DATA, module.read, root, profile.split)
+    test = table[table.split == "test"]
+    if test.path.notna().all():
+        files, record = dict(zip(test.video, test.path)), paths.data() / "scans" / f"{module.DATA.key}.json"
+        test = test.join(inventory.scan(files, record, profile.jobs), on="video")
+        inventory.reconcile(test[test.fault == ""])
+    else:
+        test = test.assign(n_frames=test.labelled)
+    if len(unknown := test[test.n_frames == 0]):
+        raise ZsadError(
+            f"{unknown.place.iloc[0]}: the length of {unknown.video.iloc[0]} is unknown ({len(unknown)} of {len(test)}); "
+            f"get the test videos of {module.DATA.title} from {module.DATA.home}"
+        )
+    print(f"{module.DATA.title}, split {profile.split} (sha256 {split_hash(table)[:12]})")
+    if hasattr(module, "leaks"):
+        normal = test[test.action == inventory.NORMAL]
+        for name, shared in module.leaks(root, test).items():
+            of_normal = len(set(shared) & set(normal.video))
+            print(
+                f"leak: {len(shared)} of {len(test)} test videos, {of_normal} of {len(normal)} normal ones, in list {name}"
+            )
+    return test
+
+
+def write(profile: Profile) -> Path:
+    """Writes ``runs/<run>/tables/floors.csv`` in the columns of detection.csv and prints the values in percent."""
+    test = labelled_test(profile)
+    lengths = dict(zip(test.video, test.n_frames))
+    labels = {row.video: frame_labels(row) for row in test.itertuples()}
+    abnormal = sum(int(label.sum()) for label in labels.values())
+    print(f"{len(labels)} test videos, {sum(lengths.values()):,} frames, {abnormal:,} abnormal")
+    drawn = [floor_scores(lengths, labels, seed) for seed in profile.seeds]
+    parts = []
+    for name in FLOORS:
+        seeds = drawn if name == "random" else drawn[:1]
+        scores = {video: [floors[name][video] for floors in seeds] for video in lengths}
+        parts.append(tidy(estimates(scores, labels, metrics=METRICS, draws=profile.bootstrap_draws), name, "raw"))
+        shown = {
+            row.metric: f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+            for row in parts[-1].itertuples()
+        }
+        print(f"{name:18}  AUC {shown['micro_auc']}  AP {shown['ap']}", flush=True)
+    target = run_folder(profile) / "tables" / "floors.csv"
+    with paths.atomic(target) as handle:
+        pd.concat(parts, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
+    return target
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the floors of a data set; only its annotation is needed."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep.floors", description=main.__doc__)
+    parser.add_argument("--profile", default="ucf_crime")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    try:
+        settings = dict(item.split("=", 1) for item in options.settings if "=" in item)
+        print(f"floors: {write(get_profile(options.profile, **settings))}")
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

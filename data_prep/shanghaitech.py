@@ -1,0 +1,75 @@
+"""ShanghaiTech Campus: 437 videos of 13 cameras on a campus; two splits that measure different things.
+
+Papers: Luo, Liu, Gao, "A Revisit of Sparse Coding Based Anomaly Detection in Stacked RNN Framework", ICCV 2017 (``one_class``: 330
+normal videos to train, 107 to test); Zhong et al., "Graph Convolutional Label Noise Cleaner", CVPR 2019 (``weak``: 238 and 199
+videos, of both kinds in both). Their numbers never stand in one column: another split is another run folder, named in every table.
+
+Masks of 265, 433, 337 and 601 frames for the first four test videos agree with public copies; the number of videos is the papers'.
+Training videos are .avi files, test videos folders of frames with one mask each. No checksums are published.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep import inventory, weak_lists
+from data_prep.inventory import NORMAL, DataSet, array_spans, find, label_file
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
+
+DATA = DataSet(
+    key="shanghaitech",
+    title="ShanghaiTech Campus",
+    home="https://svip-lab.github.io/dataset/campus_dataset.html",
+    terms="research use",
+    paper="Luo et al., ICCV 2017; weak split: Zhong et al., CVPR 2019",
+    layout=(
+        "training/videos/NN_NNN.avi             330 normal videos (or training/frames/NN_NNN/)",
+        "testing/frames/NN_NNNN/NNN.jpg         107 abnormal videos",
+        "testing/test_frame_mask/NN_NNNN.npy    their frame labels",
+        "weak_split_shanghaitech.training.csv, .testing.csv    lists of SPLIT=weak",
+    ),
+    files={
+        "train": r"training/(?:videos|frames)/(\d\d_\d{3})(?:\.avi)?",
+        "test": r"testing/(?:videos|frames)/(\d\d_\d{4})(?:\.avi)?",
+    },
+    counts={"weak": {"train": 238, "test": 199}, "one_class": {"train": 330, "test": 107}},
+    family="mixed",
+    fps=24.0,
+)
+
+
+def prepare(profile: Profile, folder: Path) -> dict:
+    """Step `data`, see `data_prep.inventory.prepare`."""
+    return inventory.prepare(DATA, read, profile, folder)
+
+
+def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
+    """One row per video; those of the official test part have a mask, which must hold an event."""
+    masks = find(root, r"test_frame_mask/(\d\d_\d{4})\.npy")
+    if split == "weak":
+        table = weak_lists.shanghaitech(label_file(root, "weak_split_shanghaitech.training.csv").parent)
+    else:
+        parts = dict.fromkeys(found.video[found.part == "train"], "train") | dict.fromkeys(sorted(masks), "test")
+        rows = [(v, part, NORMAL if part == "train" else "Abnormal", "", f"{root}: {v}") for v, part in parts.items()]
+        table = pd.DataFrame(rows, columns=weak_lists.COLUMNS)
+    abnormal = (table.split == "test") & (table.action != NORMAL)
+    labels = [read_mask(masks, row) if bad else ("", 0) for row, bad in zip(table.itertuples(), abnormal)]
+    spans, labelled = zip(*labels) if labels else ((), ())
+    return table.assign(spans=spans, labelled=labelled, scene=table.video.str[:2])
+
+
+def read_mask(masks: Mapping[str, Path], row) -> tuple[str, int]:
+    """Spans and length of the mask of a test video that `row` (`video`, `place`) calls abnormal."""
+    if row.video not in masks:
+        raise ZsadError(f"{row.place}: {row.video} has no test_frame_mask/{row.video}.npy; get it from {DATA.home}")
+    path = masks[row.video]
+    try:
+        spans, count = array_spans(np.load(path, allow_pickle=False), str(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise ZsadError(f"{path}: not a readable array ({error}); fetch it again") from error
+    if not spans:
+        raise ZsadError(f"{path}: marks no frame, and {row.place} calls {row.video} abnormal")
+    return spans, count

@@ -1,0 +1,130 @@
+"""UCF-Crime: 1,900 untrimmed surveillance videos of 13 crimes and accidents, with the captions of UCA.
+
+Papers: Sultani, Chen, Shah, "Real-world Anomaly Detection in Surveillance Videos", CVPR 2018; captions: Yuan et al., "Towards
+Surveillance Video-and-Language Understanding", CVPR 2024 (UCA), JSON of all videos, or the zero-shot paper's lists of normal ones.
+Checked on the official lists: counts, 1,111,808 test frames, 84,331 abnormal. The release holds 1,950 files, 50 of them copies.
+No checksums are published.
+
+UCA cuts the same videos into other lists: its training part holds 214 of the 290 official TEST videos. Hence SPLIT:
+
+* ``official``: the official lists. Captions: those of normal videos of the official training list, whatever UCA's part.
+* ``uca``: UCA's own three lists. Of its test part only normal videos (104) and those with an official temporal annotation (41)
+  have frame labels; the other 165 are left out, and the official test list is not what is measured.
+* ``clean``: the official test list; training and validation lists are UCA's, without any video of the official test list.
+
+Captions are those of normal videos only, since nothing abnormal is described to a zero-shot detector.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep import inventory, weak_lists
+from data_prep.inventory import NORMAL, DataSet, find, label_file
+from data_prep.leaks import check_no_leak
+from zsad_lib import paths
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.manifest import load_manifest, read_captions
+
+PARTS = {"train": "Train", "val": "Val", "test": "Test"}
+DATA = DataSet(
+    key="ucf_crime",
+    title="UCF-Crime",
+    home="https://www.crcv.ucf.edu/projects/real-world/",
+    terms="research use; UCA's captions: https://xuange923.github.io/Surveillance-Video-Understanding",
+    paper="Sultani et al., CVPR 2018; captions: Yuan et al., CVPR 2024",
+    layout=(
+        "<Class>/<name>_x264.mp4                      1,900 videos, in one folder or in the parts of the release",
+        "Anomaly_Train.txt, Anomaly_Test.txt          official lists",
+        "Temporal_Anomaly_Annotation_for_Testing_Videos.txt",
+        "test_frame_counts.txt                        optional: frames per test video, where no video is at hand",
+        "UCFCrime_Train.json, _Val.json, _Test.json   UCA's captions (SPLIT=uca and clean need them)",
+        "uca_normal_lists/Train.txt, Val.txt, Test.txt  optional: the zero-shot paper's lists",
+    ),
+    files={"": r"([^/]+_x264)\.mp4"},
+    counts={
+        "official": {"train": 1610, "test": 290},
+        "uca": {"train": 1165, "val": 379, "test": 145},
+        "clean": {"train": 951, "val": 357, "test": 290},
+    },
+    family="semantic",
+)
+
+
+def prepare(profile: Profile, folder: Path) -> dict:
+    """Step `data`, see `data_prep.inventory.prepare`; adds ``captions.csv`` where captions are at hand."""
+    result = inventory.prepare(DATA, read, profile, folder)
+    table = load_manifest(folder)
+    sentences = captions(inventory.locate(DATA, profile), table)
+    if sentences is None:
+        print("no captions: put UCA's UCFCrime_*.json or uca_normal_lists/ below DATA_ROOT")
+        return result
+    check_no_leak(sentences.video, table.video[table.split == "test"], "the captions")
+    text = sentences.to_csv(index=False, lineterminator="\n")
+    with paths.atomic(folder / "captions.csv") as handle:
+        handle.write(text)
+    result["artefacts"]["captions"] = folder / "captions.csv"
+    result["metrics"]["n_captions"] = len(sentences)
+    result["output_hash"] = hashlib.sha256((result["output_hash"] + text).encode()).hexdigest()
+    return result
+
+
+def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
+    """One row per video of the split's lists."""
+    table = weak_lists.ucf_crime(root)
+    counts = weak_lists.ucf_frame_counts(root) or {}
+    table["labelled"] = [counts.get(row.video, 0) if row.split == "test" else 0 for row in table.itertuples()]
+    if split == "official":
+        return table
+    parts = {part: set(read_captions(label_file(root, f"UCFCrime_{name}.json")).video) for part, name in PARTS.items()}
+    known = table.set_index("video", drop=False)
+    for part, name in PARTS.items():
+        if strange := sorted(parts[part] - set(known.video)):
+            raise ZsadError(f"UCFCrime_{name}.json: {strange[0]} is in neither of UCF-Crime's lists; fetch them again")
+    if split == "clean":
+        parts["test"] = set(known.video[known.split == "test"])
+        parts |= {part: parts[part] - parts["test"] for part in ("train", "val")}
+    else:
+        without = {v for v in parts["test"] if known.split[v] != "test" and known.action[v] != NORMAL}
+        print(f"{len(without)} of {len(parts['test'])} videos of UCA's test part have no frame labels: left out")
+        parts["test"] -= without
+    chosen = [known.loc[sorted(names)].assign(split=part) for part, names in parts.items()]
+    table = pd.concat(chosen, ignore_index=True)
+    return table.assign(spans=table.spans.where(table.split == "test", ""))
+
+
+def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Captions of the normal training and validation videos of `table`: `video`, `split`, `start_s`, `end_s`, `caption`.
+
+    Returns:
+        None where neither UCA's JSON nor the lists lie below `root`.
+    """
+    sources = caption_lists(root)
+    if not sources:
+        return None
+    kind = next(iter(sources))[0]  # JSON where it is there: it holds what the lists hold
+    sentences = pd.concat([read_captions(path) for (other, _), path in sources.items() if other == kind])
+    normal = table[(table.action == NORMAL) & (table.split != "test")].set_index("video")
+    sentences = sentences[sentences.video.isin(normal.index)]
+    sentences.insert(1, "split", normal.split[sentences.video].to_numpy())
+    return sentences
+
+
+def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
+    """("UCA" or "released", part) -> caption file, of those that lie below `root`."""
+    kinds = {"UCA": r"UCFCrime_(Train|Val|Test)\.json", "released": r"uca_normal_lists/(Train|Val|Test)\.txt"}
+    found = {kind: find(root, pattern) for kind, pattern in kinds.items()}
+    return {(kind, part): found[kind][name] for kind in kinds for part, name in PARTS.items() if name in found[kind]}
+
+
+def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:
+    """Caption list -> its videos that are in the test list (`video`), of the lists that are not that list themselves."""
+    test, found = set(test.video), {}
+    for (kind, part), path in caption_lists(root).items():
+        names = set(read_captions(path).video)
+        if not test <= names:
+            found[f"{kind} {part}"] = sorted(names & test)
+    return found
