@@ -19,6 +19,7 @@ from data_prep.leaks import check_no_leak, split_hash
 from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.frame_features import FEATURE_SUFFIXES, load
 from zsad_lib.manifest import COLUMNS, labels_to_spans, load_manifest, save_manifest, unique
 from zsad_lib.video import iter_frames, probe
 from zsad_lib.workers import parallel
@@ -27,6 +28,7 @@ NORMAL = "Normal"
 HELD_OUT = 10  # where a data set has no validation list, every tenth normal training video is held out
 SAVED = 20  # decoded videos between two notes of them, so that an interrupted scan goes on where it was
 SMALL = 1 << 20  # bytes; copies of smaller files are compared byte by byte
+FEATURES = r"[^/]*features[^/]*/(?:.*/)?([^/]+)\.(?:npy|safetensors)"  # frame features that stand for a video
 SHOWN = 5  # names in a line; all are in inventory.csv
 Reader = Callable[[Path, str, pd.DataFrame], pd.DataFrame]
 
@@ -156,6 +158,8 @@ def _mark(path: Path) -> str:
 
 def _decoded(path: Path) -> tuple[int, float, str]:
     try:
+        if path.suffix in FEATURE_SUFFIXES:
+            return len(load(path)), 0.0, ""
         if path.is_dir():
             return sum(1 for _ in iter_frames(path)), 0.0, ""
         info = probe(path)
@@ -184,6 +188,8 @@ def reconcile(table: pd.DataFrame) -> list[str]:
 def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
     """The rows of `read` with the `path` of each video's file (None: missing), after every check that needs no decoding.
 
+    Where there is no video, a file of frame features of its name does, below a folder with "features" in its name.
+
     Raises:
         ZsadError: see `label_file`, `find`, `check_no_leak` and the readers; the card is printed before.
     """
@@ -197,7 +203,7 @@ def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
     if "val" not in set(table.split):
         chosen = table.index[(table.split == "train") & (table.action == NORMAL)]
         table.loc[chosen[HELD_OUT - 1 :: HELD_OUT], "split"] = "val"
-    files = dict(zip(found.video, found.path))
+    files = find(root, FEATURES) | dict(zip(found.video, found.path))
     return table.assign(path=[files.get(video) for video in table.video])
 
 

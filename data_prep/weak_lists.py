@@ -14,7 +14,17 @@ import pandas as pd
 
 from data_prep.inventory import find, label_file
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import OVERHANG, format_spans, lines, parse_spans, read_temporal, stem, unique
+from zsad_lib.manifest import (
+    OVERHANG,
+    format_spans,
+    lines,
+    load_manifest,
+    parse_spans,
+    read_temporal,
+    save_weak,
+    stem,
+    unique,
+)
 
 UCF_CLASSES = (
     "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
@@ -34,6 +44,8 @@ XD_CODES = {
     "B6": "Car_accident",
     "G": "Explosion",
 }
+PUBLISHED_CLASSES = {"ucf_crime": UCF_CLASSES, "shanghaitech": SHANGHAITECH_CLASSES, "xd_violence": XD_CLASSES}
+PROMPT = "a video from a CCTV camera of a {}"  # AnomalyCLIP's zero-shot baseline
 NORMAL = "Normal"
 COLUMNS = ["video", "split", "action", "spans", "place"]
 
@@ -123,23 +135,26 @@ def _named(table: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     return list(known.loc[table.video].action)
 
 
-def present(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
-    """A list with the `path` of each video's file, video or features, found anywhere below a folder by its name.
+def prepare(profile, folder: Path) -> dict:
+    """Pipeline step: the videos of a real data set with the class of each, as weak supervision reads them.
+
+    ``classes.csv`` holds the classes in the order of the published ids, ``prompts.json`` the zero-shot prompt of each. Where the lists
+    tell no more than normal or abnormal, as ShanghaiTech's, these are the classes.
 
     Raises:
-        ZsadError: a listed video without a file, as file:line, with the number of all that are missing.
+        ZsadError: no abnormal or no normal video to train on.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ZsadError(f"{folder}: no such folder; give the one with the videos or their features")
-    found = {stem(path.name): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    missing = table[~table.video.isin(found.keys())]
-    if len(missing):
-        first = missing.iloc[0]
+    table = load_manifest(folder.parent / "data").assign(caption="")
+    table["spans"] = table.spans.where(table.split != "train", "")
+    found, known = set(table.action), PUBLISHED_CLASSES[profile.dataset]
+    classes = list(known) if found <= set(known) else sorted(found)
+    kinds = set(table.family[table.split == "train"] == "normal")
+    if kinds != {True, False}:
+        lacks = "abnormal" if True in kinds else "normal"
         raise ZsadError(
-            f"{first.place}: {first.video} has no file below {folder}; {len(missing)} of {len(table)} are missing"
+            f"{folder.parent / 'data'}: split {profile.split} holds no {lacks} training video, and weak supervision needs both"
         )
-    return table.assign(path=[str(found[video]) for video in table.video])
+    return save_weak(table, classes, {name: [PROMPT.format(name.replace("_", " "))] for name in classes}, folder)
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------

@@ -153,14 +153,6 @@ def test_frame_counts_listed_files_and_named_classes(tmp_path):
     with pytest.raises(ZsadError, match=r"annotations\.txt:1: span 5 99 lies outside the 50 frames"):
         w.xd_violence(tmp_path, lengths={"x_label_G-0-0": 50})
 
-    table = pd.DataFrame({"video": ["a", "b"], "place": ["list.txt:1", "list.txt:2"]})
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.npy").write_bytes(b"")
-    with pytest.raises(ZsadError, match=r"list\.txt:2: b has no file below .*; 1 of 2 are missing"):
-        w.present(table, tmp_path)
-    (tmp_path / "deep" / "b.mov").write_bytes(b"")
-    assert [path.rsplit("/")[-1] for path in w.present(table, tmp_path).path] == ["a.npy", "b.mov"]
-
     for part, rows in (("training", "01_001\n01_0014\n"), ("testing", "02_002\n")):
         (tmp_path / f"weak_split_shanghaitech.{part}.csv").write_text(f"video-id\n{rows}")
     named = pd.DataFrame(

@@ -215,7 +215,8 @@ class Extractor:
         if "stem" in streams:
             seen, moved = self.blocks(piece)
             stem = torch.cat([b.dpc.stem(part[None])[0] for part in seen.split(20)])
-            moving = cell_motion(moved, stem.shape[-2:])
+            stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
+            moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
         return timesformer, scene, stem, moving
 
     def video(self, path: str | Path, unswitched: VideoFeatures | None = None) -> VideoFeatures:

@@ -5,9 +5,10 @@ The manifest (``manifest.csv``, a row per video) is the only thing later steps k
 84,331 abnormal frames read this way.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,27 @@ def read_temporal(path: str | Path, with_class: bool = True) -> pd.DataFrame:
                 raise ZsadError(f"{place}: spans overlap: one ends at frame {last}, another one starts at {first}")
         rows.append((stem(name), action, format_spans(spans), place))
     return unique(pd.DataFrame(rows, columns=["video", "action", "spans", "place"]))
+
+
+def save_weak(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
+    """Writes what weak supervision reads into `folder`: the manifest with classes as `action`, ``classes.csv`` and ``prompts.json``.
+
+    Returns:
+        metrics, artefacts and output hash, as a pipeline step gives them.
+    """
+    made = {
+        "manifest": save_manifest(table, folder),
+        "classes": folder / "classes.csv",
+        "prompts": folder / "prompts.json",
+    }
+    write_classes(made["classes"], classes)
+    write_json(made["prompts"], prompts)
+    counts = table[table.split == "train"].action.value_counts()
+    return {
+        "metrics": {f"training videos, {name}": int(number) for name, number in counts.items()},
+        "artefacts": made,
+        "output_hash": hashlib.sha256(b"".join(file.read_bytes() for file in made.values())).hexdigest(),
+    }
 
 
 def read_classes(path: str | Path) -> list[str]:

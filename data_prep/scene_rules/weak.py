@@ -5,7 +5,6 @@ Kept in a manifest of their own: the zero-shot method never sees it. The cameras
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +13,7 @@ from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec
 from data_prep.scene_rules.prepare import describe, render
 from data_prep.scene_rules.prompts import prompts
-from zsad_lib import paths
-from zsad_lib.manifest import load_manifest, save_manifest, write_classes
+from zsad_lib.manifest import load_manifest, save_weak
 
 NORMAL = "normal"
 _OF_CONCEPT = {"fight": "fighting", "fall": "falls down", "fire": "fire"}
@@ -60,13 +58,4 @@ def prepare(profile, folder: Path) -> dict:
     table = pd.concat([abnormal, load_manifest(folder.parent / "data")], ignore_index=True)
     table["action"] = [class_of(row.family, row.action) for row in table.itertuples()]
     table.loc[table.split == "train", ["spans", "caption"]] = ""
-    manifest = save_manifest(table, folder)
-    write_classes(folder / "classes.csv", CLASSES)
-    paths.write_json(folder / "prompts.json", class_prompts())
-    train = table[table.split == "train"].action.value_counts()
-    classes, asked = folder / "classes.csv", folder / "prompts.json"
-    return {
-        "metrics": {f"training videos, {name}": int(n) for name, n in train.items()},
-        "artefacts": {"manifest": manifest, "classes": classes, "prompts": asked},
-        "output_hash": hashlib.sha256(b"".join(file.read_bytes() for file in (manifest, classes, asked))).hexdigest(),
-    }
+    return save_weak(table, CLASSES, class_prompts(), folder)

@@ -1,0 +1,167 @@
+"""Both methods on a tiny UCF-Crime: from videos, from published features, and with the classes of the published backbones."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_prep import ucf_crime
+from zsad_lib import backbones, features, frame_features, official, train, weak
+from zsad_lib.config import get_profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.manifest import load_manifest
+from zsad_lib.models import DPC, TimeSformer, build_clip
+from zsad_lib.models.scene import SceneEncoder
+from zsad_lib.pipeline import ensure, run_folder
+from zsad_lib.video import write_video
+
+FRAMES, STRIDE = 81, 2
+TRAIN = [f"Arson/Arson{i:03d}" for i in range(4)] + [f"Abuse/Abuse{i:03d}" for i in range(4)]
+TRAIN += [f"Training_Normal_Videos_Anomaly/Normal_Videos{i:03d}" for i in range(20)]
+TEST = ["Arson/Arson101", "Abuse/Abuse101", *(f"Testing_Normal_Videos_Anomaly/Normal_Videos_{i}" for i in (900, 901))]
+
+
+def footage(number: int, event: bool):
+    rng = np.random.default_rng(number)
+    scene = rng.integers(0, 200, (48, 64, 3), dtype=np.uint8)
+    for frame in range(FRAMES):
+        shown = np.roll(scene, frame // 2, axis=1).copy()
+        if event and 30 <= frame < 60:
+            shown[10:40, 10:40] = 255 * (frame % 2)
+        yield shown
+
+
+@pytest.fixture(scope="module")
+def download(tmp_path_factory):
+    root = tmp_path_factory.mktemp("download")
+    for number, name in enumerate(TRAIN + TEST):
+        path = root / f"{name}_x264.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, footage(number, "Normal" not in name), fps=20)
+    for part, names in (("Train", TRAIN), ("Test", TEST)):
+        (root / f"Anomaly_{part}.txt").write_text("".join(f"{name}_x264.mp4\n" for name in names))
+    said = {
+        "timestamps": [[0, 1.5], [1, 4.0], [3.9, 4.0]],
+        "sentences": ["people walk", "people stand", "a car drives"],
+    }
+    normal = [name.rpartition("/")[2] for name in TRAIN if "Normal" in name]
+    for part, names in (("Train", normal[:15]), ("Val", normal[15:]), ("Test", [])):
+        (root / f"UCFCrime_{part}.json").write_text(json.dumps({f"{name}_x264": said for name in names}))
+    spans = [f"{n.rpartition('/')[2]}_x264.mp4  {n.partition('/')[0]}  30  59  -1  -1" for n in TEST[:2]]
+    spans += [f"{n.rpartition('/')[2]}_x264.mp4  Normal  -1  -1  -1  -1" for n in TEST[2:]]
+    (root / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt").write_text("\n".join(spans) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        counts = {"official": {"train": len(TRAIN), "test": len(TEST)}}
+        patch.setattr(ucf_crime, "DATA", dataclasses.replace(ucf_crime.DATA, counts=counts))
+        yield patch
+
+
+SIZES = dict(stride=STRIDE, seeds="0", jobs=1, train_steps=4, weak_epochs=2, bootstrap_draws=20, mixed_precision="no")
+
+
+@pytest.fixture(scope="module")
+def run(download, patch, tmp_path_factory):
+    patch.setenv("ZSAD_HOME", str(tmp_path_factory.mktemp("home")))
+    profile = get_profile("ucf_crime", data_root=str(download), backbones="stand_in", **SIZES)
+    ensure("tables", profile)
+    return profile, run_folder(profile)
+
+
+def test_both_methods_stand_in_one_table(run):
+    _, folder = run
+    table = pd.read_csv(folder / "tables" / "detection.csv")
+    assert {"full", "paper", "anomaly_clip", "mil", "clip_prompts", "motion_floor", "video_label"} <= set(table.method)
+    rows = table[(table.metric == "micro_auc") & (table.group == "all")]
+    assert set(rows.n_videos) == {4} and set(rows.n_frames) == {4 * FRAMES}
+    assert "official" in (folder / "tables" / "detection.md").read_text()
+    assert "class:Arson" in set(table.group)
+
+
+def test_every_frame_has_a_score_and_frames_between_seen_ones_keep_it(run):
+    _, folder = run
+    found = pd.read_csv(folder / "scores" / "full" / "0" / "Arson101_x264.csv").score.to_numpy()
+    assert len(found) == FRAMES and np.isfinite(found).all()
+    assert (found[:-1:STRIDE] == found[1::STRIDE]).all() and len(set(found)) > 1
+
+
+def test_captions_speak_of_the_windows_inside_their_time(run):
+    _, folder = run
+    rows = train.training_rows(folder, STRIDE)
+    assert set(rows.family) == {"normal"} and set(rows.split) == {"train"}
+    by_caption = {row.caption: row.windows.tolist() for row in rows[rows.video == rows.video.iloc[0]].itertuples()}
+    # 20 frames per second, every second one seen: windows of 60 frames start every 10 frames; 3 in a video of 81 frames
+    assert by_caption == {"people walk": [0], "people stand": [2], "a car drives": [2]}
+
+
+def test_published_features_stand_for_videos(run, download, patch, tmp_path):
+    profile, folder = run
+    table = load_manifest(folder / "weak_data")
+    tree = tmp_path / "tree"
+    (tree / "clip_features" / "all").mkdir(parents=True)
+    for path in download.glob("*.*"):
+        (tree / path.name).write_bytes(path.read_bytes())
+    for video in table.video:
+        own = frame_features.load(folder / "frame_features" / f"{video}.safetensors")
+        np.save(tree / "clip_features" / "all" / f"{video}.npy", own.numpy())
+    patch.setenv("ZSAD_HOME", str(tmp_path / "home"))
+    other = dataclasses.replace(profile, data_root=str(tree))
+    ensure("weak_score", other)
+    assert not list((run_folder(other) / "frame_features").glob("*.safetensors"))
+    for method in ("anomaly_clip", "clip_prompts"):
+        first, second = (
+            pd.read_csv(home / "scores" / method / "0" / "Abuse101_x264.csv") for home in (folder, run_folder(other))
+        )
+        pd.testing.assert_series_equal(first.score, second.score)
+    with pytest.raises(ZsadError, match="not a readable video"):  # the other method needs pictures
+        ensure("features", other)
+
+
+def test_published_recipes_have_their_own_length():
+    recipe = weak.recipe_of(get_profile("xd_violence"))
+    assert recipe == weak.PUBLISHED["xd_violence"]
+    assert weak.recipe_of(get_profile("xd_violence", weak_epochs=3)).epochs == 3
+    assert weak.recipe_of(get_profile("demo")).epochs == get_profile("demo").weak_epochs
+
+
+def small_official(name: str):
+    torch.manual_seed(0)
+    clip = dict(text_width=16, text_heads=2, text_layers=1, vision_layers=1, vision_width=32, vision_head_width=16)
+    make = {
+        "timesformer": lambda: TimeSformer(32, 16, 8, 24, 1, 2),
+        "dpc": lambda: DPC("resnet10", 32, width=8),
+        "places365": lambda: SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
+        "clip_vit_b32": lambda: build_clip("ViT-B-32", embed_dim=16, vision_image_size=32, **clip),
+    }[name]
+    return make().eval(), "a report"
+
+
+def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(download, patch, tmp_path):
+    patch.setenv("ZSAD_HOME", str(tmp_path))
+    patch.setattr(official, "fetch", lambda name, offline: name)
+    patch.setattr(official, "load", lambda name, path: small_official(name))
+    patch.setattr(official, "known_sha256", lambda name: name)
+    outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=None, video_dim=24, scene_dim=16, text_dim=16)
+    patch.setattr(train, "outline", lambda kind: outline)
+    profile = get_profile("ucf_crime", data_root=str(download), **SIZES)
+    with pytest.raises(ZsadError, match="no norm statistics yet"):
+        features.extractor(profile).windows(torch.zeros(61, 32, 32, 3, dtype=torch.uint8))
+    ensure("score", profile)
+    found = features.frozen_streams(profile)
+    assert found.video_head is None and not found.differences and found.size == (32, 32)
+    assert found.dpc.backbone.bn1.num_batches_tracked == len(
+        load_manifest(run_folder(profile) / "data").query("split == 'train' and family == 'normal'")
+    )
+    assert backbones.weight_hashes(profile) == list(backbones.PUBLISHED)
+    made = {path.name for path in (run_folder(profile) / "scores").iterdir()}
+    assert made == {"full", "paper", "semantic", "predictive", "motion_floor"}  # a memory needs an anchor
+    score = pd.read_csv(run_folder(profile) / "scores" / "full" / "0" / "Abuse101_x264.csv").score
+    assert len(score) == FRAMES and np.isfinite(score).all()
