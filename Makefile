@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE  # compiling the libraries anew takes every pro
 PROFILE ?= demo
 DATA_ROOT ?=
 SPLIT ?=
+BACKBONES ?=
 BENCH_SEED ?=
 JOBS ?=
 VIDEO ?=
@@ -31,7 +32,7 @@ CLUSTER ?=
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
+SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BACKBONES BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
@@ -50,6 +51,9 @@ NOTEBOOKS_all := $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_anomaly_clip)
 NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) 60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
+NOTEBOOKS_ucf_crime := 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
+NOTEBOOKS_shanghaitech := 60_print_tables
+NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score evaluate tables figures floors reproduce report \

@@ -282,7 +282,7 @@ def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(profile: Profile, folder: Path) -> Path:
-    """Writes ``data/manifests.csv``: the manifests of all prepared real data sets in one table, with `data_set` and `list` in front."""
+    """Writes ``data/manifests.parquet``: the manifests of all prepared real data sets in one table, with `data_set` and `list` in front."""
     places = {folder: (profile.dataset, profile.split)}
     for result in sorted(paths.runs().glob("*/data/result.json")):
         made = paths.read_json(result)["profile"]
@@ -295,9 +295,7 @@ def collect(profile: Profile, folder: Path) -> Path:
             tables.append(load_manifest(place))
             tables[-1].insert(0, "data_set", dataset)
             tables[-1].insert(1, "list", split)
-    target = paths.data() / "manifests.csv"
-    with paths.atomic(target) as handle:
-        pd.concat(tables).drop_duplicates(["data_set", "list", "video"]).to_csv(
-            handle, index=False, lineterminator="\n"
-        )
+    target = paths.data() / "manifests.parquet"
+    with paths.atomic(target, mode=None) as temporary:
+        pd.concat(tables).drop_duplicates(["data_set", "list", "video"]).to_parquet(temporary, index=False)
     return target

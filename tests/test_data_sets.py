@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from data_prep import floors, inventory
+from zsad_lib import pipeline
 from zsad_lib.config import PROFILES, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
@@ -162,7 +163,7 @@ def test_a_whole_tree_becomes_a_manifest(step, run_home, capsys, name, split):
     assert set(test.spans) <= {"", "4-6"} and (test.family == "normal").tolist() == (test.spans == "").tolist()
     assert (test.spans == "4-6").sum() == 1 or split == "one_class"
     assert sorted(set(table.scene)) == SCENES.get(name, [name])
-    everything = pd.read_csv(run_home / "data" / "manifests.csv", dtype=str)
+    everything = pd.read_parquet(run_home / "data" / "manifests.parquet")
     assert set(zip(everything.data_set, everything.list)) == {(name, split)} and len(everything) == len(table)
     text = capsys.readouterr().out
     assert f"split {split}" in text and result["metrics"]["split_sha256"][:12] in text
@@ -257,6 +258,16 @@ def test_one_frame_off_is_named(step, run_home, capsys):
     relabel("01_0014", EVENT[:-1])(root)
     assert run()["metrics"]["off_by_one"] == ["01_0014"]
     assert "1 videos have labels that are one frame off: 01_0014" in capsys.readouterr().out
+
+
+def test_a_data_set_that_nothing_is_trained_on_says_so(step, run_home, capsys):
+    root, run = step("avenue")
+    result = run()
+    assert (run_home / "runs" / "avenue" / "data" / "manifest.csv").exists() and result["metrics"][
+        "split"
+    ] == "official"
+    assert pipeline.main(["run", "--profile", "avenue", f"DATA_ROOT={root}", "ALLOW_MISSING=1", "JOBS=1"]) == 1
+    assert "the kit trains nothing on avenue" in capsys.readouterr().err
 
 
 def test_other_captions_are_another_result(step):

@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zsad_lib import paths
+from zsad_lib import official, paths
 from zsad_lib.backbones import OPENAI_CLIP, STAND_IN_SIZE, device, normalise, processes, stand_ins, weights_folder
+from zsad_lib.containers import TORCHSCRIPT, kind
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest, stem
 from zsad_lib.models.text import build_clip
@@ -35,6 +36,7 @@ from zsad_lib.workers import parallel
 
 VERSION = 1  # of the file format and of what is computed
 BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
+OPENAI = "clip_vit_b16"  # in the catalogue of published weights
 FEATURE_SUFFIXES = (".npy", ".safetensors")
 PROGRESS_S = 5.0  # seconds between two lines of progress, at least
 
@@ -171,8 +173,17 @@ def stand_in_encoder(weights: Path) -> FrameEncoder:
 
 @functools.cache
 def official_encoder(pretrained: str) -> FrameEncoder:
-    """AnomalyCLIP's ViT-B/16 at 224 pixels; `pretrained` as in `build_clip`: a weight file, or a tag to download."""
-    return FrameEncoder(build_clip("ViT-B-16", pretrained).requires_grad_(False).to(device()), (224, 224))
+    """AnomalyCLIP's ViT-B/16 at 224 pixels.
+
+    Args:
+        pretrained: "openai" (verified, and fetched once), OpenAI's file itself, or what else `build_clip` takes.
+    """
+    if pretrained == "openai" or (Path(pretrained).is_file() and kind(pretrained) == TORCHSCRIPT):
+        path = official.fetch(OPENAI) if pretrained == "openai" else pretrained
+        clip = official.load(OPENAI, path)[0]
+    else:
+        clip = build_clip("ViT-B-16", pretrained)
+    return FrameEncoder(clip.requires_grad_(False).to(device()), (224, 224))
 
 
 def extract_listed(profile, folder: Path) -> dict:
