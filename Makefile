@@ -56,8 +56,8 @@ NOTEBOOKS_shanghaitech := 60_print_tables
 NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data weights pretrain features train score evaluate tables figures floors reproduce report \
-	status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
+.PHONY: help env doctor data weights pretrain features train score evaluate tables figures cost floors reproduce \
+	report status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n]"
@@ -86,6 +86,9 @@ figures:  ## draw the figures
 weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROOT=folder] [MIRROR=address] [CHECK=1: fetch nothing]
 	@$(PYTHON) -m zsad_lib weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
 		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
+
+cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on this device: hours and disk per stage
+	@$(PYTHON) -m zsad_lib.cost --profile '$(PROFILE)' $(SETTINGS)
 
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
 	@$(PYTHON) -m data_prep.floors --profile '$(PROFILE)' $(SETTINGS)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 
 from zsad_lib import ablate, ablation_figures, frozen, grids, score, train, trial
+from zsad_lib.backbones import stand_ins
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.estimates import estimates
@@ -157,7 +158,7 @@ def test_without_live_windows_the_predictive_stream_is_the_tuned_one_of_its_seed
     tuned, other = (frozen.tuned_backbones(windows[0], windows[2], seed).dpc.state_dict() for seed in (0, 1))
     assert all(torch.equal(value, tuned[name]) for name, value in detector.dpc.state_dict().items())
     assert any(not torch.equal(value, other[name]) for name, value in tuned.items())
-    pretrained = train.stand_ins().dpc.state_dict()
+    pretrained = stand_ins().dpc.state_dict()
     changed = {name for name, value in tuned.items() if not torch.equal(value, pretrained[name])}
     assert changed and all(name.startswith(("backbone.layer4", "agg", "network_pred")) for name in changed)
     split = frozen.load(windows[2], "test", 0)

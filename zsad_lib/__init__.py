@@ -28,7 +28,7 @@ _NAMES = {
     "explore": "explorers",
 }
 _MODULES = {
-    "ablate", "ablation_figures", "checks", "config", "doctor", "evaluate", "features", "figures", "losses",
+    "ablate", "ablation_figures", "backbones", "checks", "config", "doctor", "evaluate", "features", "figures", "losses",
     "manifest", "models", "paths", "pipeline", "predictive", "run", "score", "solutions", "tables", "train",
     "video", "weights",
 }  # fmt: skip
