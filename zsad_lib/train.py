@@ -2,7 +2,8 @@ r"""Joint training on NORMAL video only: L = alpha * L_align + (1 - alpha) * L_p
 
 L_align, symmetric InfoNCE of windows and gated captions, sees large batches of cached frozen features; L_pred, the CPC loss, sees the
 `live` windows of each batch, whose predictive stream runs with gradient (all windows, where `live` is the batch size). Every step
-seeds its own random numbers, so a run that was interrupted goes on from its last checkpoint with equal results.
+seeds its own random numbers, so a run that was interrupted goes on from its last checkpoint with equal results. Several processes share
+the live windows of each step (`zsad_lib.live_pass`): the loss curve is that of one.
 """
 
 from __future__ import annotations
@@ -17,28 +18,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from zsad_lib import paths
+from zsad_lib import memory, paths
 from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, Backbones, stand_ins, weights_folder
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.losses import (
-    cpc_loss,
-    gather_with_grad,
-    info_nce,
-    moving_cells_loss,
-    rejection_loss,
-    swap_partners,
-    swap_similarities,
-)
+from zsad_lib.live_pass import gather_blocks, live_pass, own_share, tune_speed
+from zsad_lib.losses import cpc_loss, info_nce, moving_cells_loss, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
-from zsad_lib.workers import parallel
+from zsad_lib.workers import is_first, parallel, together
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +85,10 @@ class Windows(NamedTuple):
     stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
     cell_motion: list[Tensor]  # per clip [N, h, w]
 
+    def to(self, device: torch.device) -> Windows:
+        """With all on `device` but what is kept clip by clip."""
+        return Windows(*(part if isinstance(part, list) else part.to(device) for part in self))
+
 
 def load_windows(profile, table, backbones, state: bool = True) -> Windows:
     """Features of the rows of `table`, window by window, with their captions' text vectors.
@@ -114,11 +114,6 @@ def load_windows(profile, table, backbones, state: bool = True) -> Windows:
         stem=[f.stem for f in features],
         cell_motion=[f.cell_motion for f in features],
     )
-
-
-def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
-    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
-    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
 
 
 @torch.no_grad()
@@ -187,33 +182,33 @@ def joint_loss(
     alpha: float,
     released: tuple[str, ...],
     generator: torch.Generator,
+    chunk: int = 0,
 ) -> dict[str, Tensor]:
-    """The losses of one batch.
+    """The losses of one batch, the same in every process.
 
     Args:
         chosen: windows of this batch [B]; of the first `variant.live`, the predictive stream is computed anew, with gradient.
+        generator: random numbers, on the CPU.
+        chunk: live windows per pass with graph, see `live_pass`.
 
     Returns:
         `loss`, `align`, `pred` and `residual`, scalars.
     """
-    live, device = chosen[: variant.live], windows.timesformer.device
+    live = windows.place[chosen[: variant.live]]
     state, out = windows.dpc[chosen], None
     if len(live):
-        out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(device))
+        out = live_pass(detector, windows.stem, live, chunk)
         state = torch.cat([out.context.mean((-2, -1)), state[len(live) :]])
     residual = detector.residual(windows.timesformer[chosen], state)
-    v = gather_with_grad(detector.embed(windows.timesformer[chosen], state, residual))
+    v = detector.embed(windows.timesformer[chosen], state, residual)
     c = detector.context(windows.context[chosen])
     if "context_projection" in released:
         c = c.detach()
     text, caption, clip = windows.text[chosen], windows.caption[chosen], windows.place[chosen, 0]
-    c, text = gather_with_grad(c), gather_with_grad(text)
-    caption, clip = gather_with_grad(caption), gather_with_grad(clip)
     same = (caption[:, None] == caption[None]) | (clip[:, None] == clip[None])
     gated, swapped = detector.gate.paired(text, c), None
     if variant.objective != "plain":
-        scene = gather_with_grad(windows.scene[chosen])
-        partners, valid = swap_partners(scene, variant.swaps, variant.max_cosine, generator)
+        partners, valid = swap_partners(windows.scene[chosen], variant.swaps, variant.max_cosine, generator)
         swapped = swap_similarities(detector.gate, v, text, c, partners, valid)
     align = info_nce(v, gated, same=same, extra=swapped)
     if variant.objective == "reject":
@@ -222,7 +217,7 @@ def joint_loss(
     if out is None:
         return {"loss": align + penalty, "align": align, "pred": torch.zeros(()), "residual": penalty}
     if variant.cells == "moving":
-        motion = gather_blocks(windows.cell_motion, windows.place[live])[:, -detector.dpc.pred_steps :].to(device)
+        motion = gather_blocks(windows.cell_motion, live)[:, -detector.dpc.pred_steps :].to(live.device)
         pred = moving_cells_loss(out.predicted, out.actual, motion, generator)
     else:
         pred = cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
@@ -264,7 +259,7 @@ def train_detector(
     target, checkpoint = folder / "detector.safetensors", folder / "checkpoint.pt"
     if target.exists() and load_weights(target)[1].get("key") == key:
         return target
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
+    accelerator = _accelerator(profile)
     torch.manual_seed(seed)
     detector = build_detector(variant, backbones or stand_ins(weights_folder(profile)))
     detector.fit_scene_statistics(windows.context)
@@ -274,34 +269,38 @@ def train_detector(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, profile.train_steps)
     history: list[list[float]] = []
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         if state["key"] == key:
             detector.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
+            if accelerator.scaler:
+                accelerator.scaler.load_state_dict(state["scaler"])
             history = state["history"]
     detector.to(accelerator.device)
     optimiser = accelerator.prepare(optimiser)
     trained = [p for p in detector.parameters() if p.requires_grad]
     standardised = (windows.scene - windows.scene.mean(0)) / windows.scene.std(0).clamp_min(1e-6)  # tells scenes apart
     windows = windows._replace(scene=standardised)
-    windows = Windows(*(part if isinstance(part, list) else part.to(accelerator.device) for part in windows))
+    windows = windows.to(accelerator.device)
+    if variant.live:
+        tune_speed(detector.dpc, profile, lambda: _one_window(accelerator, detector, windows))
     for step in range(len(history), profile.train_steps):
         torch.manual_seed(hash((seed, step)) % 2**32)
         chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
-        chosen = chosen[
-            accelerator.process_index :: accelerator.num_processes
-        ]  # each process its share of the global batch
         with accelerator.autocast():
-            losses = joint_loss(detector, windows, chosen, variant, profile.alpha, released, torch.default_generator)
+            losses = joint_loss(
+                detector, windows, chosen, variant, profile.alpha, released, torch.default_generator, profile.chunk
+            )
         if not torch.isfinite(losses["loss"]):
             raise ZsadError(
                 f"{folder}: the loss is not finite at step {step}; lower lr (now {variant.lr}) or look at the data"
             )
         optimiser.zero_grad()
         accelerator.backward(losses["loss"])
-        for parameter in trained if accelerator.num_processes > 1 else ():
-            parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        if accelerator.num_processes > 1:  # see `gather_with_grad`; in one message
+            grads = [p.grad for p in trained if p.grad is not None]
+            vector_to_parameters(accelerator.reduce(parameters_to_vector(grads), reduction="mean"), grads)
         accelerator.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
@@ -314,6 +313,7 @@ def train_detector(
                         model=detector.state_dict(),
                         optimiser=optimiser.state_dict(),
                         schedule=schedule.state_dict(),
+                        scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
                         history=history,
                     ),
                     temporary,
@@ -327,7 +327,19 @@ def train_detector(
             dict(key=key, variant=dataclasses.asdict(variant), seed=seed, history=history),
         )
         checkpoint.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()  # the others read what the first has written
     return target
+
+
+def _accelerator(profile) -> Accelerator:
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
+
+
+def _one_window(accelerator: Accelerator, detector: Detector, windows: Windows) -> Tensor:
+    """The live pass of one window, as a scalar: what `memory` measures and `tune_speed` tries."""
+    with accelerator.autocast():
+        out = detector.predict(gather_blocks(windows.stem, windows.place[:1]).to(windows.place.device))
+    return sum(x.float().sum() for x in out)
 
 
 def detector_from(tensors: dict[str, Tensor], variant: dict, prefix: str = "") -> Detector:
@@ -346,7 +358,10 @@ def load_detector(path: Path) -> Detector:
 
 
 def fit(profile, folder: Path) -> dict:
-    """Pipeline step: every variant and seed, in parallel; finished ones are kept."""
+    """Pipeline step: every variant and seed, in parallel; under a launcher one after the other, all processes on each.
+
+    Finished ones are kept.
+    """
     table = load_manifest(folder.parent / "data")
     table = table[(table.split == "train")]
     if (table.spans != "").any():
@@ -354,16 +369,41 @@ def fit(profile, folder: Path) -> dict:
             f"{folder.parent / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
         )
     windows = load_windows(profile, table, stand_ins(weights_folder(profile)))
-    tasks = [(name, seed) for seed in profile.seeds for name in VARIANTS]
+    if together() > 1:
+        _accelerator(profile).wait_for_everyone()  # the first has emptied the folder
+    names = [(name, seed) for seed in profile.seeds for name in VARIANTS]
+    jobs = min(profile.jobs, len(names))
+    planned = {name: plan_memory(profile, name, windows, jobs) for name in VARIANTS}
+    tasks = [(planned[name], name, seed, windows, folder / name / str(seed)) for name, seed in names]
     artefacts, history = {}, {}
-    runs = parallel(
-        _train, [(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks], profile.jobs
-    )
-    for (name, seed), path in zip(tasks, runs):
+    runs = parallel(_train, tasks, jobs) if together() == 1 else (_train(*task) for task in tasks)
+    for (name, seed), path in zip(names, runs):
         history = load_weights(path)[1]["history"]
-        print(f"  {name}, seed {seed}: loss {history[0][0]:.3f} -> {np.mean(history[-20:], 0)[0]:.3f}", flush=True)
+        if is_first():
+            print(f"  {name}, seed {seed}: loss {history[0][0]:.3f} -> {np.mean(history[-20:], 0)[0]:.3f}", flush=True)
         artefacts[f"{name}/{seed}"] = str(path)
     return {"metrics": {"windows": len(windows.text), "clips": len(table)}, "artefacts": artefacts}
+
+
+def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
+    """The profile with a chunk that fits `jobs` trainings of the variant `name` at a time; see `memory.plan`."""
+    variant, accelerator = VARIANTS[name], _accelerator(profile)
+    detector = build_detector(variant, stand_ins(weights_folder(profile))).to(accelerator.device)
+    detector.dpc.eval()
+    if together() > 1:
+        jobs = 1 if torch.cuda.is_available() else int(os.environ.get("LOCAL_WORLD_SIZE", together()))
+    features = [part for parts in windows for part in (parts if isinstance(parts, list) else [parts])]
+    windows = windows.to(accelerator.device)
+    chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, 0, 0))
+
+    def rest() -> Tensor:
+        frozen = dataclasses.replace(variant, live=0)
+        with accelerator.autocast():
+            return joint_loss(detector, windows, chosen, frozen, 1.0, (), torch.Generator())["loss"]
+
+    one = lambda: _one_window(accelerator, detector, windows)
+    live = len(own_share(chosen[: variant.live]))
+    return memory.plan(profile, name, detector, features, rest, one, len(chosen), live, jobs)
 
 
 def _train(profile, name: str, seed: int, windows: Windows, folder: Path) -> Path:
