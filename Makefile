@@ -23,11 +23,13 @@ CAUSAL ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
+LAUNCH ?=
+SET ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
+SETTINGS = $(foreach name,DATA_ROOT BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) $(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
@@ -52,7 +54,7 @@ NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 	bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n]"
+	@echo "make TARGET [PROFILE=demo|ped2|smoke] [DATA_ROOT=folder] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
@@ -68,10 +70,11 @@ env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target
 doctor: env  ## check this machine and say how to mend what is missing
 	@$(PYTHON) -m zsad_lib doctor
 
-data train tables figures: env
+data tables figures: env
 	@$(STEP) $@
 data:  ## prepare the data set of PROFILE
-train:  ## train the detector
+train: env  ## train the detector; on several GPUs: LAUNCH="torchrun --nproc-per-node 2", see docs/gpu.md
+	@$(STEP) $(if $(LAUNCH),--launch '$(LAUNCH)') $@
 tables:  ## write the tables
 figures:  ## draw the figures
 

@@ -37,7 +37,7 @@ def own_share(place: Tensor) -> Tensor:
 
     All pieces are of one length, as gathering needs; where B is no multiple of it, the last window stands in.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return place
     size = -(-len(place) // dist.get_world_size())
     first = dist.get_rank() * size
@@ -65,11 +65,11 @@ def live_pass(detector: Detector, stem: list[Tensor], place: Tensor, chunk: int 
         return detector.predict(gather_blocks(stem, part).to(place.device))
 
     if len(pieces) == 1:
-        parts = predict(share)
+        out = predict(share)
     else:
-        outs = [checkpoint(predict, piece, use_reentrant=False) for piece in pieces]
-        parts = (torch.cat(values) for values in zip(*outs))
-    return DPCOutput(*(gather_with_grad(x)[: len(place)] for x in parts))
+        parts = [checkpoint(predict, piece, use_reentrant=False) for piece in pieces]
+        out = DPCOutput(*map(torch.cat, zip(*parts)))
+    return out if share is place else DPCOutput(*(gather_with_grad(x)[: len(place)] for x in out))
 
 
 def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
@@ -86,9 +86,9 @@ def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
     if profile.compile == "no":
         return
     torch.compiler.set_stance("default")
-    for part in (*dpc.backbone.layer4, dpc.agg, dpc.network_pred):  # blocks of one shape share what is compiled
-        part.compile(backend=profile.compile)
     try:
+        for part in (*dpc.backbone.layer4, dpc.agg, dpc.network_pred):  # blocks of one shape share what is compiled
+            part.compile(backend=profile.compile)
         torch.autograd.grad(probe(), dpc.tuned_parameters(), allow_unused=True)
     except Exception as error:  # no compiler, no Python headers, an unknown operator: training goes on without
         torch.compiler.set_stance("force_eager")

@@ -188,9 +188,23 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
+    return _Gather.apply(x.contiguous())
 
-    return torch.cat(all_gather(x.contiguous()))
+
+class _Gather(torch.autograd.Function):
+    """`gather_with_grad`; torch's own form with gradient has changed its name from release to release."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)  # every process has a loss of its own on these rows
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def joint_probabilities(similarity: Tensor, anomaly: Tensor, normal_id: int) -> Tensor:

@@ -284,12 +284,13 @@ def launch(step: str, profile: Profile, launcher: str) -> None:
     if target not in LAUNCHED:
         raise ZsadError(f"LAUNCH={launcher!r}: step {step} of profile {profile.name} runs in one process; leave it out")
     ensure_apart(needs, profile)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program, *options = shlex.split(launcher)
-    if (found := shutil.which(program)) is None:
+    if shutil.which(program) is None:
         raise ZsadError(
             f"LAUNCH={launcher!r}: no program {program} found; torchrun and accelerate come with `make env`"
         )
-    if code := run_child([found, *options, "-m", *_step_command(profile, step)]):
+    if code := run_child([program, *options, "-m", *_step_command(profile, step)]):
         raise SystemExit(code)
 
 

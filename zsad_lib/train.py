@@ -284,7 +284,9 @@ def train_detector(
     windows = windows._replace(scene=standardised)
     windows = windows.to(accelerator.device)
     if variant.live:
-        tune_speed(detector.dpc, profile, lambda: _one_window(accelerator, detector, windows))
+        share = len(own_share(windows.place[: variant.live]))
+        size = min(profile.chunk or share, share)
+        tune_speed(detector.dpc, profile, lambda: _pass(accelerator, detector, windows, size))
     for step in range(len(history), profile.train_steps):
         torch.manual_seed(hash((seed, step)) % 2**32)
         chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
@@ -335,10 +337,10 @@ def _accelerator(profile) -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
 
 
-def _one_window(accelerator: Accelerator, detector: Detector, windows: Windows) -> Tensor:
-    """The live pass of one window, as a scalar: what `memory` measures and `tune_speed` tries."""
+def _pass(accelerator: Accelerator, detector: Detector, windows: Windows, count: int) -> Tensor:
+    """Predictive stream of the first windows, as a scalar: what `memory` measures and `tune_speed` tries."""
     with accelerator.autocast():
-        out = detector.predict(gather_blocks(windows.stem, windows.place[:1]).to(windows.place.device))
+        out = detector.predict(gather_blocks(windows.stem, windows.place[:count]).to(windows.place.device))
     return sum(x.float().sum() for x in out)
 
 
@@ -401,7 +403,7 @@ def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
         with accelerator.autocast():
             return joint_loss(detector, windows, chosen, frozen, 1.0, (), torch.Generator())["loss"]
 
-    one = lambda: _one_window(accelerator, detector, windows)
+    one = lambda: _pass(accelerator, detector, windows, 1)
     live = len(own_share(chosen[: variant.live]))
     return memory.plan(profile, name, detector, features, rest, one, len(chosen), live, jobs)
 
