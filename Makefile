@@ -10,7 +10,6 @@ unexport PYTHONDONTWRITEBYTECODE  # compiling the libraries anew takes every pro
 PROFILE ?= demo
 DATA_ROOT ?=
 SPLIT ?=
-BACKBONES ?=
 BENCH_SEED ?=
 JOBS ?=
 VIDEO ?=
@@ -28,11 +27,14 @@ CAUSAL ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
+LAUNCH ?=
+SET ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BACKBONES BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))'))
+SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
+	$(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
@@ -60,7 +62,7 @@ NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 	report status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n]"
+	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
@@ -76,10 +78,11 @@ env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target
 doctor: env  ## check this machine and say how to mend what is missing
 	@$(PYTHON) -m zsad_lib doctor
 
-data train tables figures: env
+data tables figures: env
 	@$(STEP) $@
 data:  ## check the data set of PROFILE, or say where to get it: [DATA_ROOT=folder] [SPLIT=name] [ALLOW_MISSING=1]
-train:  ## train the detector
+train: env  ## train the detector; on several GPUs: LAUNCH="torchrun --nproc-per-node 2", see docs/gpu.md
+	@$(STEP) $(if $(LAUNCH),--launch '$(LAUNCH)') $@
 tables:  ## write the tables
 figures:  ## draw the figures
 

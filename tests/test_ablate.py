@@ -20,6 +20,7 @@ from zsad_lib.grids import GRIDS, Row, grid
 from zsad_lib.manifest import load_manifest, save_manifest
 from zsad_lib.models.gates import GATES
 from zsad_lib.weights import load_weights
+from zsad_lib.windows import with_context
 from zsad_lib.workers import parallel
 
 FEW = [
@@ -116,7 +117,7 @@ def test_captions_of_look_alike_scenes_by_loops(windows):
 @pytest.mark.parametrize("source", ["scene", "shuffled", "zero", "global"])
 def test_controls_change_the_context_alone(windows, source):
     before = frozen.load(windows[2], "train").windows
-    after = train.with_context(before, source, 0)
+    after = with_context(before, source, 0)
     for name in before._fields:
         if name not in ("context", "stem", "cell_motion"):
             assert getattr(after, name) is getattr(before, name)

@@ -78,6 +78,14 @@ def test_settings_reach_the_command_line_expanded(clone):
     assert "$(" not in line and re.search(r"--profile 'demo'( 'JOBS=\d+')? train", line)
 
 
+def test_a_launcher_and_any_setting_reach_the_pipeline(clone):
+    line = make("-n", "train", "LAUNCH=torchrun --nproc-per-node 2", "SET=chunk=4 compile=inductor", cwd=clone).stdout
+    assert line.split("step ")[1].strip() == (
+        "--profile 'demo' 'chunk=4' 'compile=inductor' --launch 'torchrun --nproc-per-node 2' train"
+    )
+    assert "--launch" not in make("-n", "train", cwd=clone).stdout
+
+
 def test_own_video_and_own_scores(clone):
     line = make("-n", "score", "VIDEO=my clip.mp4", "CAUSAL=1", cwd=clone).stdout
     assert "-m zsad_lib score 'my clip.mp4'" in line and "--causal" in line

@@ -18,6 +18,7 @@ from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.pipeline import ensure, run_folder
 from zsad_lib.video import write_video
+from zsad_lib.windows import training_rows
 
 FRAMES, STRIDE = 81, 2
 TRAIN = [f"Arson/Arson{i:03d}" for i in range(4)] + [f"Abuse/Abuse{i:03d}" for i in range(4)]
@@ -95,7 +96,7 @@ def test_every_frame_has_a_score_and_frames_between_seen_ones_keep_it(run):
 
 def test_captions_speak_of_the_windows_inside_their_time(run):
     _, folder = run
-    rows = train.training_rows(folder, STRIDE)
+    rows = training_rows(folder, STRIDE)
     assert set(rows.family) == {"normal"} and set(rows.split) == {"train"}
     by_caption = {row.caption: row.windows.tolist() for row in rows[rows.video == rows.video.iloc[0]].itertuples()}
     # 20 frames per second, every second one seen: windows of 60 frames start every 10 frames; 3 in a video of 81 frames

@@ -1,23 +1,30 @@
 """Joint training: losses, resume, normal video only."""
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from zsad_lib import train
+from zsad_lib import pipeline, train
 from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
+from zsad_lib.live_pass import gather_blocks
 from zsad_lib.manifest import load_manifest, save_manifest
 from zsad_lib.weights import load_weights
+from zsad_lib.windows import load_windows
 
 
 @pytest.fixture(scope="module")
 def windows(tiny_run):
     profile, folder = tiny_run
     table = load_manifest(folder / "data")
-    return train.load_windows(profile, table[table.split == "train"], stand_ins())
+    return load_windows(profile, table[table.split == "train"], stand_ins())
 
 
 def test_batches_cover_every_window_once_per_epoch():
@@ -32,7 +39,7 @@ def test_windows_carry_their_clips_caption_and_blocks(windows):
     assert len(windows.text) == len(windows.place) == len(windows.timesformer)
     clip, start = windows.place[5].tolist()
     torch.testing.assert_close(
-        train.gather_blocks(windows.stem, windows.place[5:6])[0], windows.stem[clip][start : start + 6]
+        gather_blocks(windows.stem, windows.place[5:6])[0], windows.stem[clip][start : start + 6]
     )
     torch.testing.assert_close(windows.text.norm(dim=-1), torch.ones(len(windows.text)))
 
@@ -121,3 +128,80 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(windows, tiny_run, tmp_pa
     broken = windows._replace(timesformer=torch.full_like(windows.timesformer, float("nan")))
     with pytest.raises(ZsadError, match="not finite at step 0"):
         train.train_detector(profile, train.VARIANTS["full"], 0, broken, tmp_path)
+
+
+@pytest.mark.parametrize("setting", [{"chunk": 3}, {"checkpointing": True, "channels_last": True}])
+def test_settings_of_the_pass_change_no_curve(setting, windows, tiny_run, tmp_path):
+    profile = dataclasses.replace(tiny_run[0], train_steps=5)
+    tuned = dataclasses.replace(profile, **setting)
+    paths = [
+        train.train_detector(own, train.VARIANTS["full"], 0, windows, tmp_path / name)
+        for name, own in (("plain", profile), ("tuned", tuned))
+    ]
+    (first, meta), (second, other) = map(load_weights, paths)
+    np.testing.assert_allclose(other["history"], meta["history"], atol=1e-5)
+    torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-5)
+    assert meta["key"] == other["key"], "a run that lacked memory goes on with another setting"
+
+
+@pytest.fixture
+def untrained(tiny_run, tmp_path, monkeypatch) -> Path:
+    """Home of the tiny run, copied, before its training; the tests' environment leads there."""
+    home, folder = tmp_path / "home", tiny_run[1]
+    shutil.copytree(folder.parents[1], home)
+    for step in ("train", "score"):
+        shutil.rmtree(home / "runs" / folder.name / step)
+    monkeypatch.setenv("ZSAD_HOME", str(home))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # `launch` puts this Python's programs in front
+    return home / "runs" / folder.name
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
+    profile, folder = tiny_run
+    pipeline.launch("train", profile, "torchrun --standalone --nproc-per-node 2")
+    assert pipeline.current("train", profile) is not None
+    printed = capfd.readouterr().out
+    assert printed.count("train: running") == 1 and printed.count("memory: full") == 1
+    assert "in 2 processes; batch 72, live 4, chunk 4" in printed
+    files = sorted(path.relative_to(folder) for path in folder.glob("train/*/*/detector.safetensors"))
+    assert len(files) == 2 * len(train.VARIANTS)
+    for file in files:
+        (one, meta), (two, other) = load_weights(folder / file), load_weights(untrained / file)
+        assert len(meta["history"]) == profile.train_steps
+        np.testing.assert_allclose(other["history"], meta["history"], atol=2e-5, err_msg=str(file))
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_exception_in_one_process_ends_all(tiny_run, untrained, tmp_path):
+    profile, _ = tiny_run
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from zsad_lib import pipeline, train\n"
+        "def fails(*arguments):\n"
+        "    raise ValueError('only here')\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    train.joint_loss = fails\n"
+        "sys.exit(pipeline.main(sys.argv[1:]))\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [*launcher, *pipeline._step_command(profile, "train")[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode != 0 and "ValueError: only here" in done.stderr
+    assert pipeline.current("train", profile) is None and not list(untrained.glob("train/*/*/detector.safetensors"))
+
+
+def test_what_a_launcher_cannot_do_is_one_line(tiny_run, monkeypatch):
+    profile, _ = tiny_run
+    with pytest.raises(ZsadError, match="step train of profile ped2 runs in one process"):
+        pipeline.launch("train", pipeline.get_profile("ped2"), "torchrun")
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    with pytest.raises(ZsadError, match="no program tourchrun found"):
+        pipeline.launch("train", profile, "tourchrun --nproc-per-node 2")
+    with pytest.raises(ZsadError, match="runs in one process; leave the launcher out"):
+        pipeline.ensure_together("features", profile)
+    with pytest.raises(ZsadError, match="needs features first, in one process: make features PROFILE=smoke"):
+        pipeline.ensure_together("train", dataclasses.replace(profile, train_steps=13))

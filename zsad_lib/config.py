@@ -38,6 +38,10 @@ class Profile:
     train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
     weak_epochs: int = 12  # passes over the weakly labelled videos; 0: as published for the data set
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
+    chunk: int = 0  # windows of the predictive stream per pass with gradient, to save memory; 0: as many as fit
+    checkpointing: bool = False  # compute the predictive stream's blocks again in the backward pass, to save memory
+    channels_last: bool = False  # memory layout of the predictive stream's convolutions that most GPUs like
+    compile: Literal["no", "inductor", "aot_eager"] = "no"  # back end of torch.compile for the predictive stream
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
     far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1

@@ -33,9 +33,10 @@ from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models.dpc import estimate_norm_stats
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.pipeline import run_folder, steps_of
-from zsad_lib.train import Windows, build_detector, joint_loss, parameter_groups, variants_of
+from zsad_lib.train import build_detector, joint_loss, parameter_groups, variants_of
 from zsad_lib.video import iter_frames, write_video
 from zsad_lib.weak import TRAINED, build, recipe_of
+from zsad_lib.windows import Windows
 
 HOURS = {
     "ucf_crime": (128.0, 30.0),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from zsad_lib import paths
 from zsad_lib.errors import ZsadError
+from zsad_lib.memory import machine_bytes
 
 GIB = 2**30
 
@@ -65,10 +66,7 @@ def _disk() -> Finding:
 
 
 def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-            total = min(total, int(text))  # a container may get less than the machine has
+    total = machine_bytes()
     level = "ok" if total >= 7 * GIB else "warn"
     return Finding(level, "memory", f"{total / GIB:.1f} GiB", "the demo is made for 8 GiB: close other programs")
 

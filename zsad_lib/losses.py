@@ -57,14 +57,14 @@ def swap_partners(
         context: Context vectors [B, C].
         count: Partners M per clip.
         max_cosine: A scene is dissimilar when the cosine of the two contexts is below this.
-        generator: Random numbers, on the context's device.
+        generator: Random numbers, on the CPU, so that every device draws the same.
 
     Returns:
         Indices [B, M] into the batch, and a mask [B, M], False (index 0) where a clip has fewer than M such others.
     """
     unit = F.normalize(context.detach(), dim=-1)
     dissimilar = unit @ unit.T < max_cosine  # [B, B]
-    order = torch.rand(dissimilar.shape, generator=generator, device=context.device)
+    order = torch.rand(dissimilar.shape, generator=generator).to(context.device)
     score, index = order.masked_fill(~dissimilar, -1).topk(min(count, len(context)), dim=1)
     missing = (0, count - index.shape[1])
     valid = F.pad(score >= 0, missing)
@@ -158,7 +158,7 @@ def moving_cells_loss(
         predicted: Predicted cells [B, P, D, h, w].
         actual: Actual cells [B, P, D, h, w].
         motion: Mean absolute frame difference per cell [B, P, h, w].
-        generator: Random numbers for the draw.
+        generator: Random numbers for the draw, on the CPU, so that every device draws the same.
         cells: Cells drawn, at most.
         temperature: tau > 0.
 
@@ -169,7 +169,7 @@ def moving_cells_loss(
     moving = motion.topk(max(1, int(MOVING_SHARE * len(motion)))).indices
     drawn = torch.randperm(len(moving), generator=generator)[: cells * 3 // 4]
     others = torch.randint(len(motion), (cells // 4,), generator=generator)
-    chosen = torch.cat([moving[drawn], others]).unique()
+    chosen = torch.cat([moving[drawn.to(moving.device)], others.to(moving.device)]).unique()
     z, a = (F.normalize(x.movedim(2, -1).flatten(0, 3)[chosen], dim=-1) for x in (predicted, actual))  # [n, D]
     return cpc_loss(z[:, None, :, None, None], a[:, None, :, None, None], temperature)
 
@@ -188,9 +188,23 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
+    return _Gather.apply(x.contiguous())
 
-    return torch.cat(all_gather(x.contiguous()))
+
+class _Gather(torch.autograd.Function):
+    """`gather_with_grad`; torch's own form with gradient has changed its name from release to release."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)  # every process has a loss of its own on these rows
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def joint_probabilities(similarity: Tensor, anomaly: Tensor, normal_id: int) -> Tensor:

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from zsad_lib import paths
 from zsad_lib.config import Profile, as_dict, changes, get_profile, nearest
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.workers import die_with_parent
+from zsad_lib.workers import die_with_parent, is_first, together
 
 _ZERO_SHOT = {
     "features": ("zsad_lib.features:extract", ("data",)),
@@ -67,7 +68,9 @@ STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step
     "nwpu_campus": {"data": ("data_prep.nwpu_campus:prepare", ())},
     "ubnormal": {"data": ("data_prep.ubnormal:prepare", ())},
 }
-NOT_IN_FINGERPRINT = ("jobs", "data_root")  # change no number; the data step sees its data_root in another way
+# These change no number but by rounding; the data step sees its data_root in another way.
+NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
+LAUNCHED = ("zsad_lib.train:fit",)  # what several processes of a launcher can do together
 LOCK_WAIT_S = 20.0  # an interrupted run's processes are gone by then
 _OWNER = "ZSAD_RUN_LOCKED"  # names the run folder that a parent process holds for its children
 
@@ -272,20 +275,8 @@ def ensure_apart(steps: Sequence[str], profile: Profile) -> None:
     """Brings `steps` up to date in a process of their own, whose memory is free again afterwards."""
     if all(current(step, profile) is not None for step in steps):
         return
-    settings = [f"{name}={_text(value)}" for name, value in changes(profile).items()]
-    command = [
-        sys.executable,
-        "-m",
-        "zsad_lib.pipeline",
-        "step",
-        "--child",
-        "--profile",
-        profile.name,
-        *settings,
-        *steps,
-    ]
     with locked(run_folder(profile)):
-        code = run_child(command)
+        code = run_child([sys.executable, "-m", *_step_command(profile, *steps)])
     if code < 0:
         raise ZsadError(
             f"{', '.join(steps)}: ended by signal {-code} ({signal.Signals(-code).name}); where nobody sent it, memory "
@@ -293,6 +284,58 @@ def ensure_apart(steps: Sequence[str], profile: Profile) -> None:
         )
     if code:
         raise SystemExit(code)  # the child has said why
+
+
+def _step_command(profile: Profile, *steps: str) -> list[str]:
+    settings = [f"{name}={_text(value)}" for name, value in changes(profile).items()]
+    return ["zsad_lib.pipeline", "step", "--child", "--profile", profile.name, *settings, *steps]
+
+
+def launch(step: str, profile: Profile, launcher: str) -> None:
+    """Runs a step in the processes of `launcher`, "torchrun --nproc-per-node 2"; what it needs first, in one process.
+
+    Raises:
+        ZsadError: the step runs in one process, or there is no such launcher.
+    """
+    target, needs = _declared(step, profile)
+    if target not in LAUNCHED:
+        raise ZsadError(f"LAUNCH={launcher!r}: step {step} of profile {profile.name} runs in one process; leave it out")
+    ensure_apart(needs, profile)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program, *options = shlex.split(launcher)
+    if shutil.which(program) is None:
+        raise ZsadError(
+            f"LAUNCH={launcher!r}: no program {program} found; torchrun and accelerate come with `make env`"
+        )
+    if code := run_child([program, *options, "-m", *_step_command(profile, step)]):
+        raise SystemExit(code)
+
+
+def ensure_together(step: str, profile: Profile) -> None:
+    """`ensure` in each process of a launcher: all of them compute, the first one writes.
+
+    An exception in one of them ends it, and with it the launcher and all others.
+
+    Raises:
+        ZsadError: a needed step is not up to date.
+    """
+    target, needs = _declared(step, profile)
+    if target not in LAUNCHED:
+        raise ZsadError(f"step {step} of profile {profile.name} runs in one process; leave the launcher out")
+    for need in needs:
+        if current(need, profile) is None:
+            raise ZsadError(f"step {step} needs {need} first, in one process: make {need} PROFILE={profile.name}")
+    import torch
+    from accelerate import PartialState
+
+    done, state = current(step, profile) is not None, PartialState(cpu=not torch.cuda.is_available())
+    state.wait_for_everyone()  # nobody writes before all have looked
+    if is_first():
+        ensure(step, profile)
+    elif not done:
+        _function(target)(profile, run_folder(profile) / step)
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def run_child(command: Sequence[str]) -> int:
@@ -321,6 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.pipeline", description=main.__doc__)
     parser.add_argument("command", choices=["run", "step", "status"])
     parser.add_argument("--profile", default="demo")
+    parser.add_argument("--launch", default="", help="command that starts the processes of a step, as torchrun")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("items", nargs="*", metavar="KEY=VALUE | STEP | NOTEBOOK")
     options = parser.parse_intermixed_args(arguments)
@@ -335,7 +379,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profile = get_profile(options.profile, **settings)
         if options.command == "step":
             for step in items:
-                ensure(step, profile) if options.child else ensure_apart([step], profile)
+                if options.launch:
+                    launch(step, profile, options.launch)
+                elif together() > 1:
+                    ensure_together(step, profile)
+                else:
+                    ensure(step, profile) if options.child else ensure_apart([step], profile)
             return 0
         from zsad_lib import notebooks
 

@@ -40,8 +40,9 @@ from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
-from zsad_lib.train import detector_from, load_detector, training_rows, variants_of
+from zsad_lib.train import detector_from, load_detector, variants_of
 from zsad_lib.weights import load_weights, save_weights
+from zsad_lib.windows import training_rows
 from zsad_lib.workers import parallel
 
 SCORED_STEPS = (

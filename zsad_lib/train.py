@@ -2,55 +2,40 @@ r"""Joint training on NORMAL video only: L = alpha * L_align + (1 - alpha) * L_p
 
 L_align, symmetric InfoNCE of windows and gated captions, sees large batches of cached frozen features; L_pred, the CPC loss, sees the
 `live` windows of each batch, whose predictive stream runs with gradient (all windows, where `live` is the batch size). Every step
-seeds its own random numbers, so a run that was interrupted goes on from its last checkpoint with equal results.
+seeds its own random numbers, so a run that was interrupted goes on from its last checkpoint with equal results. Several processes share
+the live windows of each step (`zsad_lib.live_pass`): the loss curve is that of one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from zsad_lib import paths
+from zsad_lib import memory, paths
 from zsad_lib.backbones import Backbones, device, outline, processes
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import (
-    BLOCK_LEN,
-    NUM_BLOCKS,
     cache_folder,
-    encode_long,
-    feature_file,
     frozen_streams,
-    load_features,
-    window_blocks,
-    window_count,
 )
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.losses import (
-    cpc_loss,
-    gather_with_grad,
-    info_nce,
-    moving_cells_loss,
-    rejection_loss,
-    swap_partners,
-    swap_similarities,
-)
-from zsad_lib.manifest import load_manifest
+from zsad_lib.live_pass import gather_blocks, live_pass, own_share, tune_speed
+from zsad_lib.losses import cpc_loss, info_nce, moving_cells_loss, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.models.detector import Detector
-from zsad_lib.models.dpc import DPC
-from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
-from zsad_lib.workers import parallel
+from zsad_lib.windows import Windows, load_windows, training_rows
+from zsad_lib.workers import is_first, parallel, together
 
 log = logging.getLogger(__name__)
 
@@ -86,97 +71,6 @@ VARIANTS = {
     ),  # `ln` gate, plain losses, residual projection
 }
 CHECKPOINT_STEPS = 50
-SEGMENT_WINDOWS = 4  # training windows of one caption of a long video, at most
-WINDOWS_AT_ONCE = 512  # whose GRU state is computed at a time
-
-
-class Windows(NamedTuple):
-    """W windows of some clips: features and, in training, what they show."""
-
-    timesformer: Tensor  # [W, D]
-    dpc: Tensor  # [W, D_dpc] mean over space of the pretrained predictive stream's GRU state
-    scene: Tensor  # [W, S]
-    context: Tensor  # [W, S'] what the gate sees: the scene, or a control
-    place: Tensor  # [W, 2] clip and first block of each window
-    text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
-    caption: Tensor  # [W] number of the caption
-    stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
-    cell_motion: list[Tensor]  # per clip [N, h, w]
-
-
-def load_windows(profile, table, backbones, state: bool = True) -> Windows:
-    """Features of the rows of `table`, window by window, with their captions' text vectors.
-
-    Args:
-        table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all of them.
-        state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
-    """
-    cache, loaded = cache_folder(profile), {}
-    for row in table.drop_duplicates("video").itertuples():
-        loaded[row.video] = load_features(feature_file(cache, row))
-    features = [loaded[video] for video in table.video]
-    whole = [np.arange(len(f.timesformer)) for f in features]
-    chosen = [torch.from_numpy(np.asarray(part)) for part in (table["windows"] if "windows" in table else whole)]
-    place = torch.cat([torch.stack([torch.full_like(part, i), part], 1) for i, part in enumerate(chosen)])
-    captions = {caption: number for number, caption in enumerate(dict.fromkeys(table.caption))}
-    number = torch.tensor([captions[caption] for caption in table.caption])[place[:, 0]]
-    text = encode_captions(backbones.clip, list(captions), backbones.vocabulary).cpu()
-    joined = lambda values: torch.cat([values[video][part] for video, part in zip(table.video, chosen)])
-    scene, width = joined({video: f.scene for video, f in loaded.items()}), backbones.dpc.backbone.channels
-    dpc = torch.zeros(len(scene), width)
-    if state:
-        dpc = joined({video: dpc_context(backbones.dpc, [f.stem]) for video, f in loaded.items()})
-    return Windows(
-        timesformer=joined({video: f.timesformer for video, f in loaded.items()}),
-        dpc=dpc,
-        scene=scene,
-        context=scene,
-        place=place,
-        text=text[number],
-        caption=number,
-        stem=[f.stem for f in features],
-        cell_motion=[f.cell_motion for f in features],
-    )
-
-
-def captioned(table, captions, stride: int):
-    """A row per caption of a normal video, with the windows that it speaks of.
-
-    Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one around its middle.
-
-    Args:
-        table: manifest rows.
-        captions: `video`, `start_s`, `end_s`, `caption`; those of other videos are left out.
-        stride: frames from one seen frame to the next.
-
-    Returns:
-        The rows of `table` with another `caption`, and `windows`, numbers from 0.
-    """
-    rows = table.drop(columns="caption").merge(captions[["video", "start_s", "end_s", "caption"]], on="video")
-    windows = []
-    for row in rows.itertuples():
-        rate, count = row.fps / (BLOCK_LEN * stride), window_count(-(-row.n_frames // stride))  # blocks per second
-        first, last = math.ceil(row.start_s * rate), math.floor(row.end_s * rate) - NUM_BLOCKS
-        if last < first:
-            first = last = round((row.start_s + row.end_s) / 2 * rate - NUM_BLOCKS / 2)
-        ends = np.clip([first, last], 0, count - 1)
-        windows.append(np.unique(np.linspace(*ends, min(SEGMENT_WINDOWS, ends[1] - ends[0] + 1)).round().astype(int)))
-    return rows.assign(windows=windows)
-
-
-def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
-    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
-    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
-
-
-@torch.no_grad()
-def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
-    """GRU state's mean over space of every window, [W, D_dpc]."""
-    parts = []
-    for blocks in stem:
-        windows = window_blocks(encode_long(dpc, blocks[None])[0])  # [W, NUM_BLOCKS, D, h, w]
-        parts += [dpc.predict(some).context.mean((-2, -1)).cpu() for some in windows.split(WINDOWS_AT_ONCE)]
-    return torch.cat(parts)
 
 
 def build_detector(variant: Variant, backbones) -> Detector:
@@ -197,24 +91,6 @@ def variants_of(profile) -> dict[str, Variant]:
     if profile.backbones == "stand_in":
         return VARIANTS
     return {name: dataclasses.replace(v, anchored=False, context_dim=128) for name, v in VARIANTS.items()}
-
-
-def with_context(windows: Windows, source: str, seed: int) -> Windows:
-    """The windows with what a control shows to the gate instead of the scene.
-
-    Args:
-        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`: the
-            video feature.
-        seed: of the draw.
-    """
-    if source == "global":
-        return windows._replace(context=windows.timesformer)
-    if source == "zero":
-        return windows._replace(context=torch.zeros_like(windows.scene))
-    if source == "shuffled":
-        order = torch.randperm(len(windows.scene), generator=torch.Generator().manual_seed(seed))
-        return windows._replace(context=windows.scene[order])
-    return windows
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
@@ -241,33 +117,33 @@ def joint_loss(
     alpha: float,
     released: tuple[str, ...],
     generator: torch.Generator,
+    chunk: int = 0,
 ) -> dict[str, Tensor]:
-    """The losses of one batch.
+    """The losses of one batch, the same in every process.
 
     Args:
         chosen: windows of this batch [B]; of the first `variant.live`, the predictive stream is computed anew, with gradient.
+        generator: random numbers, on the CPU.
+        chunk: live windows per pass with graph, see `live_pass`.
 
     Returns:
         `loss`, `align`, `pred` and `residual`, scalars.
     """
-    live, device = chosen[: variant.live], windows.timesformer.device
+    live = windows.place[chosen[: variant.live]]
     state, out = windows.dpc[chosen], None
     if len(live):
-        out = detector.predict(gather_blocks(windows.stem, windows.place[live]).to(device))
+        out = live_pass(detector, windows.stem, live, chunk)
         state = torch.cat([out.context.mean((-2, -1)), state[len(live) :]])
     residual = detector.residual(windows.timesformer[chosen], state)
-    v = gather_with_grad(detector.embed(windows.timesformer[chosen], state, residual))
+    v = detector.embed(windows.timesformer[chosen], state, residual)
     c = detector.context(windows.context[chosen])
     if "context_projection" in released:
         c = c.detach()
     text, caption, clip = windows.text[chosen], windows.caption[chosen], windows.place[chosen, 0]
-    c, text = gather_with_grad(c), gather_with_grad(text)
-    caption, clip = gather_with_grad(caption), gather_with_grad(clip)
     same = (caption[:, None] == caption[None]) | (clip[:, None] == clip[None])
     gated, swapped = detector.gate.paired(text, c), None
     if variant.objective != "plain":
-        scene = gather_with_grad(windows.scene[chosen])
-        partners, valid = swap_partners(scene, variant.swaps, variant.max_cosine, generator)
+        partners, valid = swap_partners(windows.scene[chosen], variant.swaps, variant.max_cosine, generator)
         swapped = swap_similarities(detector.gate, v, text, c, partners, valid)
     align = info_nce(v, gated, same=same, extra=swapped)
     if variant.objective == "reject":
@@ -276,7 +152,7 @@ def joint_loss(
     if out is None:
         return {"loss": align + penalty, "align": align, "pred": torch.zeros(()), "residual": penalty}
     if variant.cells == "moving":
-        motion = gather_blocks(windows.cell_motion, windows.place[live])[:, -detector.dpc.pred_steps :].to(device)
+        motion = gather_blocks(windows.cell_motion, live)[:, -detector.dpc.pred_steps :].to(live.device)
         pred = moving_cells_loss(out.predicted, out.actual, motion, generator)
     else:
         pred = cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
@@ -318,7 +194,7 @@ def train_detector(
     target, checkpoint = folder / "detector.safetensors", folder / "checkpoint.pt"
     if target.exists() and load_weights(target)[1].get("key") == key:
         return target
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
+    accelerator = _accelerator(profile)
     torch.manual_seed(seed)
     detector = build_detector(variant, backbones or frozen_streams(profile))
     detector.fit_scene_statistics(windows.context)
@@ -328,34 +204,40 @@ def train_detector(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, profile.train_steps)
     history: list[list[float]] = []
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         if state["key"] == key:
             detector.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
+            if accelerator.scaler:
+                accelerator.scaler.load_state_dict(state["scaler"])
             history = state["history"]
     detector.to(accelerator.device)
     optimiser = accelerator.prepare(optimiser)
     trained = [p for p in detector.parameters() if p.requires_grad]
     standardised = (windows.scene - windows.scene.mean(0)) / windows.scene.std(0).clamp_min(1e-6)  # tells scenes apart
     windows = windows._replace(scene=standardised)
-    windows = Windows(*(part if isinstance(part, list) else part.to(accelerator.device) for part in windows))
+    windows = windows.to(accelerator.device)
+    if variant.live:
+        share = len(own_share(windows.place[: variant.live]))
+        size = min(profile.chunk or share, share)
+        tune_speed(detector.dpc, profile, lambda: _pass(accelerator, detector, windows, size))
     for step in range(len(history), profile.train_steps):
         torch.manual_seed(hash((seed, step)) % 2**32)
         chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
-        chosen = chosen[
-            accelerator.process_index :: accelerator.num_processes
-        ]  # each process its share of the global batch
         with accelerator.autocast():
-            losses = joint_loss(detector, windows, chosen, variant, profile.alpha, released, torch.default_generator)
+            losses = joint_loss(
+                detector, windows, chosen, variant, profile.alpha, released, torch.default_generator, profile.chunk
+            )
         if not torch.isfinite(losses["loss"]):
             raise ZsadError(
                 f"{folder}: the loss is not finite at step {step}; lower lr (now {variant.lr}) or look at the data"
             )
         optimiser.zero_grad()
         accelerator.backward(losses["loss"])
-        for parameter in trained if accelerator.num_processes > 1 else ():
-            parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        if accelerator.num_processes > 1:  # see `gather_with_grad`; in one message
+            grads = [p.grad for p in trained if p.grad is not None]
+            vector_to_parameters(accelerator.reduce(parameters_to_vector(grads), reduction="mean"), grads)
         accelerator.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
@@ -368,6 +250,7 @@ def train_detector(
                         model=detector.state_dict(),
                         optimiser=optimiser.state_dict(),
                         schedule=schedule.state_dict(),
+                        scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
                         history=history,
                     ),
                     temporary,
@@ -381,7 +264,19 @@ def train_detector(
             dict(key=key, variant=dataclasses.asdict(variant), backbones=profile.backbones, seed=seed, history=history),
         )
         checkpoint.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()  # the others read what the first has written
     return target
+
+
+def _accelerator(profile) -> Accelerator:
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
+
+
+def _pass(accelerator: Accelerator, detector: Detector, windows: Windows, count: int) -> Tensor:
+    """Predictive stream of the first windows, as a scalar: what `memory` measures and `tune_speed` tries."""
+    with accelerator.autocast():
+        out = detector.predict(gather_blocks(windows.stem, windows.place[:count]).to(windows.place.device))
+    return sum(x.float().sum() for x in out)
 
 
 def detector_from(tensors: dict[str, Tensor], meta: dict, prefix: str = "") -> Detector:
@@ -398,41 +293,48 @@ def load_detector(path: Path) -> Detector:
     return detector_from(*load_weights(path))
 
 
-def training_rows(run: Path, stride: int):
-    """The captioned normal training videos of a run's manifest.
-
-    Raises:
-        ZsadError: abnormal frames among them, or a data set without captions.
-    """
-    table = load_manifest(run / "data")
-    table = table[(table.split == "train") & (table.family == "normal")]
-    if (table.spans != "").any():
-        raise ZsadError(
-            f"{run / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
-        )
-    if (listed := run / "data" / "captions.csv").exists():
-        table = captioned(table, pd.read_csv(listed), stride)
-    if (table.caption == "").any() or table.empty:
-        raise ZsadError(f"{run / 'data'}: no captions of normal training video; this method learns from captions")
-    return table
-
-
 def fit(profile, folder: Path) -> dict:
-    """Pipeline step: every variant and seed, in parallel; finished ones are kept."""
+    """Pipeline step: every variant and seed, in parallel; under a launcher one after the other, all processes on each.
+
+    Finished ones are kept.
+    """
     table = training_rows(folder.parent, profile.stride)
     windows = load_windows(profile, table, frozen_streams(profile).to(device()))
-    tasks = [(name, seed) for seed in profile.seeds for name in VARIANTS]
+    if together() > 1:
+        _accelerator(profile).wait_for_everyone()  # the first has emptied the folder
+    names = [(name, seed) for seed in profile.seeds for name in VARIANTS]
+    jobs = min(processes(profile.jobs), len(names))
+    planned = {name: plan_memory(profile, name, windows, jobs) for name in VARIANTS}
+    tasks = [(planned[name], name, seed, windows, folder / name / str(seed)) for name, seed in names]
     artefacts, history = {}, {}
-    runs = parallel(
-        _train,
-        [(profile, name, seed, windows, folder / name / str(seed)) for name, seed in tasks],
-        processes(profile.jobs),
-    )
-    for (name, seed), path in zip(tasks, runs):
+    runs = parallel(_train, tasks, jobs) if together() == 1 else (_train(*task) for task in tasks)
+    for (name, seed), path in zip(names, runs):
         history = load_weights(path)[1]["history"]
-        print(f"  {name}, seed {seed}: loss {history[0][0]:.3f} -> {np.mean(history[-20:], 0)[0]:.3f}", flush=True)
+        if is_first():
+            print(f"  {name}, seed {seed}: loss {history[0][0]:.3f} -> {np.mean(history[-20:], 0)[0]:.3f}", flush=True)
         artefacts[f"{name}/{seed}"] = str(path)
     return {"metrics": {"windows": len(windows.text), "clips": len(table)}, "artefacts": artefacts}
+
+
+def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
+    """The profile with a chunk that fits `jobs` trainings of the variant `name` at a time; see `memory.plan`."""
+    variant, accelerator = variants_of(profile)[name], _accelerator(profile)
+    detector = build_detector(variant, frozen_streams(profile)).to(accelerator.device)
+    detector.dpc.eval()
+    if together() > 1:
+        jobs = 1 if torch.cuda.is_available() else int(os.environ.get("LOCAL_WORLD_SIZE", together()))
+    features = {id(part): part for parts in windows for part in (parts if isinstance(parts, list) else [parts])}
+    windows = windows.to(accelerator.device)
+    chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, 0, 0))
+
+    def rest() -> Tensor:
+        frozen = dataclasses.replace(variant, live=0)
+        with accelerator.autocast():
+            return joint_loss(detector, windows, chosen, frozen, 1.0, (), torch.Generator())["loss"]
+
+    one = lambda: _pass(accelerator, detector, windows, 1)
+    live = len(own_share(chosen[: variant.live]))
+    return memory.plan(profile, name, detector, features.values(), rest, one, len(chosen), live, jobs)
 
 
 def _train(profile, name: str, seed: int, windows: Windows, folder: Path) -> Path:

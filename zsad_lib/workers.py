@@ -1,4 +1,7 @@
-"""Worker processes that end with the process that asked for them, so that a run started again finds nobody writing."""
+"""Worker processes that end with the process that asked for them, so that a run started again finds nobody writing.
+
+Or, under a launcher (torchrun, accelerate), the processes that train together: who is one of how many.
+"""
 
 import functools
 import os
@@ -6,6 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+
+def together() -> int:
+    """Processes that a launcher has started for one training; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def parallel(

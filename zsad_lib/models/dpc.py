@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.errors import ZsadError
 
@@ -196,6 +197,7 @@ class DPC(nn.Module):
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         self.block_shape = (num_blocks, in_channels, block_len, *size)  # [N, C, L, H, W] of one window
         self.pred_steps = pred_steps
+        self.grad_checkpointing = False
         if norm == "group":
             make_norm = lambda channels: nn.GroupNorm(max(1, channels // 8), channels)
         else:
@@ -208,6 +210,10 @@ class DPC(nn.Module):
         )
         for name, parameter in (*self.agg.named_parameters(), *self.network_pred.named_parameters()):
             nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.orthogonal_(parameter)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block of layer4 in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
 
     @property
     def on_batch_statistics(self) -> bool:
@@ -231,7 +237,13 @@ class DPC(nn.Module):
     def encode_from_stem(self, x: Tensor) -> Tensor:
         """Layer4 and the mean over the time left: stem features [B, N, C', L', h', w'] -> z [B, N, D, h, w]."""
         self._require_stats()
-        return self.backbone.layer4(x.flatten(0, 1)).mean(2).unflatten(0, x.shape[:2])
+        z = x.flatten(0, 1)
+        for block in self.backbone.layer4:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                z = checkpoint(block, z, use_reentrant=False)
+            else:
+                z = block(z)
+        return z.mean(2).unflatten(0, x.shape[:2])
 
     def encode(self, blocks: Tensor) -> Tensor:
         """blocks [B, N, C, L, H, W] -> z [B, N, D, h, w], before ReLU (Eq. 1)."""
