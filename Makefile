@@ -96,12 +96,12 @@ cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on t
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
 	@$(PYTHON) -m data_prep.floors --profile '$(PROFILE)' $(SETTINGS)
 
-features: env  ## the frozen features of PROFILE, once; or CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai] [SHARD=0/4]
+features: env  ## the frozen features of PROFILE, once, or a machine's share: [SHARD=0/4]; CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai]
 ifdef VIDEOS
 	@$(PYTHON) -m zsad_lib features '$(VIDEOS)' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(SHARD),--shard '$(SHARD)') \
 		$(if $(JOBS),--jobs '$(JOBS)') $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
 else
-	@$(STEP) features $(if $(filter demo smoke,$(PROFILE)),frame_features)
+	@$(STEP) $(if $(SHARD),--shard '$(SHARD)') features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
 endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire

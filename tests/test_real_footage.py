@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_prep import ucf_crime
-from zsad_lib import backbones, features, frame_features, official, train, weak
+from zsad_lib import backbones, features, frame_features, official, pipeline, train, weak
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
@@ -101,6 +101,21 @@ def test_captions_speak_of_the_windows_inside_their_time(run):
     by_caption = {row.caption: row.windows.tolist() for row in rows[rows.video == rows.video.iloc[0]].itertuples()}
     # 20 frames per second, every second one seen: windows of 60 frames start every 10 frames; 3 in a video of 81 frames
     assert by_caption == {"people walk": [0], "people stand": [2], "a car drives": [2]}
+
+
+def test_machines_share_the_features_and_the_step_finds_them(run, patch, download, tmp_path, capsys):
+    profile, folder = run
+    patch.setenv("ZSAD_HOME", str(tmp_path))
+    settings = [f"DATA_ROOT={download}", "backbones=stand_in", *(f"{name}={value}" for name, value in SIZES.items())]
+    share = lambda shard: pipeline.main(["step", "--shard", shard, "--profile", "ucf_crime", *settings, "features"])
+    assert share("0/2") == 2 and "step features needs data first" in capsys.readouterr().err
+    ensure("data", profile)
+    assert share("2/2") == 2 and "give i/n" in capsys.readouterr().err
+    assert [share("0/2"), share("1/2")] == [0, 0]
+    assert "12 videos computed" in capsys.readouterr().out  # 24 are normal or to be tested
+    assert ensure("features", profile)["metrics"] == {"videos": 24, "computed": 0}
+    assert pipeline.main(["step", "--shard", "0/2", "--profile", "ucf_crime", *settings, "train"]) == 2
+    patch.setenv("ZSAD_HOME", str(folder.parents[1]))
 
 
 def test_published_features_stand_for_videos(run, download, patch, tmp_path):

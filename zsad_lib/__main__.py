@@ -82,10 +82,8 @@ def _features(options: argparse.Namespace) -> int:
     from zsad_lib import frame_features
     from zsad_lib.backbones import processes
     from zsad_lib.weights import SHIPPED
+    from zsad_lib.workers import read_shard
 
-    number, _, count = options.shard.partition("/")
-    if not (number.isdigit() and count.isdigit()):
-        raise ZsadError(f"shard {options.shard!r}: give i/n, as 0/4 for the first of four machines")
     make = (
         partial(frame_features.official_encoder, options.weights)
         if options.weights
@@ -93,7 +91,7 @@ def _features(options: argparse.Namespace) -> int:
     )
     videos = options.videos.resolve()
     folder = options.out or videos.parent / f"{videos.name}-features"
-    listed, shard = frame_features.list_videos(videos), (int(number), int(count))
+    listed, shard = frame_features.list_videos(videos), read_shard(options.shard)
     jobs = options.jobs or (processes(os.cpu_count() or 1) if options.weights else os.cpu_count() or 1)
     found = frame_features.extract(listed, folder, make, shard, options.allow_missing, jobs)
     print(f"{len(found)} of {len(listed)} videos: features in {folder}")

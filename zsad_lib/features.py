@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -292,16 +293,30 @@ def load_features(path: Path) -> VideoFeatures:
 
 def extract(profile, folder: Path) -> dict:
     """Pipeline step: features of every video in the manifest; finished videos are kept, so an interrupted run goes on."""
-    table = load_manifest(folder.parent / "data")
-    cache = paths.make_folder(cache_folder(profile))
-    missing = [row for row in table.itertuples() if not feature_file(cache, row).exists()]
+    table, computed = extract_share(profile, folder.parent)
+    cache = cache_folder(profile)
+    return {"metrics": {"videos": len(table), "computed": computed}, "artefacts": {"cache": str(cache)}}
+
+
+def extract_share(profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
+    """Features that are missing, of every n-th video from the i-th on (`shard` i, n): machines that see one cache share the work.
+
+    Abnormal training videos are left out: this method never sees them.
+
+    Returns:
+        The manifest's rows of all videos, and how many were computed.
+    """
+    table = load_manifest(run / "data")
+    table = table[(table.split != "train") | (table.family == "normal")]
+    cache, (number, count) = paths.make_folder(cache_folder(profile)), shard
+    missing = [row for row in table.iloc[number::count].itertuples() if not feature_file(cache, row).exists()]
     if missing and profile.backbones == "official":
         fit_norm_stats(profile, table)
     tasks, done = [missing[i : i + 32] for i in range(0, len(missing), 32)], 0
-    for count in parallel(_extract, [(profile, task) for task in tasks], processes(profile.jobs)):
-        done += count
+    for some in parallel(_extract, [(profile, task) for task in tasks], processes(profile.jobs)):
+        done += some
         print(f"  features of {done} of {len(missing)} videos", flush=True)
-    return {"metrics": {"videos": len(table), "computed": len(missing)}, "artefacts": {"cache": str(cache)}}
+    return table, len(missing)
 
 
 def extractor(profile) -> Extractor:

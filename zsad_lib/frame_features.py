@@ -120,8 +120,6 @@ def extract(
         ZsadError: two videos of one name, or unreadable ones.
     """
     number, count = shard
-    if not 0 <= number < count:
-        raise ZsadError(f"shard {number} of {count}: shards count from 0 to {count - 1}")
     places: dict[str, Path] = {}
     for video in map(Path, videos):
         if (other := places.setdefault(stem(video.name), video)) != video:

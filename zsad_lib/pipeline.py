@@ -24,7 +24,7 @@ from zsad_lib import paths
 from zsad_lib.config import Profile, as_dict, changes, get_profile, nearest
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.workers import die_with_parent, is_first, together
+from zsad_lib.workers import die_with_parent, is_first, read_shard, together
 
 _ZERO_SHOT = {
     "features": ("zsad_lib.features:extract", ("data",)),
@@ -365,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=["run", "step", "status"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--launch", default="", help="command that starts the processes of a step, as torchrun")
+    parser.add_argument("--shard", help="i/n: with the step features, a share of its videos and no more")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("items", nargs="*", metavar="KEY=VALUE | STEP | NOTEBOOK")
     options = parser.parse_intermixed_args(arguments)
@@ -377,6 +378,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if data_root := settings.get("DATA_ROOT"):
             settings["DATA_ROOT"] = os.path.abspath(data_root)
         profile = get_profile(options.profile, **settings)
+        if options.command == "step" and options.shard:
+            return _share(profile, items, read_shard(options.shard))
         if options.command == "step":
             for step in items:
                 if options.launch:
@@ -414,6 +417,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.child:
             print("interrupted; the same command resumes", file=sys.stderr)
         return 130
+
+
+def _share(profile: Profile, steps: Sequence[str], shard: tuple[int, int]) -> int:
+    """A share of the videos' frozen features, into the cache that all machines see; the step itself then finds them there."""
+    if list(steps) != ["features"] or "features" not in steps_of(profile):
+        raise ZsadError(f"profile {profile.name}: only the step features is shared out; leave SHARD away")
+    if current("data", profile) is None:
+        raise ZsadError(f"step features needs data first, on one machine: make data PROFILE={profile.name}")
+    from zsad_lib.features import extract_share
+
+    _, count = extract_share(profile, run_folder(profile), shard)
+    print(f"shard {shard[0]} of {shard[1]}: {count} videos computed", flush=True)
+    return 0
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from zsad_lib.errors import ZsadError
+
 
 def together() -> int:
     """Processes that a launcher has started for one training; 1 without a launcher."""
@@ -19,6 +21,21 @@ def together() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes and prints."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n": this machine takes every n-th piece of the work from the i-th on.
+
+    Raises:
+        ZsadError: not of this form, or i is not below n.
+
+    >>> read_shard("1/4")
+    (1, 4)
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise ZsadError(f"shard {text!r}: give i/n with i from 0 to n - 1, as 0/4 for the first of four machines")
+    return int(number), int(count)
 
 
 def parallel(
