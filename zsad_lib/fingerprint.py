@@ -16,7 +16,7 @@ from zsad_lib.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[1] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
 # The package front imports on demand; the others move files and messages, no numbers.
-_NOT_FOLLOWED = {"zsad_lib", *(f"zsad_lib.{name}" for name in ("errors", "paths", "pipeline", "fingerprint"))}
+_NOT_FOLLOWED = {"zsad_lib", *(f"zsad_lib.{name}" for name in ("errors", "memory", "paths", "pipeline", "fingerprint"))}
 
 
 def digest(obj: Any) -> str:
