@@ -36,10 +36,47 @@ def test_different_weights_are_noticed(monkeypatch):
         bench.fused_attention(1, 1, **SMALL)
 
 
-def test_cached_features():
-    row = bench.cached_features(1, batch=9)  # more than the live windows of a step
+def test_half_precision_where_there_are_units(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(bench, "has_bfloat16_units", lambda: False)
+    row = bench.half_precision(1, 2, **SMALL)
+    assert math.isnan(row.ratio) and row.note == "skipped: this device has no bfloat16 units"
+    monkeypatch.setattr(bench, "has_bfloat16_units", lambda: True)
+    row = bench.half_precision(1, 2, **SMALL)
     check(row)
-    assert "9 windows" in row.measure
+    assert row.measure == "TimeSformer in bfloat16, 2 x 16 x 16, batch 2"
+    monkeypatch.setattr(transformers.TimesformerModel, "load_state_dict", lambda self, state: None)
+    with pytest.raises(AssertionError, match="not close: cosine"):
+        bench.half_precision(1, 2, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx2 bmi2", False), ("avx512f avx512_bf16 amx_int8", True), ("asimd bf16 i8mm", True)]
+)
+def test_units_are_read_from_the_flags(flags, has, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(bench.Path, "is_file", lambda path: True)
+    monkeypatch.setattr(bench.Path, "read_text", lambda path: f"model name : some bf16-free name\nflags : {flags}\n")
+    assert bench.has_bfloat16_units() == has
+
+
+def test_an_epoch_with_cached_features_has_the_losses_of_one_without(monkeypatch):
+    row = bench.cached_features(1, clips=3, n_frames=40, batch=5)  # three windows each; four windows make no whole step
+    check(row)
+    assert row.measure == "epoch of 9 windows in steps of 5, cached features"
+    seen = []
+
+    def differs(*arguments):
+        seen.append(1)
+        losses = real(*arguments)
+        return {name: value + (len(seen) == 2) for name, value in losses.items()}
+
+    real = bench.joint_loss
+    monkeypatch.setattr(bench, "joint_loss", differs)
+    threads = torch.get_num_threads()
+    with pytest.raises(AssertionError, match="not close"):
+        bench.cached_features(1, clips=3, n_frames=40, batch=5)
+    assert torch.get_num_threads() == threads
 
 
 def test_weak_step_equals_the_loops_and_notices_where_not(monkeypatch):
@@ -85,10 +122,10 @@ def test_table_on_screen_and_on_disk(tmp_path, capsys):
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
-    for name in ("bootstrap", "one_decode", "cached_features", "weak_step", "fused_attention"):
+    for name in ("bootstrap", "one_decode", "cached_features", "weak_step", "fused_attention", "half_precision"):
         monkeypatch.setattr(bench, name, lambda name=name: bench.Row(name, 1.0, "other", 3.0, 3.0, ""))
     assert bench.main() == 0
-    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 5
+    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 6
     (run_home / "runs" / "bench" / "bench.csv").unlink()
     (run_home / "runs" / "bench").rmdir()
     (run_home / "runs" / "bench").write_text("a file in its place")

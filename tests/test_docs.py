@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from zsad_lib import showcase
+from zsad_lib.config import PROFILES
 from zsad_lib.weights import SHIPPED, load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +53,7 @@ def test_notebooks_named_exist_and_all_are_on_the_map():
     assert set(re.findall(r"\(notebooks/(\w+)\.ipynb\)", README)) == here
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/glossary.md", "zsad_lib/weights/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/glossary.md", "docs/gpu.md", "zsad_lib/weights/README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
@@ -67,6 +68,18 @@ def test_commands_exist():
     assert len(words) > 6 and words <= targets
     settings = {word.partition("=")[0] for command in named for word in command.split() if "=" in word}
     assert all(re.search(rf"^{name} \?=", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in settings)
+
+
+def test_the_page_on_gpus_names_what_is_there():
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
+    usual = {"no": (False, "no"), "0": (0,)}
+    assert len(rows) == 6 and rows.pop("jobs") == "cores"
+    assert all(getattr(PROFILES["demo"], name) in usual[default] for name, default in rows.items())
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target, settings in re.findall(r"make ([a-z]+)((?: [A-Z_]+=)?)", page):
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
+        assert not settings or re.search(rf"^{settings[1:-1]} \?=", makefile, re.MULTILINE), settings
 
 
 def test_first_screen_holds_picture_and_commands():

@@ -22,11 +22,12 @@ from torch import nn
 from zsad_lib import metrics, paths
 from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import WINDOW, Extractor, chunks
+from zsad_lib.features import Extractor, chunks, window_count
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.models import AnomalyCLIP, build_clip
+from zsad_lib.models.detector import Detector
 from zsad_lib.models.timesformer import TimeSformer
-from zsad_lib.train import Variant, build_detector, joint_loss, parameter_groups
+from zsad_lib.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.video import iter_frames, write_video
 from zsad_lib.weak import PUBLISHED
 from zsad_lib.windows import Windows, dpc_context
@@ -127,42 +128,104 @@ def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
     return Row(measure, *_around(baseline, medians(lambda: ours.tokens(video), lambda: twin(turned), repeats)), "")
 
 
-def cached_features(repeats: int = 3, batch: int = 192) -> Row:
-    """One step of joint training from cached frozen features against one that computes them from decoded frames.
+@torch.no_grad()
+def half_precision(repeats: int = 3, batch: int = 1, **sizes) -> Row:
+    """TimeSformer's forward pass in bfloat16 against the transformers library's in float32, on the same weights.
+
+    The features must point the same way (cosine at least 0.999). Skipped where the device would only emulate bfloat16.
 
     Args:
-        repeats: timed steps of each.
+        repeats: timed calls of each.
+        batch: clips.
+        sizes: arguments of `TimeSformer`; by default the published model, 8 frames of 224 x 224.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    ours = TimeSformer(**sizes).eval()
+    frames, side = ours.time_embed.shape[1], ours.patch_embed.img_size[0]
+    measure = f"TimeSformer in bfloat16, {frames} x {side} x {side}, batch {batch}"
+    baseline = "transformers' TimesformerModel in float32"
+    if not has_bfloat16_units():
+        return Row(measure, np.nan, baseline, np.nan, np.nan, "skipped: this device has no bfloat16 units")
+    video = torch.randn(batch, 3, frames, side, side, device=device)
+    try:
+        twin = transformers_twin(ours).to(device)
+    except ImportError as error:
+        return Row(measure, np.nan, baseline, np.nan, np.nan, f"not compared: {error}")
+    ours.to(device, torch.bfloat16)
+    turned, halved = video.transpose(1, 2), video.bfloat16()
+    expected = twin(turned).last_hidden_state[:, 0]
+    cosine = nn.functional.cosine_similarity(ours.features(halved).float(), expected).min().item()
+    if not cosine >= 0.999:
+        raise AssertionError(f"bfloat16 features are not close: cosine {cosine:.4f}, at least 0.999 is needed")
+    return Row(measure, *_around(baseline, medians(lambda: ours.tokens(halved), lambda: twin(turned), repeats)), "")
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the GPU, or else the CPU, multiplies bfloat16 matrices itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # bf16: as Arm calls it
+
+
+def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch: int = 192) -> Row:
+    """One epoch of joint training from cached frozen features against one that computes them from decoded frames first.
+
+    Both train the same windows from the same weights, and their losses are compared before anything is timed. Windows of a
+    clip share their blocks in both. One thread, as each of the kit's trainings has.
+
+    Args:
+        repeats: timed epochs of each.
+        clips: of the epoch.
+        n_frames: of a clip.
         batch: windows per step.
     """
     generator = torch.Generator().manual_seed(0)
-    pieces = torch.randint(256, (batch, 1 + WINDOW, *STAND_IN_SIZE, 3), generator=generator, dtype=torch.uint8)
-    text = nn.functional.normalize(torch.randn(batch, EMBED_DIM, generator=generator), dim=-1)
-    variant, backbones = Variant(batch=batch), stand_ins()
-    extractor, detector = Extractor(backbones), build_detector(variant, stand_ins())
-    optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
-    chosen = torch.arange(batch)
+    pieces = torch.randint(256, (clips, 1 + n_frames, *STAND_IN_SIZE, 3), generator=generator, dtype=torch.uint8)
+    number = torch.arange(clips).repeat_interleave(window_count(n_frames))  # [W] clip of each window
+    first = torch.arange(window_count(n_frames)).repeat(clips)
+    text = nn.functional.normalize(torch.randn(clips, EMBED_DIM, generator=generator), dim=-1)[number]
+    variant, backbones = Variant(batch=min(batch, len(number))), stand_ins()
+    extractor = Extractor(backbones)
 
     def extract() -> Windows:
-        parts = zip(*(extractor.windows(piece) for piece in pieces))
-        timesformer, scene, stem, motion = (list(values) for values in parts)
-        scene, place = torch.cat(scene), torch.stack([chosen, torch.zeros_like(chosen)], 1)
+        timesformer, scene, stem, motion = map(list, zip(*map(extractor.windows, pieces)))
+        scene, place = torch.cat(scene), torch.stack([number, first], 1)
         dpc = dpc_context(backbones.dpc, stem)
-        return Windows(torch.cat(timesformer), dpc, scene, scene, place, text, chosen, stem, motion)
+        return Windows(torch.cat(timesformer), dpc, scene, scene, place, text, number, stem, motion)
 
-    def step(windows: Windows) -> None:
-        draws = torch.Generator().manual_seed(0)
-        loss = joint_loss(detector, windows, chosen, variant, 0.5, (), draws)["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    def untrained() -> tuple[Detector, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        detector = build_detector(variant, stand_ins())
+        detector.fit_scene_statistics(cached.context)
+        detector.dpc.eval()
+        return detector, torch.optim.AdamW(parameter_groups(detector, variant))
 
-    cached = extract()
-    detector.fit_scene_statistics(cached.context)
-    return Row(
-        f"training step, {batch} windows, cached features",
-        *_around("features from frames", medians(lambda: step(cached), lambda: step(extract()), repeats)),
-        "stand-in sizes; decoding not counted",
-    )
+    def epoch(windows: Windows, detector: Detector, optimiser: torch.optim.Optimizer) -> list[float]:
+        torch.manual_seed(0)  # dropout and draws
+        losses = []
+        for step in range(len(number) // variant.batch):
+            chosen = torch.from_numpy(batch_numbers(len(number), variant.batch, step, seed=0))
+            loss = joint_loss(detector, windows, chosen, variant, 0.5, (), torch.default_generator)["loss"]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return losses
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cached = extract()
+        torch.testing.assert_close(epoch(cached, *untrained()), epoch(extract(), *untrained()), rtol=1e-5, atol=1e-5)
+        trained = untrained()
+        found = medians(lambda: epoch(cached, *trained), lambda: epoch(extract(), *trained), repeats)
+    finally:
+        torch.set_num_threads(threads)
+    measure = f"epoch of {len(number)} windows in steps of {variant.batch}, cached features"
+    return Row(measure, *_around("features from frames", found), "stand-in sizes; decoding not counted; one thread")
 
 
 def weak_step(
@@ -356,7 +419,7 @@ def main() -> int:
     try:
         run(
             paths.runs() / "bench",
-            (work() for work in (bootstrap, one_decode, cached_features, weak_step, fused_attention)),
+            (work() for work in (bootstrap, one_decode, cached_features, weak_step, fused_attention, half_precision)),
         )
     except ZsadError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,10 +16,8 @@ from zsad_lib.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[1] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
 # The package front imports on demand; the others move files and messages, no numbers (published weights count by their hash).
-_NOT_FOLLOWED = {
-    "zsad_lib",
-    *(f"zsad_lib.{name}" for name in ("errors", "paths", "pipeline", "fingerprint", "official")),
-}
+_MESSENGERS = ("errors", "fingerprint", "memory", "official", "paths", "pipeline")
+_NOT_FOLLOWED = {"zsad_lib", *(f"zsad_lib.{name}" for name in _MESSENGERS)}
 
 
 def digest(obj: Any) -> str:
