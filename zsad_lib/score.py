@@ -192,7 +192,8 @@ def make_scorer(
     """
     cache, memory = cache_folder(profile), torch.empty(0)
     if detector.anchor is not None:
-        train = [load_features(feature_file(cache, row)) for row in table[table.split == "train"].itertuples()]
+        seen = table[(table.split == "train") & (table.family == "normal")]
+        train = [load_features(feature_file(cache, row)) for row in seen.itertuples()]
         scene = detector.standardised(torch.cat([f.scene for f in train]))
         memory = joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
     detector, bank, memory = detector.to(device()), caption_vectors[1].to(device()), memory.to(device())
