@@ -34,6 +34,16 @@ def test_official_outputs(shared):
         assert relative_error(model(tensors["input"]), tensors["logits"]) < 1e-5
         headless = TimeSformer(*args).eval().load_official(state)
         assert relative_error(headless(tensors["input"]), tensors["features"]) < 1e-5
+        assert relative_error(headless.fold()(tensors["input"]), tensors["features"]) < 1e-5
+
+
+def test_folding_saves_a_product_and_changes_no_token():
+    model, video = random_model(), torch.randn(2, 3, 3, 16, 24)
+    with torch.no_grad():
+        expected = model.tokens(video)
+        assert relative_error(model.fold().tokens(video), expected) < 1e-5
+        assert relative_error(model.fold().tokens(video), expected) < 1e-5, "a second time changes nothing"
+    assert sum(isinstance(module, torch.nn.Linear) for module in model.modules()) == 2 * 6
 
 
 def test_transformers_oracle():

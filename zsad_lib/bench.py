@@ -103,7 +103,7 @@ def transformers_twin(model: TimeSformer) -> nn.Module:
 
 @torch.no_grad()
 def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
-    """TimeSformer's forward pass against the transformers library's on the same weights.
+    """TimeSformer's forward pass, folded for extraction, against the transformers library's on the same weights.
 
     Args:
         repeats: timed calls of each.
@@ -119,10 +119,10 @@ def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
     try:
         twin = transformers_twin(ours).to(device)
     except ImportError as error:
-        ours.to(device)(video)
+        ours.to(device).fold()(video)
         seconds = statistics.median(timed(lambda: ours(video)) for _ in range(repeats))
         return Row(measure, seconds, baseline, np.nan, np.nan, f"not compared: {error}")
-    ours.to(device)
+    ours.to(device).fold()
     turned = video.transpose(1, 2)
     torch.testing.assert_close(ours.tokens(video), twin(turned).last_hidden_state, rtol=1e-3, atol=1e-3)
     return Row(measure, *_around(baseline, medians(lambda: ours.tokens(video), lambda: twin(turned), repeats)), "")
@@ -152,7 +152,7 @@ def half_precision(repeats: int = 3, batch: int = 1, **sizes) -> Row:
         twin = transformers_twin(ours).to(device)
     except ImportError as error:
         return Row(measure, np.nan, baseline, np.nan, np.nan, f"not compared: {error}")
-    ours.to(device, torch.bfloat16)
+    ours.fold().to(device, torch.bfloat16)
     turned, halved = video.transpose(1, 2), video.bfloat16()
     expected = twin(turned).last_hidden_state[:, 0]
     cosine = nn.functional.cosine_similarity(ours.features(halved).float(), expected).min().item()
