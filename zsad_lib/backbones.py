@@ -147,6 +147,7 @@ def streams(profile, norm_stats: str = "running") -> Backbones:
         return stand_ins(weights_folder(profile), norm_stats)
     models = {name: official.load(name, official.fetch(name, offline=True))[0] for name in PUBLISHED}
     found = Backbones(*(models[name].requires_grad_(False) for name in PUBLISHED))
+    found.timesformer.fold()
     for norm in found.dpc.modules() if norm_stats == "batch" else ():
         if isinstance(norm, BlockNorm):
             norm.track_running_stats = False
