@@ -115,7 +115,7 @@ def test_captions_of_look_alike_scenes_by_loops(windows):
 @pytest.mark.parametrize("source", ["scene", "shuffled", "zero", "global"])
 def test_controls_change_the_context_alone(windows, source):
     before = frozen.load(windows[2], "train").windows
-    after = train.with_context(before, source, 0)
+    after = trial.with_context(before, source, 0)
     for name in before._fields:
         if name not in ("context", "stem", "cell_motion"):
             assert getattr(after, name) is getattr(before, name)

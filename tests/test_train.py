@@ -152,6 +152,7 @@ def untrained(tiny_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ZSAD_HOME", str(home))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", os.environ["PATH"])  # `launch` puts this Python's programs in front
+    pipeline.ensure("features", tiny_run[0])  # another test may have left those of other settings
     return home / "runs" / folder.name
 
 

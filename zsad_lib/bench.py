@@ -27,9 +27,10 @@ from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.models import AnomalyCLIP, build_clip
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.timesformer import TimeSformer
-from zsad_lib.train import Variant, Windows, batch_numbers, build_detector, dpc_context, joint_loss, parameter_groups
+from zsad_lib.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.video import iter_frames, write_video
 from zsad_lib.weak import PUBLISHED
+from zsad_lib.windows import Windows, dpc_context
 
 UCF_CRIME = PUBLISHED["ucf_crime"]
 STREAMS = 3  # of the video itself: TimeSformer, predictive coding, scene

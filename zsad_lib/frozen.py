@@ -22,7 +22,8 @@ from zsad_lib.fingerprint import closure, digest
 from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 from zsad_lib.score import joint, neighbour_score, predictive_terms
-from zsad_lib.train import Variant, Windows, load_detector, load_windows, train_detector
+from zsad_lib.train import Variant, load_detector, train_detector
+from zsad_lib.windows import Windows, load_windows
 
 SPLITS = ("train", "val", "test")
 

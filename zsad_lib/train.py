@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,16 +24,15 @@ from zsad_lib import memory, paths
 from zsad_lib.backbones import EMBED_DIM, SCENE, TIMESFORMER, Backbones, stand_ins, weights_folder
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import cache_folder, feature_file, load_features, window_blocks
+from zsad_lib.features import cache_folder
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.live_pass import gather_blocks, live_pass, own_share, tune_speed
+from zsad_lib.live_pass import live_pass, own_share, tune_speed
 from zsad_lib.losses import cpc_loss, info_nce, moving_cells_loss, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.detector import Detector
-from zsad_lib.models.dpc import DPC
-from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
+from zsad_lib.windows import Windows, gather_blocks, load_windows
 from zsad_lib.workers import is_first, parallel, together
 
 log = logging.getLogger(__name__)
@@ -72,61 +71,6 @@ VARIANTS = {
 CHECKPOINT_STEPS = 50
 
 
-class Windows(NamedTuple):
-    """W windows of some clips: features and, in training, what they show."""
-
-    timesformer: Tensor  # [W, D]
-    dpc: Tensor  # [W, D_dpc] mean over space of the pretrained predictive stream's GRU state
-    scene: Tensor  # [W, S]
-    context: Tensor  # [W, S'] what the gate sees: the scene, or a control
-    place: Tensor  # [W, 2] clip and first block of each window
-    text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
-    caption: Tensor  # [W] number of the caption
-    stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
-    cell_motion: list[Tensor]  # per clip [N, h, w]
-
-    def to(self, device: torch.device) -> Windows:
-        """With all on `device` but what is kept clip by clip."""
-        return Windows(*(part if isinstance(part, list) else part.to(device) for part in self))
-
-
-def load_windows(profile, table, backbones, state: bool = True) -> Windows:
-    """Features of the rows of `table`, window by window, with their captions' text vectors.
-
-    Without `state`, `dpc` holds zeros: for training in which every window of a batch computes it anew.
-    """
-    cache = cache_folder(profile)
-    features = [load_features(feature_file(cache, row)) for row in table.itertuples()]
-    counts = [len(f.timesformer) for f in features]
-    place = torch.cat([torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)])
-    captions = list(dict.fromkeys(table.caption))
-    number = torch.tensor([captions.index(caption) for caption in table.caption])[place[:, 0]]
-    text = encode_captions(backbones.clip, captions, backbones.vocabulary)
-    scene, width = torch.cat([f.scene for f in features]), backbones.dpc.backbone.channels
-    return Windows(
-        timesformer=torch.cat([f.timesformer for f in features]),
-        dpc=dpc_context(backbones.dpc, [f.stem for f in features]) if state else torch.zeros(len(scene), width),
-        scene=scene,
-        context=scene,
-        place=place,
-        text=text[number],
-        caption=number,
-        stem=[f.stem for f in features],
-        cell_motion=[f.cell_motion for f in features],
-    )
-
-
-@torch.no_grad()
-def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
-    """GRU state's mean over space of every window, [W, D_dpc]."""
-    parts = []
-    for blocks in stem:
-        features = dpc.encode_from_stem(blocks[None].float())[0]  # [N, D, h, w]
-        windows = window_blocks(features)  # [W, NUM_BLOCKS, D, h, w]
-        parts.append(dpc.predict(windows).context.mean((-2, -1)))
-    return torch.cat(parts)
-
-
 def build_detector(variant: Variant, backbones) -> Detector:
     """An untrained detector on the stand-ins' sizes."""
     options = {"blocks": variant.blocks} if variant.projection == "residual" else {}
@@ -138,24 +82,6 @@ def build_detector(variant: Variant, backbones) -> Detector:
     if not variant.live:
         detector.dpc.requires_grad_(False)
     return detector
-
-
-def with_context(windows: Windows, source: str, seed: int) -> Windows:
-    """The windows with what a control shows to the gate instead of the scene.
-
-    Args:
-        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`: the
-            video feature.
-        seed: of the draw.
-    """
-    if source == "global":
-        return windows._replace(context=windows.timesformer)
-    if source == "zero":
-        return windows._replace(context=torch.zeros_like(windows.scene))
-    if source == "shuffled":
-        order = torch.randperm(len(windows.scene), generator=torch.Generator().manual_seed(seed))
-        return windows._replace(context=windows.scene[order])
-    return windows
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
@@ -394,8 +320,9 @@ def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
     detector.dpc.eval()
     if together() > 1:
         jobs = 1 if torch.cuda.is_available() else int(os.environ.get("LOCAL_WORLD_SIZE", together()))
-    features = [part for parts in windows for part in (parts if isinstance(parts, list) else [parts])]
     windows = windows.to(accelerator.device)
+    features = [part for parts in windows for part in (parts if isinstance(parts, list) else [parts])]
+    features = [part for part in features if part.device.type == accelerator.device.type]
     chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, 0, 0))
 
     def rest() -> Tensor:
@@ -405,7 +332,9 @@ def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
 
     one = lambda: _pass(accelerator, detector, windows, 1)
     live = len(own_share(chosen[: variant.live]))
-    return memory.plan(profile, name, detector, features, rest, one, len(chosen), live, jobs)
+    planned = memory.plan(profile, name, detector, features, rest, one, len(chosen), live, jobs)
+    torch.cuda.empty_cache()  # of the GPU, if any: the memory belongs to the processes that train
+    return planned
 
 
 def _train(profile, name: str, seed: int, windows: Windows, folder: Path) -> Path:

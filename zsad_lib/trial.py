@@ -24,7 +24,8 @@ from zsad_lib.models.detector import Detector
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.score import predictive_terms, prompt_scores, semantic_score
-from zsad_lib.train import Variant, Windows, load_detector, load_windows, train_detector, with_context
+from zsad_lib.train import Variant, load_detector, train_detector
+from zsad_lib.windows import Windows, load_windows, with_context
 
 BASE = Variant(
     live=0
