@@ -14,10 +14,9 @@ import torch
 from zsad_lib import pipeline, train
 from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
-from zsad_lib.live_pass import gather_blocks
 from zsad_lib.manifest import load_manifest, save_manifest
 from zsad_lib.weights import load_weights
-from zsad_lib.windows import load_windows
+from zsad_lib.windows import gather_blocks, load_windows
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +153,7 @@ def untrained(tiny_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ZSAD_HOME", str(home))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", os.environ["PATH"])  # `launch` puts this Python's programs in front
+    pipeline.ensure("features", tiny_run[0])  # another test may have left those of other settings
     return home / "runs" / folder.name
 
 

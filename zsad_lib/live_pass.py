@@ -21,15 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import window_blocks
 from zsad_lib.losses import gather_with_grad
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
-
-
-def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
-    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
-    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
+from zsad_lib.windows import gather_blocks
 
 
 def own_share(place: Tensor) -> Tensor:

@@ -24,17 +24,14 @@ from zsad_lib import memory, paths
 from zsad_lib.backbones import Backbones, device, outline, processes
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import (
-    cache_folder,
-    frozen_streams,
-)
+from zsad_lib.features import cache_folder, frozen_streams
 from zsad_lib.fingerprint import closure, digest
-from zsad_lib.live_pass import gather_blocks, live_pass, own_share, tune_speed
+from zsad_lib.live_pass import live_pass, own_share, tune_speed
 from zsad_lib.losses import cpc_loss, info_nce, moving_cells_loss, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.models.detector import Detector
 from zsad_lib.released import acting_in
 from zsad_lib.weights import load_weights, save_weights
-from zsad_lib.windows import Windows, load_windows, training_rows
+from zsad_lib.windows import Windows, gather_blocks, load_windows, training_rows
 from zsad_lib.workers import is_first, parallel, together
 
 log = logging.getLogger(__name__)
@@ -323,8 +320,9 @@ def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
     detector.dpc.eval()
     if together() > 1:
         jobs = 1 if torch.cuda.is_available() else int(os.environ.get("LOCAL_WORLD_SIZE", together()))
-    features = {id(part): part for parts in windows for part in (parts if isinstance(parts, list) else [parts])}
     windows = windows.to(accelerator.device)
+    parts = {id(part): part for parts in windows for part in (parts if isinstance(parts, list) else [parts])}
+    features = [part for part in parts.values() if part.device.type == accelerator.device.type]
     chosen = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, 0, 0))
 
     def rest() -> Tensor:
@@ -334,7 +332,9 @@ def plan_memory(profile, name: str, windows: Windows, jobs: int) -> Profile:
 
     one = lambda: _pass(accelerator, detector, windows, 1)
     live = len(own_share(chosen[: variant.live]))
-    return memory.plan(profile, name, detector, features.values(), rest, one, len(chosen), live, jobs)
+    planned = memory.plan(profile, name, detector, features, rest, one, len(chosen), live, jobs)
+    torch.cuda.empty_cache()  # of the GPU, if any: the memory belongs to the processes that train
+    return planned
 
 
 def _train(profile, name: str, seed: int, windows: Windows, folder: Path) -> Path:

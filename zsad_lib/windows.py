@@ -108,6 +108,11 @@ def captioned(table, captions, stride: int):
     return rows.assign(windows=windows)
 
 
+def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
+    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
+    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
+
+
 @torch.no_grad()
 def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
     """GRU state's mean over space of every window, [W, D_dpc]."""
