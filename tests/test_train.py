@@ -70,6 +70,17 @@ def test_the_released_temperature_changes_the_published_loss_only(windows):
     torch.testing.assert_close(paper["align"], sharp["align"])
 
 
+def test_bfloat16_on_the_cpu_has_nearly_the_same_losses(windows):
+    plain = loss_of(windows, train.VARIANTS["full"])[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        detector, half = loss_of(windows, train.VARIANTS["full"])
+    assert half["pred"] != plain["pred"]
+    assert half["pred"] != plain["pred"]
+    torch.testing.assert_close(half, plain, rtol=2e-2, atol=1e-2)
+    half["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.requires_grad)
+
+
 def test_a_released_context_projection_gets_no_gradient(windows):
     detector, losses = loss_of(windows, train.VARIANTS["full"], ("context_projection",))
     losses["loss"].backward()

@@ -145,7 +145,9 @@ def joint_loss(
     align = info_nce(v, gated, same=same, extra=swapped)
     if variant.objective == "reject":
         align = align + rejection_loss((v * gated).sum(-1), swapped)
-    penalty = variant.residual_penalty * residual.square().sum(-1).mean() if variant.anchored else torch.zeros(())
+    penalty = (
+        variant.residual_penalty * residual.float().square().sum(-1).mean() if variant.anchored else torch.zeros(())
+    )
     if out is None:
         return {"loss": align + penalty, "align": align, "pred": torch.zeros(()), "residual": penalty}
     if variant.cells == "moving":

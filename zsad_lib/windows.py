@@ -108,6 +108,7 @@ def captioned(table, captions, stride: int):
     return rows.assign(windows=windows)
 
 
+@torch.autocast("cpu", enabled=False)  # which cannot stack float16
 def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
     """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
     return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
