@@ -24,6 +24,12 @@ SCORES ?=
 LABELS ?=
 RUN ?=
 CAUSAL ?=
+OVERLAY ?=
+NORMAL ?=
+SOURCE ?=
+DURATION ?=
+FAR ?=
+CAPTIONS ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
@@ -58,7 +64,7 @@ NOTEBOOKS_shanghaitech := 60_print_tables
 NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data weights pretrain features train score evaluate tables figures cost floors reproduce \
+.PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
 	report status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
 
 help:  ## this list
@@ -107,12 +113,20 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1]
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0]
 ifdef VIDEO
-	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal)
+	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal) \
+		$(if $(filter 0 no,$(OVERLAY)),--no-overlay)
 else
 	@$(STEP) score
 endif
+
+calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.1] [CAPTIONS=file]; then score with its RUN
+	@$(PYTHON) -m zsad_lib calibrate '$(NORMAL)' $(if $(RUN),--run '$(RUN)') $(if $(FAR),--far '$(FAR)') \
+		$(if $(CAPTIONS),--captions '$(CAPTIONS)')
+
+live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60]
+	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)')
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
 ifneq ($(SCORES)$(LABELS),)

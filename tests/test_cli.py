@@ -16,13 +16,16 @@ def score(monkeypatch):
     """A scorer that needs no weights; returns what it was called with."""
     calls = []
 
-    def score_video(path, run=None, *, causal=False):
+    def score_video(path, run=None, *, causal=False, progress=False):
         calls.append((path, run, causal))
         if not path.exists():
             raise ZsadError(f"{path}: no such video file or frame folder")
         return pd.DataFrame({"frame": [0, 1], "time_s": [0.0, 0.1], "score": [0.2, 0.9]})
 
     monkeypatch.setattr("zsad_lib.own_video.score_video", score_video)
+    monkeypatch.setattr(
+        "zsad_lib.overlay.write_all", lambda path, table, folder, play: {"events": folder / "events.csv"}
+    )
     return calls
 
 
@@ -31,7 +34,11 @@ def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
     Path("a.mp4").write_text("")
     assert main(["score", "a.mp4"]) == 0
     assert Path("a.scores.csv").read_text() == "frame,time_s,score\n0,0.0,0.2\n1,0.1,0.9\n"
-    assert capsys.readouterr().out == "2 frames, highest score 0.900 at 0.1 s, written to a.scores.csv\n"
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "2 frames, highest score 0.900 at 0.1 s, written to a.scores.csv"
+    assert (
+        second.startswith("events.csv in a.scores; threshold of this video alone") and "rendered footage only" in third
+    )
     assert main(["score", "a.mp4", "--run", "runs/demo", "--causal", "--output", "deep/b.csv"]) == 0
     assert score[1] == (Path("a.mp4"), "runs/demo", True) and Path("deep/b.csv").is_file()
 

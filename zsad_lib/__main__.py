@@ -1,4 +1,4 @@
-"""``python -m zsad_lib score | evaluate | features | weights | doctor``: the commands that need no make."""
+"""``python -m zsad_lib score | calibrate | live | evaluate | features | weights | doctor``: the commands that need no make."""
 
 import argparse
 import os
@@ -18,6 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score.add_argument("--run", help="run whose detector is used, as runs/demo; default: the one shipped with the kit")
     score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
     score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
+    score.add_argument(
+        "--no-overlay", action="store_true", help="leave out the video with its curve, which takes longest"
+    )
+    calibrate = commands.add_parser("calibrate", help="fit the detector to one's own camera, from its normal video")
+    calibrate.add_argument("normal", type=Path, help="folder of two or more videos in which nothing abnormal happens")
+    calibrate.add_argument("--name", help="run folder to write; default: calibrated-<folder's name>")
+    calibrate.add_argument("--run", help="run whose detector it starts from; default: the one shipped with the kit")
+    calibrate.add_argument("--far", type=float, default=0.1, help="share of normal frames that may alarm; default: 0.1")
+    calibrate.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
+    live = commands.add_parser("live", help="scores while a camera records, one line per frame")
+    live.add_argument("source", help="number of a camera, an address as rtsp://..., or a file")
+    live.add_argument("--run", help="run whose detector is used; default: the one shipped with the kit")
+    live.add_argument("--seconds", type=float, default=0.0, help="stop after that many; default: at the end")
     evaluate = commands.add_parser("evaluate", help="the evaluation protocol for anybody's frame scores")
     evaluate.add_argument("scores", type=Path, help="folder with one CSV or NPY of frame scores per video")
     evaluate.add_argument("labels", type=Path, help="folder with one CSV or NPY of frame labels per video")
@@ -42,7 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     weights.add_argument("--check", action="store_true", help="verify what is there, fetch nothing")
     commands.add_parser("doctor", help="check this machine")
     options = parser.parse_args(arguments)
-    run = {"score": _score, "evaluate": _evaluate, "features": _features, "weights": _weights, "doctor": _doctor}
+    run = dict(
+        score=_score,
+        calibrate=_calibrate,
+        live=_live,
+        evaluate=_evaluate,
+        features=_features,
+        weights=_weights,
+        doctor=_doctor,
+    )
     try:
         return run[options.command](options)
     except ZsadError as error:
@@ -57,15 +78,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    from zsad_lib import overlay
     from zsad_lib.own_video import score_video
     from zsad_lib.paths import atomic
 
-    table = score_video(options.video, run=options.run, causal=options.causal)
+    table = score_video(options.video, run=options.run, causal=options.causal, progress=True)
     output = options.output or Path(f"{options.video.stem}.scores.csv")
     with atomic(output) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
     top = table.loc[table["score"].idxmax()]
     print(f"{len(table)} frames, highest score {top['score']:.3f} at {top['time_s']:.1f} s, written to {output}")
+    made = overlay.write_all(options.video, table, output.with_suffix(""), play=not options.no_overlay)
+    kind = overlay.OWN_THRESHOLD if table.attrs.get("threshold") is None else overlay.CALIBRATED
+    print(f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {kind}")
+    if options.run is None:
+        print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from zsad_lib.calibrate import calibrate
+    from zsad_lib.manifest import lines
+
+    name = options.name or f"calibrated-{options.normal.resolve().name}"
+    captions = [text for _, text in lines(options.captions)] if options.captions else ()
+    target, threshold = calibrate(options.normal, name, options.run, options.far, captions)
+    print(
+        f"{target}: alarms above {threshold:.2f}, which {options.far:.0%} of its normal frames exceed; score with --run {name}"
+    )
+    return 0
+
+
+def _live(options: argparse.Namespace) -> int:
+    from zsad_lib.live import watch
+
+    for line in watch(options.source, options.run, options.seconds):
+        print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
     return 0
 
 

@@ -28,6 +28,8 @@ NOT_SHOWN = """## What is not shown, and what to run to find out
   beside the first says something about that.
 - The predictive stream was tuned once per seed and then shared by all gates. Whether a gate also changes what the predictive
   stream should learn is asked only by the `joint` rows of the components.
+- AnomalyCLIP's grid has three seeds, and its intervals do not cover other initialisations. What `published_order` does, which merely
+  hands the classes other names, may be read as the size of a chance difference.
 - Whatever learns normality per scene flags what is normal and was never seen. No table here measures that cost.
 """
 

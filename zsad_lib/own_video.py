@@ -1,7 +1,10 @@
-"""Score any video file with a trained detector: one row per decoded frame."""
+"""Score any video file with a trained detector: one row per decoded frame, in memory that does not grow with its length."""
 
 from __future__ import annotations
 
+import itertools
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +15,15 @@ import torch
 from zsad_lib import paths
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import Extractor, VideoFeatures, chunks, to_frames
+from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
 from zsad_lib.score import METHODS, load_scorer
-from zsad_lib.video import frame_times, iter_frames, list_frames
+from zsad_lib.video import declared_seconds, resize, timed_frames
 from zsad_lib.weights import SHIPPED
 
 RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
 TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
+PROBED = 100  # first frames, whose times tell the rate
+PROGRESS_S = 5.0  # seconds between two lines of progress
 
 
 def scorer_file(run: str | None) -> Path:
@@ -36,46 +41,80 @@ def scorer_file(run: str | None) -> Path:
     return found[0]
 
 
-def score_video(path: str | Path, run: str | None = None, *, causal: bool = False) -> pd.DataFrame:
+def thinning(path: str | Path) -> int:
+    """Every how many-th frame is seen, so that their rate comes nearest to `RATE`; 1 where frames hold no time."""
+    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), PROBED)]
+    apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
+    return max(1, round(1 / (RATE * apart))) if apart > 0 else 1
+
+
+def window_features(
+    path: str | Path, tool: Extractor, step: int, seconds: list[float], progress: bool = False
+) -> Iterator[VideoFeatures]:
+    """Features of a video's windows, one piece of it after the other; without the motion of frames.
+
+    Args:
+        path: video.
+        tool: the streams.
+        step: every step-th frame is seen.
+        seconds: receives the time of every decoded frame.
+        progress: tell on standard error how far it is.
+    """
+    began = told = time.monotonic()
+    whole = declared_seconds(path) if progress else 0.0
+
+    def seen() -> Iterator[np.ndarray]:
+        nonlocal told
+        for now, frame in timed_frames(path, step):
+            seconds.append(now)
+            if frame is not None:
+                yield resize(frame, STAND_IN_SIZE)
+            if progress and time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                left = f", about {(told - began) * (whole / now - 1):.0f} s left" if 0 < now < whole else ""
+                print(f"  {len(seconds):,} frames scored{left}", file=sys.stderr, flush=True)
+
+    for piece, _ in chunks(seen()):
+        yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
+
+
+def score_video(
+    path: str | Path, run: str | None = None, *, causal: bool = False, progress: bool = False
+) -> pd.DataFrame:
     """Anomaly scores of one video.
 
     Args:
         path: any file that a decoder reads, or a folder of frames.
-        run: name of a run with a trained detector; None takes the small one shipped with the package, which has seen rendered
-            footage only.
+        run: name of a run with a trained or calibrated detector; None takes the small one shipped with the package, which has seen
+            rendered footage only.
         causal: a frame may only use windows that have ended by then; otherwise the mean over the windows that cover it.
+        progress: tell on standard error how far it is.
 
     Returns:
         One row per DECODED frame: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
         deviations), the raw terms `s_sem`, `s_pred`, `s_mem`, `warmup` (causal: True before the first ended window, where the score is
-        the calibrated normal mean) and `caption` (the normal caption that fits best).
+        the calibrated normal mean) and `caption` (the normal caption that fits best). ``attrs["threshold"]`` is the alarm threshold of a
+        calibrated detector, or None.
 
     Raises:
         ZsadError: unreadable video, or a run without a detector.
     """
-    scorer, _ = load_scorer(scorer_file(run))
-    extractor = Extractor(stand_ins())
-    # a folder of frames holds no time: it counts as recorded at the stand-ins' rate
-    times = np.arange(len(list_frames(path))) / RATE if Path(path).is_dir() else frame_times(path)
-    step = max(1, round(1 / (RATE * np.median(np.diff(times))))) if len(times) > 1 and np.isfinite(times).all() else 1
-
-    def thinned() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(iter_frames(path, size=STAND_IN_SIZE)):
-            if number % step == 0:
-                yield frame
-
-    parts = [extractor.windows(torch.from_numpy(piece)) for piece, _ in chunks(thinned())]
-    empty = torch.empty(0)
-    terms = list(scorer.terms(VideoFeatures(*part, motion=empty, n_frames=0) for part in parts))
+    scorer, meta = load_scorer(scorer_file(run))
+    step, seconds = thinning(path), []
+    terms = list(scorer.terms(window_features(path, Extractor(stand_ins()), step, seconds, progress)))
     joined = {name: np.concatenate([values[name] for values in terms]) for name in (*TERMS, "caption")}
-    used = -(-len(times) // step)  # frames that were scored
-    back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one used
+    times = np.array(seconds)
+    if not np.isfinite(times).all():
+        times = np.arange(len(times)) / RATE  # a folder of frames counts as recorded at the stand-ins' rate
+    used = -(-len(times) // step)  # frames that were seen
+    back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one seen
     table = pd.DataFrame({"frame": np.arange(len(times)), "time_s": times})
     columns = {"score": scorer.fuse(joined, TERMS), **{name: joined[name] for name in TERMS}}
     normal = {"score": 0.0, **{name: scorer.statistics[name][0] for name in TERMS}}
     for name, windows in columns.items():
         table[name] = to_frames(windows, used, causal, normal[name])[back]
     table["warmup"] = np.isnan(to_frames(np.zeros(len(joined["caption"])), used, causal, np.nan))[back]
-    latest = np.clip((back - (29 if causal else 15)) // 5, 0, len(joined["caption"]) - 1)
-    table["caption"] = np.array(scorer.captions, dtype=object)[joined["caption"].astype(int)[latest]]
+    latest = np.clip((back - (WINDOW - 1 if causal else WINDOW // 2)) // BLOCK_LEN, 0, len(joined["caption"]) - 1)
+    table["caption"] = pd.Categorical.from_codes(joined["caption"].astype(int)[latest], scorer.captions)
+    table.attrs["threshold"] = meta.get("threshold")
     return table

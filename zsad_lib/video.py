@@ -65,6 +65,65 @@ def frame_times(path: str | Path) -> np.ndarray:
     return times - times[0]
 
 
+def declared_seconds(path: str | Path) -> float:
+    """Length of a video according to its header, seconds; 0 where it does not say, and for a folder of frames."""
+    path = _existing(path)
+    if path.is_dir():
+        return 0.0
+    container, stream = _open(path)
+    with container:
+        return _declared_end(container, stream)
+
+
+def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.ndarray | None]]:
+    """Time of every decoded frame, in seconds from the first one, and every step-th frame itself.
+
+    Yields:
+        Seconds (NaN in a folder of frames, which holds no time), and uint8 [H, W, 3], or None for the frames between.
+
+    Raises:
+        ZsadError: as `iter_frames`.
+    """
+    path = _existing(path)
+    if path.is_dir():
+        for number, image in enumerate(list_frames(path)):
+            yield float("nan"), _read_image(image) if number % step == 0 else None
+        return
+    to_rgb, start = _rgb_converter(), None
+    for number, (frame, _) in enumerate(_decode(path)):
+        time = float("nan") if frame.time is None else frame.time
+        start = time if start is None else start
+        yield time - start, to_rgb(frame) if number % step == 0 else None
+
+
+def open_stream(source: str, timeout: float = 10.0) -> Iterator[np.ndarray]:
+    """Frames of a camera or a network stream as uint8 [H, W, 3], until it ends.
+
+    Args:
+        source: number of a camera ("0"), or an address that FFmpeg opens, as rtsp:// or http://.
+        timeout: seconds without an answer.
+
+    Raises:
+        ZsadError: it cannot be opened, or breaks off.
+    """
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    address, options = (
+        (f"/dev/video{source}", {"format": "v4l2"}) if source.isdigit() else (source, {"timeout": timeout})
+    )
+    try:
+        with av.open(address, **options) as container:
+            to_rgb = _rgb_converter()
+            for frame in container.decode(video=0):
+                yield to_rgb(frame)
+    except (av.FFmpegError, OSError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ZsadError(
+            f"{source}: cannot read this camera or stream ({reason}); check address, network and rights"
+        ) from error
+
+
 def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarray]:
     """Streams a video or frame folder as uint8 [H, W, 3], one frame in memory at a time.
 

@@ -1,0 +1,73 @@
+"""Fitting to one's own camera: what was normal there no longer stands out, and what was not does."""
+
+import numpy as np
+import pytest
+
+from zsad_lib.__main__ import main
+from zsad_lib.calibrate import calibrate
+from zsad_lib.errors import ZsadError
+from zsad_lib.own_video import score_video
+from zsad_lib.score import load_scorer
+from zsad_lib.video import write_video
+
+
+def footage(seed: int, event: bool = False, frames: int = 120):
+    rng = np.random.default_rng(7)  # one camera: the same place in all videos
+    place = rng.integers(0, 160, (48, 64, 3), dtype=np.uint8)
+    walk = np.random.default_rng(seed).integers(0, 40)
+    for number in range(frames):
+        picture = place.copy()
+        column = (walk + number) % 56
+        picture[20:40, column : column + 8] = (200, 60, 60)
+        if event and 60 <= number < 90:
+            picture[5:45, 10:54] = 255 * (number % 2)
+        yield picture
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("camera")
+    for number in range(4):
+        write_video(folder / "normal" / f"{number}.mp4", footage(number), 10)
+    write_video(folder / "event.mp4", footage(9, event=True), 10)
+    write_video(folder / "quiet.mp4", footage(10), 10)
+    return folder
+
+
+def test_the_threshold_lets_the_wanted_share_of_unseen_normal_frames_pass(camera, run_home):
+    target, threshold = calibrate(camera / "normal", "mine", far=0.2)
+    scorer, meta = load_scorer(target)
+    assert meta["threshold"] == threshold and len(meta["normal"]) == 4 and len(scorer.memory) == 2 * 19
+    usual = [score_video(camera / "normal" / f"{number}.mp4", run="mine") for number in (1, 3)]
+    above = np.concatenate([table.score > threshold for table in usual])
+    assert above.mean() == pytest.approx(0.2, abs=0.02)
+    assert usual[0].attrs["threshold"] == threshold
+    assert score_video(camera / "quiet.mp4").attrs["threshold"] is None
+
+
+def test_what_is_new_to_the_camera_stands_out(camera, run_home):
+    _, threshold = calibrate(camera / "normal", "mine", far=0.05)
+    event, quiet = (score_video(camera / f"{name}.mp4", run="mine") for name in ("event", "quiet"))
+    assert (event.score[60:90] > threshold).mean() > 0.9
+    assert event.score[60:90].min() > quiet.score.max()
+
+
+def test_own_sentences_are_the_bank(camera, run_home, monkeypatch, capsys):
+    (run_home / "said.txt").write_text("a man walks\n\na car drives\n")
+    command = ["calibrate", str(camera / "normal"), "--captions", str(run_home / "said.txt"), "--far", "0.3"]
+    assert main(command) == 0 and "score with --run calibrated-normal" in capsys.readouterr().out
+    table = score_video(camera / "quiet.mp4", run="calibrated-normal")
+    assert set(table.caption) <= {"a man walks", "a car drives"}
+
+
+def test_bad_input_is_one_line_and_writes_nothing(camera, run_home, tmp_path, capsys):
+    (tmp_path / "one").mkdir()
+    write_video(tmp_path / "one" / "a.mp4", footage(0), 10)
+    with pytest.raises(ZsadError, match="give two or more"):
+        calibrate(tmp_path / "one", "mine")
+    with pytest.raises(ZsadError, match="far=1.5"):
+        calibrate(camera / "normal", "mine", far=1.5)
+    (tmp_path / "one" / "b.mp4").write_bytes(b"no video")
+    assert main(["calibrate", str(tmp_path / "one"), "--name", "mine"]) == 2
+    assert "b.mp4: not a readable video" in capsys.readouterr().err
+    assert not (run_home / "runs" / "mine").exists()

@@ -1,0 +1,77 @@
+"""Fits a detector to one's own camera from its NORMAL video: what to remember, what is usual, and from which score on to alarm.
+
+A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which the memory has
+not seen, each term gets its mean and deviation, and the threshold is the quantile of its frame scores that leaves `far` of them above.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zsad_lib import paths
+from zsad_lib.backbones import stand_ins
+from zsad_lib.errors import ZsadError
+from zsad_lib.features import Extractor, to_frames
+from zsad_lib.frame_features import list_videos
+from zsad_lib.models.text import encode_captions
+from zsad_lib.own_video import TERMS, scorer_file, thinning, window_features
+from zsad_lib.score import Scorer, joint, load_scorer, save_scorer
+
+
+def calibrate(
+    normal: str | Path, name: str, run: str | None = None, far: float = 0.1, captions: Sequence[str] = ()
+) -> tuple[Path, float]:
+    """A detector for the camera that recorded the videos in a folder.
+
+    Args:
+        normal: folder of at least two videos in which nothing abnormal happens.
+        name: of the run folder that receives the detector; `score_video` finds it there as ``run=name``.
+        run: detector to start from; None: the shipped one.
+        far: share of normal frames that may alarm, 0..1.
+        captions: sentences on what is normal there, instead of the detector's own.
+
+    Returns:
+        The detector's file, and the threshold.
+
+    Raises:
+        ZsadError: fewer than two videos, an unreadable one, or a share outside 0..1.
+    """
+    videos = list_videos(normal)
+    if len(videos) < 2:
+        raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
+    if not 0 < far < 1:
+        raise ZsadError(f"far={far}: give a share of frames between 0 and 1, as 0.01")
+    (scorer, meta), tool = load_scorer(scorer_file(run)), Extractor(stand_ins())
+    if captions:
+        b = tool.backbones
+        scorer.captions, scorer.bank = list(captions), encode_captions(b.clip, captions, b.vocabulary)
+    remembered, usual = videos[::2], videos[1::2]
+    seen = [memorise(scorer, video, tool) for video in remembered]
+    scorer = dataclasses.replace(scorer, memory=torch.cat(seen), statistics={})
+    terms, lengths = [], []
+    for video in usual:
+        seconds: list[float] = []
+        step = thinning(video)
+        parts = list(scorer.terms(window_features(video, tool, step, seconds)))
+        terms.append({term: np.concatenate([part[term] for part in parts]) for term in (*TERMS, "caption")})
+        lengths.append(-(-len(seconds) // step))
+    scorer.calibrate(terms)
+    frames = [to_frames(scorer.fuse(part, TERMS), length) for part, length in zip(terms, lengths)]
+    threshold = float(np.quantile(np.concatenate(frames), 1 - far))
+    target = paths.runs() / name / "score" / "full" / "0" / "scorer.safetensors"
+    made_from = [str(video) for video in videos]
+    save_scorer(target, scorer, {**meta, "threshold": threshold, "far": far, "normal": made_from})
+    return target, threshold
+
+
+@torch.no_grad()
+def memorise(scorer: Scorer, video: Path, tool: Extractor) -> torch.Tensor:
+    """Joint vectors of all windows of one video, [W, J], as the neighbour memory holds them."""
+    d = scorer.detector
+    parts = window_features(video, tool, thinning(video), [])
+    return torch.cat([joint(d.anchor(part.timesformer), d.standardised(part.scene)) for part in parts])
