@@ -8,6 +8,7 @@ from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import COLUMNS
 from zsad_lib.paths import write_json
+from zsad_lib.pipeline import run_folder
 
 
 def rows(*items):
@@ -85,9 +86,11 @@ def test_step_writes_both_files(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables" / "detection.csv"), TIDY)
 
 
-def test_titles_name_the_lists_that_were_used(tmp_path):
-    assert tables.split_note(tmp_path) == ""
-    write_json(tmp_path / "data" / "result.json", {"metrics": {"n_test": 3}})
-    assert tables.split_note(tmp_path) == ""
-    write_json(tmp_path / "data" / "result.json", {"metrics": {"split": "uca", "split_sha256": "0123456789abcdef"}})
-    assert tables.split_note(tmp_path) == ", split uca (sha256 0123456789ab)"
+def test_titles_name_the_lists_that_were_used(run_home):
+    profile = get_profile("ucf_crime", split="uca")
+    assert tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
+    result = run_folder(profile) / "data" / "result.json"
+    write_json(result, {"metrics": {"n_test": 3}})
+    assert tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
+    write_json(result, {"metrics": {"split": "uca", "split_sha256": "0123456789abcdef"}})
+    assert tables.heading(profile) == "Detection on ucf_crime, split uca (sha256 0123456789ab), profile ucf_crime-uca"

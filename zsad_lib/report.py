@@ -66,7 +66,7 @@ def write(profile: Profile) -> Path:
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run `make reproduce PROFILE={profile.name}` first")
     result, table = paths.read_json(run / "evaluate" / "result.json"), pd.read_csv(source)
-    title = f"Detection on {profile.dataset}{tables.split_note(run)}, profile {profile.run_name}"
+    title = tables.heading(profile)
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if not profile.is_result:
         parts.append('<p class="note">A quick look with small settings: these numbers are NOT results.</p>')

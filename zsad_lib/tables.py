@@ -10,6 +10,7 @@ from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.floors import FLOORS
+from zsad_lib.pipeline import run_folder
 
 _NORMAL, _CAPTIONS, _CLASSES, _NOTHING = (
     "normal video",
@@ -343,11 +344,12 @@ def publish_ablations(run: Path) -> None:
             handle.write(source.read_bytes())
 
 
-def split_note(run: Path) -> str:
-    """Name and hash of the lists that a run's data step used, for titles; "" where a data set has but one."""
-    result = run / "data" / "result.json"
+def heading(profile: Profile) -> str:
+    """What a run's tables are about: data set, name and hash of its lists where it has more than one, and the run."""
+    result = run_folder(profile) / "data" / "result.json"
     made = paths.read_json(result)["metrics"] if result.is_file() else {}
-    return f", split {made['split']} (sha256 {made['split_sha256'][:12]})" if "split" in made else ""
+    split = f", split {made['split']} (sha256 {made['split_sha256'][:12]})" if "split" in made else ""
+    return f"Detection on {profile.dataset}{split}, profile {profile.run_name}"
 
 
 def write(profile: Profile, folder: Path) -> dict[str, Any]:
@@ -356,7 +358,7 @@ def write(profile: Profile, folder: Path) -> dict[str, Any]:
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
-    title = f"{warning}Detection on {profile.dataset}{split_note(folder.parent)}, profile {profile.name}"
+    title = warning + heading(profile)
     save(pd.read_csv(source), folder / "detection", title)
     with paths.atomic(folder / "detection.csv", "wb") as handle:
         handle.write(source.read_bytes())
