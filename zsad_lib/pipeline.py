@@ -400,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.monotonic()
         with locked(run_folder(profile)):
             ensure_apart(steps_of(profile), profile)  # all of them first: then notebooks run side by side to the end
-            if "tables" not in steps_of(profile):
+            if not items and "tables" not in steps_of(profile):
                 raise ZsadError(
                     f"{profile.run_name}: the data are ready, and the kit trains nothing on {profile.dataset}; score it with your "
                     "own detector and run `make evaluate SCORES=folder LABELS=folder`"
