@@ -16,6 +16,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models.scene import SceneEncoder
+from zsad_lib.own_video import score_video
 from zsad_lib.pipeline import ensure, run_folder
 from zsad_lib.video import write_video
 from zsad_lib.windows import training_rows
@@ -181,3 +182,5 @@ def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(d
     assert made == {"full", "paper", "semantic", "predictive", "motion_floor"}  # a memory needs an anchor
     score = pd.read_csv(run_folder(profile) / "scores" / "full" / "0" / "Abuse101_x264.csv").score
     assert len(score) == FRAMES and np.isfinite(score).all()
+    with pytest.raises(ZsadError, match="ucf_crime: trained on the published backbones"):
+        score_video(download / "Arson" / "Arson000_x264.mp4", run="ucf_crime")

@@ -19,8 +19,8 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features import Extractor, to_frames
 from zsad_lib.frame_features import list_videos
 from zsad_lib.models.text import encode_captions
-from zsad_lib.own_video import TERMS, scorer_file, thinning, window_features
-from zsad_lib.score import Scorer, joint, load_scorer, save_scorer
+from zsad_lib.own_video import TERMS, own_scorer, thinning, window_features
+from zsad_lib.score import Scorer, joint, save_scorer
 
 
 def calibrate(
@@ -46,7 +46,7 @@ def calibrate(
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     if not 0 < far < 1:
         raise ZsadError(f"far={far}: give a share of frames between 0 and 1, as 0.01")
-    (scorer, meta), tool = load_scorer(scorer_file(run)), Extractor(stand_ins())
+    (scorer, meta), tool = own_scorer(run), Extractor(stand_ins())
     if captions:
         b = tool.backbones
         scorer.captions, scorer.bank = list(captions), encode_captions(b.clip, captions, b.vocabulary)

@@ -21,8 +21,7 @@ import torch
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures
-from zsad_lib.own_video import RATE, TERMS, scorer_file, thinning
-from zsad_lib.score import load_scorer
+from zsad_lib.own_video import RATE, TERMS, own_scorer, thinning
 from zsad_lib.video import open_stream, resize, timed_frames
 
 WAITING = 30  # frames between camera and scorer, at most
@@ -51,7 +50,7 @@ class LiveScorer:
     """
 
     def __init__(self, run: str | None = None, step: int = 1):
-        self.scorer, meta = load_scorer(scorer_file(run))
+        self.scorer, meta = own_scorer(run)
         self.threshold: float | None = meta.get("threshold")
         self.tool, self.step = Extractor(stand_ins()), step
         self.held: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)

@@ -16,7 +16,7 @@ from zsad_lib import paths
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
-from zsad_lib.score import METHODS, load_scorer
+from zsad_lib.score import METHODS, Scorer, load_scorer
 from zsad_lib.video import declared_seconds, resize, timed_frames
 from zsad_lib.weights import SHIPPED
 
@@ -39,6 +39,21 @@ def scorer_file(run: str | None) -> Path:
     if not found:
         raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run away")
     return found[0]
+
+
+def own_scorer(run: str | None) -> tuple[Scorer, dict]:
+    """The scorer of `scorer_file`, and its header.
+
+    Raises:
+        ZsadError: the run has none, or one that was trained on published streams, which score whole data sets alone.
+    """
+    scorer, meta = load_scorer(scorer_file(run))
+    if meta.get("backbones") == "official":
+        raise ZsadError(
+            f"{run}: trained on the published backbones, which `make reproduce` scores its data set with; single videos take a "
+            "run on the stand-ins, or none"
+        )
+    return scorer, meta
 
 
 def thinning(path: str | Path) -> int:
@@ -99,7 +114,7 @@ def score_video(
     Raises:
         ZsadError: unreadable video, or a run without a detector.
     """
-    scorer, meta = load_scorer(scorer_file(run))
+    scorer, meta = own_scorer(run)
     step, seconds = thinning(path), []
     terms = list(scorer.terms(window_features(path, Extractor(stand_ins()), step, seconds, progress)))
     joined = {name: np.concatenate([values[name] for values in terms]) for name in (*TERMS, "caption")}
