@@ -18,8 +18,7 @@ from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import Extractor, to_frames
 from zsad_lib.frame_features import list_videos
-from zsad_lib.models.text import encode_captions
-from zsad_lib.own_video import TERMS, own_scorer, thinning, window_features
+from zsad_lib.own_video import TERMS, Words, own_scorer, thinning, window_features
 from zsad_lib.score import Scorer, joint, save_scorer
 
 
@@ -46,10 +45,7 @@ def calibrate(
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     if not 0 < far < 1:
         raise ZsadError(f"far={far}: give a share of frames between 0 and 1, as 0.01")
-    (scorer, meta), tool = own_scorer(run), Extractor(stand_ins())
-    if captions:
-        b = tool.backbones
-        scorer.captions, scorer.bank = list(captions), encode_captions(b.clip, captions, b.vocabulary)
+    (scorer, meta), tool = own_scorer(run, Words(normal=captions)), Extractor(stand_ins())
     remembered, usual = videos[::2], videos[1::2]
     seen = [memorise(scorer, video, tool) for video in remembered]
     scorer = dataclasses.replace(scorer, memory=torch.cat(seen), statistics={})

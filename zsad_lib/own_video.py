@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
+from data_prep.scene_rules.prompts import prompts
+from data_prep.scene_rules.world import SEMANTIC
 from zsad_lib import paths
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
+from zsad_lib.models.text import encode_captions
 from zsad_lib.score import METHODS, Scorer, load_scorer
 from zsad_lib.video import declared_seconds, resize, timed_frames
 from zsad_lib.weights import SHIPPED
@@ -24,6 +28,14 @@ RATE = 10.0  # frames per second that the stand-ins have seen; faster video is t
 TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
 PROBED = 100  # first frames, whose times tell the rate
 PROGRESS_S = 5.0  # seconds between two lines of progress
+PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
+
+
+class Words(NamedTuple):
+    """What a user says of a video; what is left empty stays as the detector has it."""
+
+    normal: Sequence[str] = ()  # sentences on what is normal there, instead of the training captions
+    abnormal: Sequence[str] = PROMPTS  # sentences on what would be abnormal
 
 
 def scorer_file(run: str | None) -> Path:
@@ -41,8 +53,8 @@ def scorer_file(run: str | None) -> Path:
     return found[0]
 
 
-def own_scorer(run: str | None) -> tuple[Scorer, dict]:
-    """The scorer of `scorer_file`, and its header.
+def own_scorer(run: str | None, words: Words | None = None) -> tuple[Scorer, dict]:
+    """The scorer of `scorer_file` with a user's words, and its header.
 
     Raises:
         ZsadError: the run has none, or one that was trained on published streams, which score whole data sets alone.
@@ -53,6 +65,10 @@ def own_scorer(run: str | None) -> tuple[Scorer, dict]:
             f"{run}: trained on the published backbones, which `make reproduce` scores its data set with; single videos take a "
             "run on the stand-ins, or none"
         )
+    b, words = stand_ins(), words or Words()
+    if words.normal:
+        scorer.captions, scorer.bank = list(words.normal), encode_captions(b.clip, words.normal, b.vocabulary)
+    scorer.prompts, scorer.prompt_bank = list(words.abnormal), encode_captions(b.clip, words.abnormal, b.vocabulary)
     return scorer, meta
 
 

@@ -149,6 +149,10 @@ class Scorer:
         default_factory=dict
     )  # term -> mean, deviation on held-out normals
     plain_extractor: bool = False  # released defect 9
+    prompts: list[str] = dataclasses.field(
+        default_factory=list
+    )  # A sentences on what would be abnormal; name it, never score it
+    prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
 
     @torch.no_grad()
     def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
