@@ -15,8 +15,8 @@ import pandas as pd
 from data_prep import inventory
 from data_prep.leaks import split_hash
 from zsad_lib import paths
-from zsad_lib.config import Profile, get_profile
-from zsad_lib.errors import ZsadError
+from zsad_lib.config import Profile, get_profile, settings
+from zsad_lib.errors import ZsadError, one_line
 from zsad_lib.estimates import estimates
 from zsad_lib.evaluate import tidy
 from zsad_lib.floors import FLOORS, floor_scores
@@ -63,7 +63,7 @@ def labelled_test(profile: Profile) -> pd.DataFrame:
 
 
 def write(profile: Profile) -> Path:
-    """Writes ``runs/<run>/tables/floors.csv`` in the columns of detection.csv and prints the values in percent."""
+    """Writes ``runs/<run>/floors.csv`` in the columns of detection.csv and prints the values in percent."""
     test = labelled_test(profile)
     lengths = dict(zip(test.video, test.n_frames))
     labels = {row.video: frame_labels(row) for row in test.itertuples()}
@@ -80,24 +80,20 @@ def write(profile: Profile) -> Path:
             for row in parts[-1].itertuples()
         }
         print(f"{name:18}  AUC {shown['micro_auc']}  AP {shown['ap']}", flush=True)
-    target = run_folder(profile) / "tables" / "floors.csv"
+    target = run_folder(profile) / "floors.csv"
     with paths.atomic(target) as handle:
         pd.concat(parts, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
     return target
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the floors of a data set; only its annotation is needed."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.floors", description=main.__doc__)
     parser.add_argument("--profile", default="ucf_crime")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    try:
-        settings = dict(item.split("=", 1) for item in options.settings if "=" in item)
-        print(f"floors: {write(get_profile(options.profile, **settings))}")
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(f"floors: {write(get_profile(options.profile, **settings(options.settings)))}")
     return 0
 
 

@@ -282,7 +282,7 @@ def test_floors_take_decoded_lengths_where_videos_are_at_hand(step, run_home, ca
     root, _ = step("ubnormal")  # whose labels say nothing of a length
     command = ["--profile", "ubnormal", f"DATA_ROOT={root}", "bootstrap_draws=20", "jobs=1"]
     assert floors.main(command) == 0 and "2 test videos, 24 frames, 3 abnormal" in capsys.readouterr().out
-    assert (run_home / "runs" / "ubnormal" / "tables" / "floors.csv").is_file()
+    assert (run_home / "runs" / "ubnormal" / "floors.csv").is_file()
     (root / "Scene2" / "normal_scene_2_scenario_2.mp4").unlink()
     assert floors.main(command) == 2 and "the length of" in capsys.readouterr().err
 

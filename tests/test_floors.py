@@ -34,7 +34,7 @@ def annotations(shared):
 def test_floors_of_ucf_crime_need_no_video(annotations, run_home, capsys):
     """Spans are 0-based with inclusive ends: 84,331 abnormal frames; the values below are rounded to one decimal."""
     assert floors.main(["--profile", "ucf_crime", f"DATA_ROOT={annotations}", "bootstrap_draws=50", "seeds=0,1"]) == 0
-    table = pd.read_csv(run_home / "runs" / "ucf_crime" / "tables" / "floors.csv")
+    table = pd.read_csv(run_home / "runs" / "ucf_crime" / "floors.csv")
     assert tuple(table.columns) == COLUMNS and not table.duplicated(["method", "metric"]).any()
     value = table.set_index(["metric", "method"]).value
     expected = {"micro_auc": (49.9, 65.2, 61.9, 81.6, 86.5), "ap": (7.6, 10.4, 10.0, 18.2, 24.1)}

@@ -21,8 +21,8 @@ import pandas as pd
 import torch
 
 from zsad_lib import frozen, notebooks, paths, tables, weak_ablate
-from zsad_lib.config import Profile, get_profile
-from zsad_lib.errors import ZsadError
+from zsad_lib.config import Profile, get_profile, settings
+from zsad_lib.errors import ZsadError, one_line
 from zsad_lib.estimates import Estimate, estimates
 from zsad_lib.evaluate import holm, paired_difference, tabulate
 from zsad_lib.features import extract, to_frames
@@ -277,6 +277,7 @@ def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) ->
     return gaps.assign(p=holm(gaps.p))[columns]
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the grid that is named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
@@ -287,20 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if "MAKELEVEL" in os.environ:
         die_with_parent()
-    try:
-        profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.items if "=" in item))
-        names = list(ALL) if options.grid == "all" else [options.grid]
-        for path in ablate(names, profile, cluster=options.cluster).values():
-            print(path.with_suffix(".md").read_text(encoding="utf-8"))
-            print(path)
-        notebooks.execute([Path(item) for item in options.items if "=" not in item], profile)
-        return 0
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the finished trials", file=sys.stderr)
-        return 130
+    profile = get_profile(options.profile, **settings(options.items))
+    names = list(ALL) if options.grid == "all" else [options.grid]
+    for path in ablate(names, profile, cluster=options.cluster).values():
+        print(path.with_suffix(".md").read_text(encoding="utf-8"))
+        print(path)
+    notebooks.execute([Path(item) for item in options.items if "=" not in item], profile)
+    return 0
 
 
 if __name__ == "__main__":

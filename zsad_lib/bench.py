@@ -21,7 +21,7 @@ from torch import nn
 
 from zsad_lib import metrics, paths
 from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import one_line
 from zsad_lib.features import Extractor, chunks, window_count
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.models import AnomalyCLIP, build_clip
@@ -414,16 +414,11 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
     return table
 
 
+@one_line
 def main() -> int:
-    """Everything at full size, into ``runs/bench/``; 2 after an error, which is told in one line."""
-    try:
-        run(
-            paths.runs() / "bench",
-            (work() for work in (bootstrap, one_decode, cached_features, weak_step, fused_attention, half_precision)),
-        )
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Everything at full size, into ``runs/bench/``."""
+    comparisons = (bootstrap, one_decode, cached_features, weak_step, fused_attention, half_precision)
+    run(paths.runs() / "bench", (work() for work in comparisons))
     return 0
 
 

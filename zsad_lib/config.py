@@ -5,6 +5,7 @@ import difflib
 import os
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from zsad_lib.errors import ZsadError
@@ -130,6 +131,15 @@ def get_profile(name: str, **overrides: Any) -> Profile:
             f"setting split={profile.split!r} is unknown for profile {name}; choose from {', '.join(splits)}"
         )
     return profile
+
+
+def settings(items: Iterable[str]) -> dict[str, str]:
+    """The ``KEY=VALUE`` among a command's words, as overrides of `get_profile`.
+
+    >>> settings(["JOBS=2", "notebooks/00_start_here.ipynb"])
+    {'JOBS': '2'}
+    """
+    return dict(item.split("=", 1) for item in items if "=" in item)
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:

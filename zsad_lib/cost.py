@@ -23,8 +23,8 @@ import torch
 from zsad_lib import paths
 from zsad_lib.backbones import Backbones, device
 from zsad_lib.bench import device_name, timed
-from zsad_lib.config import Profile, get_profile
-from zsad_lib.errors import ZsadError
+from zsad_lib.config import Profile, get_profile, settings
+from zsad_lib.errors import ZsadError, one_line
 from zsad_lib.features import BLOCK_LEN, NUM_BLOCKS, WINDOW, Extractor, VideoFeatures
 from zsad_lib.frame_features import BATCH, FrameEncoder
 from zsad_lib.losses import anomaly_clip_loss
@@ -195,27 +195,22 @@ def sheet(profile: Profile, backbones: Backbones | None = None, clip: torch.nn.M
     return table.rename(columns={"seconds": "seconds_per_unit"}).drop(columns="disk")
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the sheet and writes ``runs/<run>/tables/cost.csv``; 2 after an error, which is told in one line."""
+    """Prints the sheet and writes ``runs/<run>/tables/cost.csv``."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.cost", description=__doc__)
     parser.add_argument("--profile", default="ucf_crime")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    try:
-        profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.settings))
-        if profile.backbones != "official":
-            raise ZsadError(
-                f"profile {profile.name} uses the stand-ins: `make reproduce` takes minutes; ask for ucf_crime"
-            )
-        table = sheet(profile)
-        with paths.atomic(run_folder(profile) / "cost.csv") as handle:
-            table.to_csv(handle, index=False, float_format="%.4g")
-        print(f"{profile.run_name} on {device_name()}, torch {torch.__version__}; scoring is not counted")
-        print(table.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
-        print(f"in all {table.hours.sum():,.1f} hours of this device, {table.disk_gb.sum():,.0f} GB of disk")
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    profile = get_profile(options.profile, **settings(options.settings))
+    if profile.backbones != "official":
+        raise ZsadError(f"profile {profile.name} uses the stand-ins: `make reproduce` takes minutes; ask for ucf_crime")
+    table = sheet(profile)
+    with paths.atomic(run_folder(profile) / "cost.csv") as handle:
+        table.to_csv(handle, index=False, float_format="%.4g")
+    print(f"{profile.run_name} on {device_name()}, torch {torch.__version__}; scoring is not counted")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
+    print(f"in all {table.hours.sum():,.1f} hours of this device, {table.disk_gb.sum():,.0f} GB of disk")
     return 0
 
 

@@ -1,4 +1,9 @@
-"""The one error that a user of the kit is meant to read."""
+"""The one error that a user of the kit is meant to read, and how a command tells it."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
 
 
 class ZsadError(Exception):
@@ -11,3 +16,27 @@ class ZsadError(Exception):
     ...
     zsad_lib.errors.ZsadError: labels.csv: no rows; give one line per video
     """
+
+
+def one_line(main: Callable[..., int]) -> Callable[..., int]:
+    """A command that ends in one line and a status: 2 after a `ZsadError`, 130 after Ctrl-C, 0 where a pipe's reader has seen enough.
+
+    >>> one_line(lambda: 0)()
+    0
+    """
+
+    @functools.wraps(main)
+    def told(*arguments) -> int:
+        try:
+            return main(*arguments)
+        except ZsadError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    return told
