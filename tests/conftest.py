@@ -25,6 +25,15 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def annotations(shared: Path) -> Path:
+    """The published annotation files of UCF-Crime."""
+    folder = shared / "data" / "annotations"
+    if not folder.is_dir():
+        pytest.skip("no annotations of UCF-Crime in ../shared")
+    return folder
+
+
+@pytest.fixture
 def run_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home: runs, data and cache of the test land in its temporary folder.
 

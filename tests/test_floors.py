@@ -22,14 +22,6 @@ def test_floors_by_hand():
     assert (floor_scores({"a": 4}, {"a": np.zeros(4)}, seed=4)["random"]["a"] != made["random"]["a"]).all()
 
 
-@pytest.fixture
-def annotations(shared):
-    folder = shared / "data" / "annotations"
-    if not folder.is_dir():
-        pytest.skip("no annotations of UCF-Crime in ../shared")
-    return folder
-
-
 @pytest.mark.data
 def test_floors_of_ucf_crime_need_no_video(annotations, run_home, capsys):
     """Spans are 0-based with inclusive ends: 84,331 abnormal frames; the values below are rounded to one decimal."""

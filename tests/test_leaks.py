@@ -21,14 +21,6 @@ def test_the_hash_is_of_the_lists_alone():
     assert split_hash(table) != split_hash(table.assign(split="test")) != split_hash(table[:1])
 
 
-@pytest.fixture
-def annotations(shared):
-    folder = shared / "data" / "annotations"
-    if not folder.is_dir():
-        pytest.skip("no annotations of UCF-Crime in ../shared")
-    return folder
-
-
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("split", "counts", "captioned"),

@@ -169,15 +169,14 @@ def test_missing_empty_and_binary_label_files(tmp_path):
 
 
 @pytest.mark.data
-def test_official_files(shared):
+def test_official_files(annotations):
     """Counts as published: 290 test videos, 84,331 of 1,111,808 frames abnormal; UCA's sentences per part."""
-    folder = shared / "data" / "annotations"
-    counts = pd.read_csv(folder / "ucf_crime" / "test_frame_counts.txt", sep=" ", header=None, index_col=0)[2] + 1
-    read = m.read_temporal(folder / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    counts = pd.read_csv(annotations / "ucf_crime" / "test_frame_counts.txt", sep=" ", header=None, index_col=0)[2] + 1
+    read = m.read_temporal(annotations / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
     labels = [m.frame_labels(row) for row in read.assign(n_frames=read["video"].map(counts)).itertuples()]
     assert len(read) == 290 and sum(map(len, labels)) == 1_111_808 and sum(map(np.sum, labels)) == 84_331
     for part, videos, sentences in (("Train", 1165, 15677), ("Val", 379, 3534), ("Test", 310, 4331)):
-        captions = m.read_captions(folder / "uca" / f"UCFCrime_{part}.json")
+        captions = m.read_captions(annotations / "uca" / f"UCFCrime_{part}.json")
         assert (captions["video"].nunique(), len(captions)) == (videos, sentences)
     for part, videos in (("Train", 589), ("Val", 217), ("Test", 104)):
-        assert m.read_captions(folder / "uca_normal_lists" / f"{part}.txt")["video"].nunique() == videos
+        assert m.read_captions(annotations / "uca_normal_lists" / f"{part}.txt")["video"].nunique() == videos

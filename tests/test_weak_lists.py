@@ -167,18 +167,17 @@ def test_frame_counts_listed_files_and_named_classes(tmp_path):
 
 
 @pytest.mark.data
-def test_official_files(shared):
+def test_official_files(annotations):
     """Counts as published; no fault in any of them."""
-    folder = shared / "data" / "annotations"
-    table = w.ucf_crime(folder / "ucf_crime")
+    table = w.ucf_crime(annotations / "ucf_crime")
     assert table.groupby("split").size().to_dict() == {"test": 290, "train": 1610}
     assert sorted(set(table.action)) == sorted(w.UCF_CLASSES)
-    xd = w.xd_violence(folder / "xd_violence")
+    xd = w.xd_violence(annotations / "xd_violence")
     assert len(xd) == 500 and set(xd.action) == set(w.XD_CLASSES) - {"Normal"}
-    weak = w.shanghaitech(folder / "shanghaitech")
+    weak = w.shanghaitech(annotations / "shanghaitech")
     assert weak.groupby(["split", "action"]).size().to_dict() == {
         ("train", "Normal"): 175, ("train", "Abnormal"): 63, ("test", "Normal"): 155, ("test", "Abnormal"): 44
     }  # fmt: skip
     assert not any(
-        re.search(r"\.mp4$", video) for video in read_temporal(folder / "xd_violence/annotations.txt", False).video
+        re.search(r"\.mp4$", video) for video in read_temporal(annotations / "xd_violence/annotations.txt", False).video
     )

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from zsad_lib import metrics, paths
-from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
+from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, device, stand_ins
 from zsad_lib.errors import one_line
 from zsad_lib.features import Extractor, chunks, window_count
 from zsad_lib.losses import anomaly_clip_loss
@@ -110,19 +110,15 @@ def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
         batch: clips.
         sizes: arguments of `TimeSformer`; by default the published model, 8 frames of 224 x 224.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
-    ours = TimeSformer(**sizes).eval()
-    frames, side = ours.time_embed.shape[1], ours.patch_embed.img_size[0]
-    measure, baseline = f"TimeSformer, {frames} x {side} x {side}, batch {batch}", "transformers' TimesformerModel"
-    video = torch.randn(batch, 3, frames, side, side, device=device)
+    ours, video = _timesformer(batch, sizes)
+    measure, baseline = f"TimeSformer, {_size(video)}", "transformers' TimesformerModel"
     try:
-        twin = transformers_twin(ours).to(device)
+        twin = transformers_twin(ours).to(device())
     except ImportError as error:
-        ours.to(device).fold()(video)
+        ours.to(device()).fold()(video)
         seconds = statistics.median(timed(lambda: ours(video)) for _ in range(repeats))
         return Row(measure, seconds, baseline, np.nan, np.nan, f"not compared: {error}")
-    ours.to(device).fold()
+    ours.to(device()).fold()
     turned = video.transpose(1, 2)
     torch.testing.assert_close(ours.tokens(video), twin(turned).last_hidden_state, rtol=1e-3, atol=1e-3)
     return Row(measure, *_around(baseline, medians(lambda: ours.tokens(video), lambda: twin(turned), repeats)), "")
@@ -139,26 +135,35 @@ def half_precision(repeats: int = 3, batch: int = 1, **sizes) -> Row:
         batch: clips.
         sizes: arguments of `TimeSformer`; by default the published model, 8 frames of 224 x 224.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
-    ours = TimeSformer(**sizes).eval()
-    frames, side = ours.time_embed.shape[1], ours.patch_embed.img_size[0]
-    measure = f"TimeSformer in bfloat16, {frames} x {side} x {side}, batch {batch}"
+    ours, video = _timesformer(batch, sizes)
+    measure = f"TimeSformer in bfloat16, {_size(video)}"
     baseline = "transformers' TimesformerModel in float32"
     if not has_bfloat16_units():
         return Row(measure, np.nan, baseline, np.nan, np.nan, "skipped: this device has no bfloat16 units")
-    video = torch.randn(batch, 3, frames, side, side, device=device)
     try:
-        twin = transformers_twin(ours).to(device)
+        twin = transformers_twin(ours).to(device())
     except ImportError as error:
         return Row(measure, np.nan, baseline, np.nan, np.nan, f"not compared: {error}")
-    ours.fold().to(device, torch.bfloat16)
+    ours.fold().to(device(), torch.bfloat16)
     turned, halved = video.transpose(1, 2), video.bfloat16()
     expected = twin(turned).last_hidden_state[:, 0]
     cosine = nn.functional.cosine_similarity(ours.features(halved).float(), expected).min().item()
     if not cosine >= 0.999:
         raise AssertionError(f"bfloat16 features are not close: cosine {cosine:.4f}, at least 0.999 is needed")
     return Row(measure, *_around(baseline, medians(lambda: ours.tokens(halved), lambda: twin(turned), repeats)), "")
+
+
+def _timesformer(batch: int, sizes: dict) -> tuple[TimeSformer, torch.Tensor]:
+    """A model with random weights on the CPU, and clips [B, 3, T, H, W] on the device that is timed."""
+    torch.manual_seed(0)
+    model = TimeSformer(**sizes).eval()
+    shape = (batch, 3, model.time_embed.shape[1], *model.patch_embed.img_size)
+    return model, torch.randn(shape, device=device())
+
+
+def _size(video: torch.Tensor) -> str:
+    """'8 x 224 x 224, batch 1'."""
+    return f"{' x '.join(map(str, video.shape[2:]))}, batch {len(video)}"
 
 
 def has_bfloat16_units() -> bool:
@@ -400,15 +405,15 @@ def device_name() -> str:
 
 def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
     """Prints each comparison when it is done, and writes all of them to ``bench.csv`` in `folder`."""
-    done, device = [], device_name()
-    print(f"{device}\n{'ours (s)':>9} {'other (s)':>9} {'ratio':>7}", flush=True)
+    done, name = [], device_name()
+    print(f"{name}\n{'ours (s)':>9} {'other (s)':>9} {'ratio':>7}", flush=True)
     for row in rows:
         done.append(row)
         note = f" ({row.note})" if row.note else ""
         print(
             f"{row.ours_s:9.3f} {row.baseline_s:9.3f} {row.ratio:7.1f}  {row.measure}; {row.baseline}{note}", flush=True
         )
-    table = pd.DataFrame(done).assign(device=device, torch=torch.__version__)
+    table = pd.DataFrame(done).assign(device=name, torch=torch.__version__)
     with paths.atomic(folder / "bench.csv") as handle:
         table.to_csv(handle, index=False, float_format="%.6g")
     return table
