@@ -69,7 +69,7 @@ def smoke(tiny_run):
 
 def test_a_gate_has_its_row_beside_its_control(page, smoke):
     names = page("A gate")
-    assert len(set(names["gaps"].tolist())) == 3, "each scene puts the captions at another distance"
+    assert (names["gaps"].std(0) > 1e-3).all(), "each scene sets the captions apart in a way of its own"
     clip = names["clip"].set_index(["variant", "family"])
     assert set(clip.index.get_level_values(0)) == {"none", "sigmoid_mask"}
     row = clip.loc[("sigmoid_mask", "contextual")]
