@@ -95,13 +95,16 @@ def write_notebook(
 def test_the_map_of_notebooks_has_claims_and_measured_minutes(run_home):
     executed = run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb"
     write_notebook(run_home / "notebooks" / "07_look.ipynb")
-    row = "| [07 Look twice](notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. | - | {} |\n"
+    row = "| [07 Look twice](notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. |{}\n"
     write_notebook(executed)  # it failed before its last cell
-    assert row.format("-") in notebook_map.update(run_home)
+    assert row.format("") in notebook_map.update(run_home)
     write_notebook(executed, seconds=93.0)
-    assert row.format("1.6") in notebook_map.update(run_home)
+    assert row.format(" 1.6 |") in notebook_map.update(run_home)
     (run_home / "runs").rename(run_home / "gone")
-    assert row.format("1.6") in notebook_map.update(run_home), "what was measured before stays"
+    table = notebook_map.update(run_home)
+    assert row.format(" 1.6 |") in table and "`demo`" in table and "`smoke`" not in table, (
+        "what was measured before stays"
+    )
     write_notebook(run_home / "notebooks" / "08_odd.ipynb", claim="no claim")
     with pytest.raises(ZsadError, match="08_odd.ipynb: its first cell needs"):
         notebook_map.update(run_home)

@@ -15,7 +15,7 @@ from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline import run_folder, steps_of
 
-SHOWN = ("smoke", "demo")  # profiles with a column
+SHOWN = ("smoke", "demo")  # profiles with a column, once they have been measured
 STEPS = "compute steps"  # row of what is computed once, before the notebooks
 TITLE, CLAIM, GRID = r"^# (\d\d) · (.+)", r"^\*\*Claim\.\*\* (.+?[.!?])(?: |$)", r"make ablate (GRID=\w+)"
 
@@ -56,12 +56,16 @@ def update(home: Path) -> str:
     with paths.atomic(file) as handle:
         table = pd.DataFrame([(*key, spent[key]) for key in sorted(spent)], columns=columns)
         table.to_csv(handle, index=False, float_format="%.1f", lineterminator="\n")
-    shown = lambda item: " | ".join(f"{spent[p, item] / 60:.1f}" if (p, item) in spent else "-" for p in SHOWN)
-    lines = ["| Notebook | What it claims | " + " | ".join(f"`{name}`" for name in SHOWN) + " |", "|---|---|---:|---:|"]
+    run = [profile for profile in SHOWN if any(profile == name for name, _ in spent)]
+    shown = lambda item: "".join(f" {spent[p, item] / 60:.1f} |" if (p, item) in spent else " - |" for p in run)
+    lines = [
+        "| Notebook | What it claims |" + "".join(f" Minutes, `{name}` |" for name in run),
+        "|---|---|" + "---:|" * len(run),
+    ]
     for row in claims(home / "notebooks").itertuples():
         after = f", after `make ablate {row.after}`" if row.after else ""
-        lines.append(f"| [{row.title}](notebooks/{row.notebook}.ipynb){after} | {row.claim} | {shown(row.notebook)} |")
-    lines.append(f"| *{STEPS}, once* | *data, features, training, scores, tables, figures* | {shown(STEPS)} |")
+        lines.append(f"| [{row.title}](notebooks/{row.notebook}.ipynb){after} | {row.claim} |{shown(row.notebook)}")
+    lines.append(f"| *{STEPS}, once* | *data, features, training, scores, tables, figures* |{shown(STEPS)}")
     return "\n".join(lines) + "\n"
 
 
