@@ -97,11 +97,17 @@ def test_a_data_set_from_folder_to_table(page, run_home):
     assert {"random", "video_label"} <= set(floors.method)
     result = names["result"].set_index("metric")
     assert result.prevalence["micro_auc"] == pytest.approx(20 / 100) and 0 <= result.value["micro_auc"] <= 1
-    # another process, which knows nothing but the environment
-    environment = os.environ | {"ZSAD_EXTENSIONS": "streets", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    command = [sys.executable, "-m", "zsad_lib.pipeline", "status", "--profile", "streets"]
+
+
+def test_another_process_knows_an_extension(run_home):
+    (run_home / "mine.py").write_text(
+        "from zsad_lib.config import PROFILES, Profile\nfrom zsad_lib.steps import STEPS\n"
+        "PROFILES['mine'] = Profile('mine', 'mine')\nSTEPS['mine'] = {'data': ('mine:prepare', ())}\n"
+    )
+    environment = os.environ | {"ZSAD_EXTENSIONS": "mine", "PYTHONPATH": os.pathsep.join([str(run_home), *sys.path])}
+    command = [sys.executable, "-m", "zsad_lib.pipeline", "status", "--profile", "mine"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "data: to run\n", done.stderr  # another DATA_ROOT
+    assert (done.stdout, done.stderr) == ("data: to run\n", "")
 
 
 def test_an_extension_counts_where_it_may_be_used(tmp_path, monkeypatch):
