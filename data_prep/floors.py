@@ -22,6 +22,7 @@ from zsad_lib.evaluate import tidy
 from zsad_lib.floors import FLOORS, floor_scores
 from zsad_lib.manifest import frame_labels
 from zsad_lib.pipeline import run_folder
+from zsad_lib.steps import STEPS
 
 METRICS = ("micro_auc", "ap", "abnormal_auc", "macro_auc")
 
@@ -32,7 +33,7 @@ def labelled_test(profile: Profile) -> pd.DataFrame:
     Raises:
         ZsadError: labels that say nothing of a video's length, without the videos to count.
     """
-    module = importlib.import_module(f"data_prep.{profile.dataset}")
+    module = importlib.import_module(STEPS[profile.dataset]["data"][0].partition(":")[0])
     if not hasattr(module, "DATA"):
         raise ZsadError(
             f"profile {profile.name}: its floors are in every table of `make reproduce PROFILE={profile.name}`"

@@ -4,12 +4,15 @@ import csv
 import importlib
 import inspect
 import re
-import subprocess
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
-from zsad_lib import showcase
+import zsad_lib
+from zsad_lib import notebook_map, showcase
+from zsad_lib.ablate import ALL
 from zsad_lib.config import PROFILES
 from zsad_lib.weights import SHIPPED, load_weights
 
@@ -17,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 with open(ROOT / "docs" / "equations.csv", encoding="utf-8", newline="") as file:
     EQUATIONS = list(csv.DictReader(file))
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "zsad_lib/weights/README.md")
+]
 SOURCE = re.compile(r"Papers?:|Paper\b|References:|Eq\. ?\(?\d|[Rr]eleased code|kit's|[Pp]rotocol|arXiv")
 
 
@@ -48,26 +55,51 @@ def test_a_wrong_equation_would_be_noticed():
 
 
 def test_notebooks_named_exist_and_all_are_on_the_map():
-    here = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {row["notebook"] for row in EQUATIONS} <= here
-    assert set(re.findall(r"\(notebooks/(\w+)\.ipynb\)", README)) == here
+    here = notebook_map.claims(ROOT / "notebooks")
+    assert {row["notebook"] for row in EQUATIONS} <= set(here.notebook)
+    rows = re.findall(r"\(notebooks/(\w+)\.ipynb\)[^|]*\| (.+?) \|", README)
+    assert rows == list(zip(here.notebook, here.claim)), "python -m zsad_lib.notebook_map writes the map again"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/glossary.md", "docs/gpu.md", "zsad_lib/weights/README.md"])
+def anchors(page: Path) -> set[str]:
+    """What links into a page may name: its headings in lower case, words joined by dashes."""
+    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     path = ROOT / page
-    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", path.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        target = path.parent / link if link else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
 
 
-def test_commands_exist():
-    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
-    targets = {line.split()[0] for line in done.stdout.splitlines()[1:]}
-    named = re.findall(r"`make ([a-z][^`]*)`", README) + re.findall(r"^make ([a-z].*?)(?:#|$)", README, re.MULTILINE)
-    words = {word for command in named for word in command.split() if "=" not in word}
-    assert len(words) > 6 and words <= targets
-    settings = {word.partition("=")[0] for command in named for word in command.split() if "=" in word}
-    assert all(re.search(rf"^{name} \?=", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in settings)
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    text, makefile = (ROOT / page).read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    named = re.findall(r"`make ([a-z][^`]*)`", text) + re.findall(r"^make ([a-z].*?)(?:  #|$)", text, re.MULTILINE)
+    for command in named:
+        words = [word for word in shlex.split(command) if "=" not in word]
+        assert words and set(words) <= targets, command
+        for setting in (word.partition("=")[0] for word in shlex.split(command) if "=" in word):
+            assert re.search(rf"^{setting} \?=", makefile, re.MULTILINE), command
+    assert named or page not in ("README.md", "CONTRIBUTING.md", "docs/use.md", "docs/faq.md", "docs/extend.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_settings_named_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names = re.findall(r"`((?:zsad_lib|data_prep|tests|docs|notebooks)/[\w./-]+)`", text)
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    for profile in re.findall(r"PROFILE=(\w+)", text):
+        assert profile in PROFILES or page == "docs/extend.md", profile
+    for grid in re.findall(r"GRID=(\w+)", text):
+        assert grid in ALL or page == "docs/extend.md", grid
 
 
 def test_the_page_on_gpus_names_what_is_there():
@@ -106,6 +138,18 @@ def test_conda_environment_reads_the_lock():
     text = (ROOT / "environment.yml").read_text()
     assert re.search(r"^name: \w+$", text, re.MULTILINE) and re.search(r"- python=3\.1[1-9]\n", text)
     assert re.search(r"- pip\n\s+- pip:\n\s+- -r requirements\.lock\n", text)
+
+
+def test_the_citation_file_is_valid_and_of_this_version():
+    """Fields of CFF 1.2.0: those it requires, and the kinds of works and names it knows."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited) and cited["cff-version"] == "1.2.0"
+    assert cited["version"] == zsad_lib.__version__ and cited["type"] == "software" and cited["license"] == "MIT"
+    for work in cited["references"]:
+        assert work["type"] in ("article", "conference-paper") and work["title"] and isinstance(work["year"], int)
+        assert work["authors"] and all(set(name) == {"family-names", "given-names"} for name in work["authors"])
+    addresses = {work.get("url") for work in cited["references"]}
+    assert set(re.findall(r"https://arxiv\.org/abs/[\d.]+", README)) <= addresses, "papers of the front page are cited"
 
 
 def test_ci_calls_make_test():

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from zsad_lib import showcase, tables
+from zsad_lib import notebook_map, showcase, tables
 from zsad_lib.errors import ZsadError
 
-README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in ("picture", "demo", "ped2"))
+SHOWN = ("picture", "demo", "ped2", "notebooks")
+README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in SHOWN)
 
 
 def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -> None:
@@ -40,7 +41,7 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     assert showcase.main() == 0
     assert capsys.readouterr().out == "demo: shown\nped2: shown\nablations: not run; make ablate\n"
     text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
-    assert "old" not in text and text.count("<!-- /results -->") == 3
+    assert "old" not in text and text.count("<!-- /results -->") == len(SHOWN)
     picture, demo, ped2 = text.split("<!-- /results -->")[:3]
     assert "(docs/results/headline.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
     assert "| full | 0.912 [0.902, 0.922] | 0.912 [0.902, 0.922] |" in " ".join(demo.split())
@@ -74,3 +75,36 @@ def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, cap
 def test_a_place_that_is_not_closed_does_not_swallow_the_next():
     with pytest.raises(ZsadError, match="0 times"):
         showcase.fill("<!-- results:a -->\n<!-- results:b -->\n<!-- /results -->", "a", "x")
+
+
+def write_notebook(
+    file: Path, seconds: float | None = None, claim: str = "**Claim.** One sentence. Another one."
+) -> None:
+    """A notebook with its first cell; with `seconds`, one that has been executed to its end."""
+    cell = {
+        "cell_type": "markdown",
+        "source": ["# 07 · Look twice\n", "\n", claim, "\n\n**Needs** `make ablate GRID=gate`"],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"cells": [cell], "metadata": {"papermill": {"duration": seconds}}}))
+    if seconds:
+        (file.with_suffix("")).mkdir()
+        (file.with_suffix("") / "result.json").write_text("{}")
+
+
+def test_the_map_of_notebooks_has_claims_and_measured_minutes(run_home):
+    executed = run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb"
+    write_notebook(run_home / "notebooks" / "07_look.ipynb")
+    row = "| [07 Look twice](notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. |{}\n"
+    write_notebook(executed)  # it failed before its last cell
+    assert row.format("") in notebook_map.update(run_home)
+    write_notebook(executed, seconds=93.0)
+    assert row.format(" 1.6 |") in notebook_map.update(run_home)
+    (run_home / "runs").rename(run_home / "gone")
+    table = notebook_map.update(run_home)
+    assert row.format(" 1.6 |") in table and "`demo`" in table and "`smoke`" not in table, (
+        "what was measured before stays"
+    )
+    write_notebook(run_home / "notebooks" / "08_odd.ipynb", claim="no claim")
+    with pytest.raises(ZsadError, match="08_odd.ipynb: its first cell needs"):
+        notebook_map.update(run_home)

@@ -6,6 +6,8 @@ Names load when first used, so that ``import zsad_lib as z`` is fast and torch i
 import importlib
 from typing import Any
 
+from zsad_lib import extensions
+
 __version__ = "0.1.0"
 
 _NAMES = {
@@ -47,3 +49,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_NAMES, *_MODULES})
+
+
+extensions.load()  # last: they import what is above

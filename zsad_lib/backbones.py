@@ -6,9 +6,11 @@ published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from zsad_lib import official
 from zsad_lib.models.dpc import DPC, BlockNorm
+from zsad_lib.models.names import choose
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import Vocabulary, build_clip
 from zsad_lib.models.timesformer import TimeSformer
@@ -143,8 +146,24 @@ def streams(profile, norm_stats: str = "running") -> Backbones:
     Raises:
         ZsadError: weights are missing or damaged; `make pretrain` makes the stand-ins, `make weights` fetches the published ones.
     """
-    if profile.backbones == "stand_in":
-        return stand_ins(weights_folder(profile), norm_stats)
+    return _kind(profile.backbones).make(profile, norm_stats)
+
+
+def outline(kind: str) -> Backbones | SimpleNamespace:
+    """All that a detector's shape depends on, `dpc`, `video_head` and widths, without reading any published weight."""
+    return _kind(kind).outline()
+
+
+def weight_hashes(profile) -> list[str]:
+    """Hashes of the streams' weights, in the order of the files."""
+    return _kind(profile.backbones).hashes(profile)
+
+
+def _kind(name: str) -> Kind:
+    return choose("kind of backbones", name, KINDS)
+
+
+def _published(profile, norm_stats: str) -> Backbones:
     models = {name: official.load(name, official.fetch(name, offline=True))[0] for name in PUBLISHED}
     found = Backbones(*(models[name].requires_grad_(False) for name in PUBLISHED))
     found.timesformer.fold()
@@ -152,20 +171,6 @@ def streams(profile, norm_stats: str = "running") -> Backbones:
         if isinstance(norm, BlockNorm):
             norm.track_running_stats = False
     return found
-
-
-def outline(kind: str) -> Backbones | SimpleNamespace:
-    """All that a detector's shape depends on, `dpc`, `video_head` and widths, without reading any published weight."""
-    if kind == "stand_in":
-        return stand_ins()
-    return SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512)
-
-
-def weight_hashes(profile) -> list[str]:
-    """Hashes of the streams' weights, in the order of the files."""
-    if profile.backbones == "stand_in":
-        return [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS]
-    return [official.known_sha256(name) or "" for name in PUBLISHED]
 
 
 def video_head() -> nn.Linear:
@@ -197,3 +202,25 @@ def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
     for model in (clip, head):
         model.eval().requires_grad_(False)
     return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)
+
+
+class Kind(NamedTuple):
+    """One kind of backbones, a value of the setting `backbones`."""
+
+    make: Callable[..., Backbones]  # (profile, norm_stats) -> the streams
+    hashes: Callable[..., list[str]]  # (profile) -> what names their weights; features are cached under it
+    outline: Callable[[], Backbones | SimpleNamespace]  # see `outline`
+
+
+KINDS = {
+    "stand_in": Kind(
+        make=lambda profile, norm_stats: stand_ins(weights_folder(profile), norm_stats),
+        hashes=lambda profile: [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS],
+        outline=lambda: stand_ins(),
+    ),
+    "official": Kind(
+        make=_published,
+        hashes=lambda _: [official.known_sha256(name) or "" for name in PUBLISHED],
+        outline=lambda: SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512),
+    ),
+}

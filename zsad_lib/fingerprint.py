@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zsad_lib import extensions
 from zsad_lib.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[1] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
+PACKAGES |= extensions.places()
+OPEN = ("zsad_lib.backbones", "zsad_lib.models.gates")  # tables that extensions add to: who imports one may use them
 # The package front imports on demand; the others move files and messages, no numbers (published weights count by their hash).
 _MESSENGERS = ("errors", "fingerprint", "memory", "official", "paths", "pipeline")
 _NOT_FOLLOWED = {"zsad_lib", *(f"zsad_lib.{name}" for name in _MESSENGERS)}
@@ -43,6 +46,7 @@ def closure(modules: Iterable[str]) -> dict[str, str]:
             continue
         hashes[module], imports, weights = scan(module, file.read_text(encoding="utf-8"), file.name == "__init__.py")
         queue += imports
+        queue += extensions.NAMES if module in OPEN else ()
         for name in weights:
             path = SHIPPED / name
             hashes[f"weights/{name}"] = _file_sha256(path, *_state(path)) if path.is_file() else "absent"

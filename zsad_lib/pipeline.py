@@ -24,50 +24,9 @@ from zsad_lib import paths
 from zsad_lib.config import Profile, as_dict, changes, get_profile, nearest
 from zsad_lib.errors import ZsadError
 from zsad_lib.fingerprint import closure, digest
+from zsad_lib.steps import STEPS
 from zsad_lib.workers import die_with_parent, is_first, read_shard, together
 
-_ZERO_SHOT = {
-    "features": ("zsad_lib.features:extract", ("data",)),
-    "train": ("zsad_lib.train:fit", ("features",)),
-    "score": ("zsad_lib.score:score_all", ("train",)),
-}
-_WEAK = {  # after "weak_data"
-    "frame_features": ("zsad_lib.frame_features:extract_listed", ("weak_data",)),
-    "weak_train": ("zsad_lib.weak:fit", ("frame_features",)),
-    "weak_score": ("zsad_lib.weak_score:score_all", ("weak_train",)),
-}
-_LISTED = {"weak_data": ("data_prep.weak_lists:prepare", ("data",)), **_WEAK}
-
-
-def _last(*scored: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {
-        "evaluate": ("zsad_lib.evaluate:detection", scored),
-        "tables": ("zsad_lib.tables:write", ("evaluate",)),
-        "figures": ("zsad_lib.figures:draw", ("evaluate",)),
-    }
-
-
-STEPS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # data set -> step -> (module:function, needed steps)
-    "scene_rules": {
-        "data": ("data_prep.scene_rules.prepare:prepare", ()),
-        **_ZERO_SHOT,
-        "weak_data": ("data_prep.scene_rules.weak:prepare", ("data",)),
-        **_WEAK,
-        **_last("score", "weak_score"),
-    },
-    "ucsd_ped2": {
-        "data": ("data_prep.ucsd_ped2:prepare", ()),
-        "train": ("zsad_lib.predictive:fit", ("data",)),
-        "score": ("zsad_lib.predictive_score:score_all", ("train",)),
-        **_last("score"),
-    },
-    "ucf_crime": {"data": ("data_prep.ucf_crime:prepare", ()), **_ZERO_SHOT, **_LISTED, **_last("score", "weak_score")},
-    "shanghaitech": {"data": ("data_prep.shanghaitech:prepare", ()), **_LISTED, **_last("weak_score")},
-    "xd_violence": {"data": ("data_prep.xd_violence:prepare", ()), **_LISTED, **_last("weak_score")},
-    "avenue": {"data": ("data_prep.avenue:prepare", ())},
-    "nwpu_campus": {"data": ("data_prep.nwpu_campus:prepare", ())},
-    "ubnormal": {"data": ("data_prep.ubnormal:prepare", ())},
-}
 # These change no number but by rounding; the data step sees its data_root in another way.
 NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
 LAUNCHED = ("zsad_lib.train:fit",)  # what several processes of a launcher can do together

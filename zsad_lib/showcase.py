@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zsad_lib import findings, paths, tables
+from zsad_lib import findings, notebook_map, paths, tables
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline import run_folder
@@ -75,6 +75,7 @@ def show(home: Path) -> list[str]:
     if not pictures:
         raise ZsadError(f"{paths.runs()}: no run to show; run `make reproduce` first")
     text = fill(text, "picture", pictures[next(name for name in FRONT if name in pictures)])
+    text = fill(text, "notebooks", notebook_map.update(home))
     lines += show_ablations(home)
     with paths.atomic(readme) as handle:
         handle.write(text)

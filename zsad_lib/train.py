@@ -84,8 +84,8 @@ def build_detector(variant: Variant, backbones) -> Detector:
 
 
 def variants_of(profile) -> dict[str, Variant]:
-    """What a run trains. On published streams nothing is anchored, since they come without a head into CLIP's space, and c is 128 wide."""
-    if profile.backbones == "stand_in":
+    """What a run trains. On streams without a head into CLIP's space, as the published ones, nothing is anchored, and c is 128 wide."""
+    if outline(profile.backbones).video_head is not None:
         return VARIANTS
     return {name: dataclasses.replace(v, anchored=False, context_dim=128) for name, v in VARIANTS.items()}
 
