@@ -65,7 +65,7 @@ NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
-	report status lab ablate bench showcase test test-notebooks test-gpu lint lock clean
+	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint lock clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
@@ -156,6 +156,9 @@ lab: env  ## open the notebooks in JupyterLab
 
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
 	@$(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+test-browser: env  ## an explorer in JupyterLab, moved in a real browser (Chromium or Chrome); its pictures: ZSAD_SCREENSHOTS=folder
+	@$(PYTHON) -m pytest -m browser tests
 
 test-gpu: env  ## the tests that need a CUDA device
 	@$(PYTHON) -m pytest -m gpu tests

@@ -16,6 +16,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the su
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Side by side, a file is tested by one worker, and so are all files that use one of the runs below: it is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByRun(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            text = (config.rootpath / file).read_text(encoding="utf-8")
+            return next((run for run in ("tiny_run", "weak_run") if run in text), file)
+
+    return ByRun(config, log)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder with real footage and reference tensors beside the clone; tests that need it skip without it."""

@@ -3,9 +3,6 @@
 import dataclasses
 import importlib
 import json
-import os
-import subprocess
-import sys
 from shutil import copy
 
 import numpy as np
@@ -152,6 +149,12 @@ def step(tmp_path, run_home, monkeypatch, clip):
     return make
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Steps run here: what they print is tested, and a process of their own loads all libraries anew."""
+    monkeypatch.setattr(pipeline, "ensure_apart", lambda steps, profile: [pipeline.ensure(s, profile) for s in steps])
+
+
 @pytest.mark.parametrize(("name", "split"), LISTS)
 def test_a_whole_tree_becomes_a_manifest(step, run_home, capsys, name, split):
     root, run = step(name, split)
@@ -260,7 +263,7 @@ def test_one_frame_off_is_named(step, run_home, capsys):
     assert "1 videos have labels that are one frame off: 01_0014" in capsys.readouterr().out
 
 
-def test_a_data_set_that_nothing_is_trained_on_says_so(step, run_home, capsys):
+def test_a_data_set_that_nothing_is_trained_on_says_so(step, run_home, in_this_process, capsys):
     root, run = step("avenue")
     result = run()
     assert (run_home / "runs" / "avenue" / "data" / "manifest.csv").exists() and result["metrics"][
@@ -303,14 +306,15 @@ def test_a_scan_goes_on_where_it_was(tmp_path, clip, monkeypatch):
 
 @pytest.mark.parametrize("command", [["step", "data"], ["run"]])
 @pytest.mark.parametrize("name", ["ucf_crime", "ubnormal"])
-def test_an_empty_folder_is_told_what_belongs_there(run_home, command, name):
+def test_an_empty_folder_is_told_what_belongs_there(run_home, in_this_process, capsys, command, name):
     (run_home / "empty").mkdir()
-    line = [sys.executable, "-m", "zsad_lib.pipeline", command[0], "--profile", name, *command[1:]]
+    data = importlib.import_module(f"data_prep.{name}").DATA
     for given in ([], ["DATA_ROOT=" + str(run_home / "empty")]):
-        done = subprocess.run([*line, *given], capture_output=True, text=True, env=os.environ, check=False)
-        data = importlib.import_module(f"data_prep.{name}").DATA
-        assert done.returncode == 2 and all(text in done.stdout for text in (data.title, data.home, *data.layout))
-        assert done.stderr.splitlines()[-1].startswith(f"error: {run_home}") and "Traceback" not in done.stderr
+        code = pipeline.main([command[0], "--profile", name, *command[1:], *given])
+        out, err = capsys.readouterr()
+        assert code == (2 if command[0] == "step" else 1)
+        assert all(text in out for text in (data.title, data.home, *data.layout))
+        assert err.splitlines()[-1].startswith(f"error: {run_home}") and "Traceback" not in err
 
 
 def test_splits_are_named_and_have_folders_of_their_own():

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
     "help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce bench "
     "showcase test "
-    "test-notebooks test-gpu lint lock clean"
+    "test-notebooks test-browser test-gpu lint lock clean"
 ).split()
 
 

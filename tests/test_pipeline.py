@@ -1,6 +1,5 @@
 """Steps run once, resume after a kill, and run again only for what could change a number."""
 
-import _thread
 import os
 import re
 import signal
@@ -264,13 +263,19 @@ def test_children_end_with_their_parent(toy, process_ended, sign, code):
 
 def test_child_status_and_interrupt(tmp_path, process_ended):
     assert pipeline.run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
-    code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    timer = threading.Timer(1.0, _thread.interrupt_main)
-    timer.start()
+    note = tmp_path / "pid"
+    note.touch()
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+
+    def interrupt() -> None:  # as Ctrl-C does: a signal, which ends the wait for the child
+        while not note.read_text():
+            time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         pipeline.run_child([sys.executable, "-c", code])
-    timer.join()
-    assert process_ended(int((tmp_path / "pid").read_text()))
+    assert process_ended(int(note.read_text()))
 
 
 def test_killed_child_is_explained(toy):
