@@ -30,6 +30,9 @@ SOURCE ?=
 DURATION ?=
 FAR ?=
 CAPTIONS ?=
+PROMPTS ?=
+SCENE ?=
+TRUTH ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
@@ -42,6 +45,7 @@ PYTHON := $(VENV)/bin/python
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
 	$(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
+WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') $(if $(SCENE),--scene '$(SCENE)')
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
 # The order of notebooks is declared here, never inferred from their numbers.
@@ -113,10 +117,10 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0]
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor']
 ifdef VIDEO
 	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal) \
-		$(if $(filter 0 no,$(OVERLAY)),--no-overlay)
+		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth '$(TRUTH)') $(WORDS)
 else
 	@$(STEP) score
 endif
@@ -125,8 +129,8 @@ calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal vide
 	@$(PYTHON) -m zsad_lib calibrate '$(NORMAL)' $(if $(RUN),--run '$(RUN)') $(if $(FAR),--far '$(FAR)') \
 		$(if $(CAPTIONS),--captions '$(CAPTIONS)')
 
-live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60]
-	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)')
+live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
+	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
 ifneq ($(SCORES)$(LABELS),)
