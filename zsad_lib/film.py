@@ -6,6 +6,7 @@ Everything but the picture is drawn once; per frame only bars, cursor and one li
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from zsad_lib.video import iter_frames, resize, write_video
 WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words can be read, and wider ones down
 STRIP = 0.22  # height of the curve, as a share of the picture's width
 BORDER = 0.02  # width of the frame that shows an alarm, as a share of the picture's width
+WORDS = 0.6  # share of the width for a prompt's words; its bar has the rest
 BARS = 6  # prompts shown, at most: those with the highest probability somewhere in the video
 ALARM, CALM, SCORE, PROMPT = (213, 94, 0), (90, 90, 90), (1, 115, 178), (2, 158, 115)
 TRUTH = (204, 121, 167)  # the orange that stands for truth in the tables' figures is an alarm's here
@@ -104,6 +106,7 @@ def _border(picture: np.ndarray, colour: tuple[int, int, int], width: int) -> No
 def _flow(said: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
     """Coloured texts one after the other, in as many lines as they need: uint8 [h, width, 3]."""
     row, gap = round(1.4 * font.size), font.size
+    said = [(part, colour) for text, colour in said for part in textwrap.wrap(text, round(1.6 * width / font.size))]
     places, x, y = [], gap // 2, 0
     for text, _ in said:
         if x > gap // 2 and x + font.getlength(text) > width:
@@ -117,10 +120,10 @@ def _flow(said: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: Im
 
 
 def _words(prompts: Sequence[str], width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """The left half of the bars: a line per prompt, cut where it is too long; uint8 [h, width, 3] with the right half still empty."""
+    """What stands left of the bars: a line per prompt, cut where it is too long; uint8 [h, width, 3]."""
     lines = [_flow([("abnormal prompts, probability (they name, and do not score):", INK)], width, font)]
     for prompt in prompts:
-        while font.getlength(prompt) > width / 2 - font.size:
+        while font.getlength(prompt) > WORDS * width - font.size:
             prompt = prompt.rstrip("…")[:-1] + "…"
         lines.append(_flow([(prompt, INK)], width, font))
     return np.concatenate(lines) if prompts else np.empty((0, width, 3), np.uint8)
@@ -132,7 +135,8 @@ def _bars(words: np.ndarray, shares: np.ndarray, font: ImageFont.FreeTypeFont) -
         return words
     picture = Image.fromarray(words)
     draw, width, row = ImageDraw.Draw(picture), words.shape[1], round(1.4 * font.size)
-    left, full = width // 2, width // 2 - 4 * font.size  # room for "100 %"
+    left = round(WORDS * width)
+    full = width - left - 4 * font.size  # room for "100 %"
     for y, share in zip(range(words.shape[0] - row * len(shares), words.shape[0], row), shares):
         draw.rectangle((left, y + 2, left + full, y + row - 3), (225, 225, 225))
         draw.rectangle((left, y + 2, left + round(full * share), y + row - 3), PROMPT)
