@@ -27,7 +27,8 @@ T = TypeVar("T")
 def thinning(path: str | Path) -> int:
     """Every how many-th frame is seen, so that their rate comes nearest to `RATE`; 1 where frames hold no time.
 
-    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike.
+    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
+    later on, the frames that are seen lie apart as unevenly as the video's own.
     """
     times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), WINDOW)]
     apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
