@@ -32,7 +32,7 @@ _NAMES = {
 }
 _MODULES = {
     "ablate", "ablation_figures", "backbones", "calibrate", "checks", "config", "doctor", "evaluate", "features", "figures",
-    "live", "losses", "manifest", "models", "overlay", "own_events", "paths", "pipeline",
+    "live", "losses", "manifest", "models", "overlay", "own_events", "own_video", "paths", "pipeline",
     "predictive", "run", "score", "solutions", "tables", "train",
     "video", "weights",
 }  # fmt: skip
