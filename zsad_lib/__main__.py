@@ -103,13 +103,22 @@ def _words(options: argparse.Namespace) -> "Words":
     return Words(**{name: _sentences(path) for name, path in given.items() if path}, scene=options.scene)
 
 
+def _one_thread() -> None:
+    """The stand-ins are so small that threads wait for each other longer than they compute, above all on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _score(options: argparse.Namespace) -> int:
-    from zsad_lib import overlay
-    from zsad_lib.own_events import read_truth
     from zsad_lib.own_video import score_video
     from zsad_lib.paths import atomic
 
+    _one_thread()
     table = score_video(options.video, run=options.run, words=_words(options), causal=options.causal, progress=True)
+    from zsad_lib import overlay  # drawing loads slowly, and a file that is no video shall not wait for it
+    from zsad_lib.own_events import read_truth
+
     if options.truth:
         table["truth"] = read_truth(options.truth, options.video, len(table))
     output = options.output or Path(f"{options.video.resolve().stem}.scores.csv")
@@ -131,6 +140,7 @@ def _score(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from zsad_lib.calibrate import calibrate
 
+    _one_thread()
     name = options.name or f"calibrated-{options.normal.resolve().name}"
     captions = _sentences(options.captions) if options.captions else ()
     target, threshold = calibrate(options.normal, name, options.run, options.far, captions)
@@ -143,6 +153,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _live(options: argparse.Namespace) -> int:
     from zsad_lib.live import watch
 
+    _one_thread()
     for line in watch(options.source, options.run, options.seconds, _words(options)):
         print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
     return 0
