@@ -103,7 +103,7 @@ def encode(path, codec, pixels, pictures, rate=10, **options):
         ("one.mp4", "libx264", "yuv420p", 1, 10, (48, 64)),
         ("grey.avi", "mjpeg", "yuvj444p", 2, 1, (31, 41)),
         ("deep.mkv", "ffv1", "yuv420p10le", 31, 1000, (2, 2)),
-        ("bare.m2v", "mpeg2video", "yuv420p", 31, 25, (32, 48)),  # no container: no times
+        ("bare.h264", "libx264", "yuv420p", 31, 25, (32, 48)),  # no container: no times
     ],
 )
 def test_odd_files_have_a_row_and_a_picture_per_frame(
