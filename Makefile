@@ -30,6 +30,9 @@ SOURCE ?=
 DURATION ?=
 FAR ?=
 CAPTIONS ?=
+PROMPTS ?=
+SCENE ?=
+TRUTH ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
@@ -42,13 +45,15 @@ PYTHON := $(VENV)/bin/python
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
 	$(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
+WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') $(if $(SCENE),--scene '$(SCENE)')
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
 	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
 NOTEBOOKS_weak := 40_center_clip_space 41_select_directions 42_attend_along_axes 43_train_from_labels
-NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) 60_print_tables
+NOTEBOOKS_video := 50_score_your_video
+NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_video) 60_print_tables
 NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
@@ -56,7 +61,8 @@ NOTEBOOKS_prompts := 33_ablate_prompts
 NOTEBOOKS_anomaly_clip := 44_ablate_anomaly_clip
 NOTEBOOKS_zero_shot := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
 NOTEBOOKS_all := $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_anomaly_clip)
-NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) 60_print_tables
+NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) $(NOTEBOOKS_video) \
+	60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS_ucf_crime := 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
@@ -113,10 +119,10 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0]
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor']
 ifdef VIDEO
 	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal) \
-		$(if $(filter 0 no,$(OVERLAY)),--no-overlay)
+		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth '$(TRUTH)') $(WORDS)
 else
 	@$(STEP) score
 endif
@@ -125,8 +131,8 @@ calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal vide
 	@$(PYTHON) -m zsad_lib calibrate '$(NORMAL)' $(if $(RUN),--run '$(RUN)') $(if $(FAR),--far '$(FAR)') \
 		$(if $(CAPTIONS),--captions '$(CAPTIONS)')
 
-live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60]
-	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)')
+live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
+	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
 ifneq ($(SCORES)$(LABELS),)

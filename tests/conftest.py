@@ -107,6 +107,24 @@ def weak_run(tmp_path_factory: pytest.TempPathFactory):
         yield profile, run_folder(profile)
 
 
+@pytest.fixture(scope="session")
+def scored():
+    """Frame scores -> a table as `score_video` gives it: 10 frames per second, one abnormal prompt."""
+    import numpy as np
+    import pandas as pd
+
+    def table(score):
+        n = len(score)
+        frames = pd.DataFrame({"frame": np.arange(n), "time_s": np.arange(n) / 10, "score": np.asarray(score, float)})
+        frames[["s_sem", "s_pred", "s_mem"]], frames["warmup"] = 0.5, False
+        frames["caption"], frames["prompt"] = [f"caption {i}" for i in range(n)], "a fire burns"
+        frames["p_prompt"] = frames["p(a fire burns)"] = 0.3
+        frames.attrs = {"threshold": None, "statistics": dict.fromkeys(("s_sem", "s_pred", "s_mem"), (0.5, 0.1))}
+        return frames
+
+    return table
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves the server's `content` with Range and ETag; sends at most `limit` bytes of the body when that is set."""
 

@@ -3,28 +3,28 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
+from zsad_lib.own_detector import NO_WORDS
 from zsad_lib.video import write_video
 
 
 @pytest.fixture
-def score(monkeypatch):
+def score(monkeypatch, scored):
     """A scorer that needs no weights; returns what it was called with."""
     calls = []
 
-    def score_video(path, run=None, *, causal=False, progress=False):
-        calls.append((path, run, causal))
+    def score_video(path, run=None, *, words, causal=False, progress=False):
+        calls.append((path, run, causal, words))
         if not path.exists():
             raise ZsadError(f"{path}: no such video file or frame folder")
-        return pd.DataFrame({"frame": [0, 1], "time_s": [0.0, 0.1], "score": [0.2, 0.9]})
+        return scored([0.2, 0.9])[["frame", "time_s", "score", "warmup"]]
 
     monkeypatch.setattr("zsad_lib.own_video.score_video", score_video)
     monkeypatch.setattr(
-        "zsad_lib.overlay.write_all", lambda path, table, folder, play: {"events": folder / "events.csv"}
+        "zsad_lib.overlay.write_all", lambda path, table, folder, play, progress: {"events": folder / "events.csv"}
     )
     return calls
 
@@ -33,14 +33,30 @@ def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").write_text("")
     assert main(["score", "a.mp4"]) == 0
-    assert Path("a.scores.csv").read_text() == "frame,time_s,score\n0,0.0,0.2\n1,0.1,0.9\n"
+    assert Path("a.scores.csv").read_text() == ("frame,time_s,score,warmup\n0,0.0,0.2,False\n1,0.1,0.9,False\n")
     first, second, third = capsys.readouterr().out.splitlines()
     assert first == "2 frames, highest score 0.900 at 0.1 s, written to a.scores.csv"
     assert (
         second.startswith("events.csv in a.scores; threshold of this video alone") and "rendered footage only" in third
     )
     assert main(["score", "a.mp4", "--run", "runs/demo", "--causal", "--output", "deep/b.csv"]) == 0
-    assert score[1] == (Path("a.mp4"), "runs/demo", True) and Path("deep/b.csv").is_file()
+    assert score[1] == (Path("a.mp4"), "runs/demo", True, NO_WORDS) and Path("deep/b.csv").is_file()
+
+
+def test_words_and_truth_reach_the_score(score, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a.mp4", ""), ("said.txt", "a man walks\n\na car drives\n"), ("empty.txt", "\n")):
+        Path(name).write_text(text)
+    Path("labels.csv").write_text("label\n0\n1\n")
+    words = ["--captions", "said.txt", "--scene", "in a corridor"]
+    assert main(["score", "a.mp4", *words, "--truth", "labels.csv"]) == 0
+    assert score[0][3] == NO_WORDS._replace(normal=["a man walks", "a car drives"], scene="in a corridor")
+    assert Path("a.scores.csv").read_text().splitlines()[-1] == "1,0.1,0.9,False,True"
+    for name in ("empty.txt", "absent.txt"):
+        capsys.readouterr()
+        assert main(["score", "a.mp4", "--prompts", name]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {name}: ") and error.count("\n") == 1
 
 
 def test_failures_are_one_line_and_write_nothing(score, tmp_path, capsys):

@@ -1,14 +1,18 @@
 """Live scoring equals the causal mode; streams reconnect, and drop frames that nobody waits for."""
 
+import itertools
 import time
+from array import array
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from zsad_lib import live
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_video import score_video
+from zsad_lib.own_detector import TERMS
+from zsad_lib.own_video import score_video, seen_frames, window_features
 from zsad_lib.video import iter_frames, write_video
 
 
@@ -21,22 +25,56 @@ def video(tmp_path_factory):
     return path
 
 
-def test_live_scores_are_the_causal_ones(video):
-    table, scorer = score_video(video, causal=True), live.LiveScorer(step=3)
+@pytest.fixture(scope="module")
+def causal(video):
+    return score_video(video, causal=True)
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return live.LiveScorer(step=3)
+
+
+def test_live_scores_are_the_causal_ones(video, causal, scorer):
     found = [scorer.push(frame) for frame in iter_frames(video)]
-    assert [one.warmup for one in found] == table.warmup.tolist()
-    np.testing.assert_allclose([one.score for one in found], table.score, atol=1e-4)
-    assert len(scorer.held) == 31 and table.score.nunique() > 5
+    assert [one.warmup for one in found] == causal.warmup.tolist()
+    assert [one.score for one in found] == causal.score.tolist() and causal.score.nunique() > 5
+    assert len(scorer.frames) == 31 and len(scorer.blocks) == 6
 
 
-def test_a_file_is_watched_whole(video, capsys):
+def test_the_causal_mode_agrees_with_windows_that_are_computed_together(video, causal, scorer):
+    features = window_features(seen_frames(video, 3, array("d")), scorer.tool)
+    together = np.concatenate([scorer.scorer.fuse(terms, TERMS) for terms in scorer.scorer.terms(features)])
+    np.testing.assert_allclose(causal.score[3 * 29 :: 15][: len(together)], together, atol=1e-4)
+    assert len(together) == 10
+
+
+def test_a_beginning_is_scored_like_the_whole(video, tmp_path):
+    from PIL import Image
+
+    for folder, count in (
+        ("whole", 71),
+        ("begin", 43),
+    ):  # frames as files: a film's end changes how all of it is compressed
+        (tmp_path / folder).mkdir()
+        for number, frame in enumerate(itertools.islice(iter_frames(video), count)):
+            Image.fromarray(frame).save(tmp_path / folder / f"{number:03d}.png")
+    whole, begin = (score_video(tmp_path / folder, causal=True) for folder in ("whole", "begin"))
+    pd.testing.assert_frame_equal(begin, whole[:43])
+    assert begin.caption.isna().sum() == begin.prompt.isna().sum() == begin.warmup.sum() == 29
+
+
+def test_a_file_is_watched_whole(video, causal, capsys):
     assert main(["live", str(video)]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert lines[0] == "frame,time_s,delay_s,score,warmup,alarm" and len(lines) == 231
     assert "230 frames" in shown.err and "dropped 0, reconnected 0" in shown.err
+    stages = dict(part.rsplit(" ", 1) for part in shown.err.splitlines()[-1].partition(": ")[2].split("; "))
+    assert list(stages)[:3] == ["reading", "waiting", "resize"] and "TimeSformer" in stages
+    assert min(map(float, stages.values())) >= 0 and "95 % within" in shown.err
     scores = [float(line.split(",")[3]) for line in lines[1:]]
-    np.testing.assert_allclose(scores, score_video(video, causal=True).score, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(scores, causal.score, rtol=1e-5)
 
 
 def test_a_stream_that_breaks_off_is_opened_again(monkeypatch):

@@ -1,68 +1,56 @@
-"""What a score looks like on its own video: events by hand, files that open, a film with as many frames as were decoded."""
+"""What a score looks like on its own video: files that open, a film with as many frames as were decoded, bars, truth and cursor."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from zsad_lib import overlay
+from zsad_lib import film, overlay
 from zsad_lib.video import iter_frames, probe, write_video
 
 FPS = 10.0
 
 
-def scored(score):
-    score = np.asarray(score, float)
-    table = pd.DataFrame({"frame": np.arange(len(score)), "time_s": np.arange(len(score)) / FPS, "score": score})
-    return table.assign(caption=[f"caption {i}" for i in range(len(score))])
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("overlay") / "camera.mp4"
+    write_video(path, np.full((30, 41, 64, 3), 128, np.uint8), FPS)  # an odd height, as some cameras have
+    return path
 
 
-def test_events_join_over_short_gaps_and_name_their_peak():
-    score = np.zeros(60)
-    score[5:8], score[12], score[40:42] = [1, 3, 2], 5, 4  # the first two are 0.5 s apart
-    found = overlay.events(scored(score), 0.5)
-    assert found[["first_frame", "last_frame", "peak_frame", "peak_score"]].values.tolist() == [
-        [5, 12, 12, 5],
-        [40, 41, 40, 4],
-    ]
-    assert found.start_s.tolist() == [0.5, 4.0] and found.nearest_normal_caption.tolist() == [
-        "caption 12",
-        "caption 40",
-    ]
-    assert overlay.events(scored(np.zeros(5)), 0.5).empty
+def near(picture, colour):
+    """How many pixels have about this colour; the film is compressed."""
+    return int((np.abs(picture.astype(int) - colour).max(-1) < 40).sum())
 
 
-def test_the_own_threshold_is_robust_to_the_event_it_marks():
-    rng = np.random.default_rng(0)
-    quiet = rng.normal(size=1000)
-    loud = np.where(np.arange(1000) < 100, 50.0, quiet)
-    assert overlay.own_threshold(quiet) == pytest.approx(4, abs=0.4)
-    assert overlay.own_threshold(loud) == pytest.approx(overlay.own_threshold(quiet), abs=0.8)
-
-
-@pytest.fixture
-def video(tmp_path):
-    frames = np.full((30, 41, 64, 3), 128, np.uint8)  # an odd height, as some cameras have
-    write_video(tmp_path / "camera.mp4", frames, FPS)
-    return tmp_path / "camera.mp4"
-
-
-def test_everything_is_written_and_opens(video, tmp_path):
+def test_everything_is_written_and_opens(video, scored, tmp_path):
     table = scored(np.where(np.arange(30) == 20, 9.0, np.sin(np.arange(30))))
+    table["p(a fire burns)"] = np.where(np.arange(30) < 15, 0.1, 0.9)
+    table["truth"] = np.arange(30) >= 18
     made = overlay.write_all(video, table, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "events.csv", "curve.png", "curve.pdf", "peaks.png", "peaks.pdf", "overlay.mp4",
     }  # fmt: skip
     assert len(pd.read_csv(made["events"])) == 1 and Image.open(made["peaks"]).size[0] > 500
     info = probe(made["overlay"])
-    assert info.n_frames == 30 and info.fps == pytest.approx(FPS) and info.height > 41 + 39
+    assert info.n_frames == 30 and info.fps == pytest.approx(FPS) and info.width == film.WIDTHS[0]
     frames = list(iter_frames(made["overlay"]))
-    assert np.abs(frames[20][2, 2].astype(int) - overlay.ALARM).max() < 60  # a broad border at the alarm
-    assert np.abs(frames[5][3, 3].astype(int) - 128).max() < 30  # none elsewhere
-    cursor = [np.argmin(np.abs(frame[-3].astype(int) - overlay.ALARM).sum(1)) for frame in (frames[2], frames[27])]
-    assert cursor[0] < 10 and cursor[1] > 50
+    picture = [frame[:205] for frame in frames]  # 41 x 64 at five times the size
+    assert near(picture[20], film.ALARM) > 4000 and near(picture[5], film.ALARM) == 0
+    below = [frame[205:] for frame in frames]
+    assert near(below[25], film.PROMPT) > 5 * near(below[5], film.PROMPT) > 0  # the bar grows with the probability
+    assert near(below[25], film.TRUTH) > near(below[5], film.TRUTH)  # it says so in words while it is labelled
+    strip = [np.abs(below[n].astype(int) - below[0]).sum((0, 2)) for n in (10, 29)]
+    assert np.argmax(strip[0]) < 200 and np.argmax(strip[1][200:]) + 200 > 300  # the cursor moves to the right
 
 
-def test_a_video_in_which_nothing_stands_out_has_no_peaks(video, tmp_path):
+def test_a_video_in_which_nothing_stands_out_has_no_peaks(video, scored, tmp_path):
     made = overlay.write_all(video, scored(np.zeros(30)), tmp_path / "out", play=False)
     assert set(made) == {"events", "curve"} and pd.read_csv(made["events"]).empty
+
+
+def test_a_night_is_drawn_with_every_peak_in_few_points():
+    score = np.random.default_rng(0).normal(size=300_000)
+    score[123_456], score[234_567] = 50, -50
+    kept = film.extremes(score, 1000)
+    assert len(kept) <= 2000 and {123_456, 234_567} <= set(kept.tolist()) and (np.diff(kept) > 0).all()

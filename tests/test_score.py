@@ -131,21 +131,6 @@ def test_own_video_has_one_finite_row_per_frame(footage):
     assert table.caption.str.len().min() > 3
 
 
-def test_causal_scores_do_not_know_the_future(footage, tmp_path):
-    path, frames = footage
-    table = score_video(path, causal=True)
-    assert table.warmup[:29].all() and not table.warmup[29:].any() and (table.score[:29] == 0).all()
-    cut = tmp_path / "frames"
-    from PIL import Image
-
-    for folder, count in ((cut, 61), (tmp_path / "all", 95)):
-        folder.mkdir()
-        for i in range(count):
-            Image.fromarray(frames[i]).save(folder / f"{i:03d}.png")
-    whole, part = score_video(tmp_path / "all", causal=True), score_video(cut, causal=True)
-    np.testing.assert_allclose(whole.score[:61], part.score, atol=1e-6)
-
-
 def test_fast_video_is_thinned_and_still_has_every_frame(tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (100, 32, 32, 3), dtype=np.uint8)
     write_video(tmp_path / "fast.mp4", frames, fps=30)

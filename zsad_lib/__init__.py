@@ -27,11 +27,15 @@ _NAMES = {
     "frame_labels": "manifest",
     "load_weights": "weights",
     "score_video": "own_video",
+    "Words": "own_detector",
+    "LiveScorer": "streaming",
+    "watch": "live",
     "explore": "explorers",
 }
 _MODULES = {
-    "ablate", "ablation_figures", "backbones", "checks", "config", "doctor", "evaluate", "features", "figures", "losses",
-    "manifest", "models", "paths", "pipeline", "predictive", "run", "score", "solutions", "tables", "train",
+    "ablate", "ablation_figures", "backbones", "calibrate", "checks", "config", "doctor", "evaluate", "features", "figures",
+    "live", "losses", "manifest", "models", "overlay", "own_events", "own_video", "paths", "pipeline",
+    "predictive", "run", "score", "solutions", "tables", "train",
     "video", "weights",
 }  # fmt: skip
 

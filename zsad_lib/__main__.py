@@ -5,8 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zsad_lib.errors import ZsadError
+
+if TYPE_CHECKING:
+    from zsad_lib.own_detector import Words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score.add_argument("--run", help="run whose detector is used, as runs/demo; default: the one shipped with the kit")
     score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
     score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
+    _add_words(score)
+    score.add_argument("--truth", type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation")
     score.add_argument(
         "--no-overlay", action="store_true", help="leave out the video with its curve, which takes longest"
     )
@@ -30,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     live = commands.add_parser("live", help="scores while a camera records, one line per frame")
     live.add_argument("source", help="number of a camera, an address as rtsp://..., or a file")
     live.add_argument("--run", help="run whose detector is used; default: the one shipped with the kit")
+    _add_words(live)
     live.add_argument("--seconds", type=float, default=0.0, help="stop after that many; default: at the end")
     evaluate = commands.add_parser("evaluate", help="the evaluation protocol for anybody's frame scores")
     evaluate.add_argument("scores", type=Path, help="folder with one CSV or NPY of frame scores per video")
@@ -77,20 +84,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _add_words(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
+    command.add_argument("--prompts", type=Path, help="text file: one sentence per line on what would be abnormal")
+    command.add_argument("--scene", default="", help="where it is, as 'in a corridor'; default: what the camera shows")
+
+
+def _sentences(path: Path) -> list[str]:
+    from zsad_lib.manifest import lines
+
+    return [text for _, text in lines(path)]
+
+
+def _words(options: argparse.Namespace) -> "Words":
+    from zsad_lib.own_detector import Words
+
+    given = {"normal": options.captions, "abnormal": options.prompts}
+    return Words(**{name: _sentences(path) for name, path in given.items() if path}, scene=options.scene)
+
+
+def _one_thread() -> None:
+    """The stand-ins are so small that threads wait for each other longer than they compute, above all on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _score(options: argparse.Namespace) -> int:
-    from zsad_lib import overlay
     from zsad_lib.own_video import score_video
     from zsad_lib.paths import atomic
 
-    table = score_video(options.video, run=options.run, causal=options.causal, progress=True)
-    output = options.output or Path(f"{options.video.stem}.scores.csv")
+    _one_thread()
+    table = score_video(options.video, run=options.run, words=_words(options), causal=options.causal, progress=True)
+    from zsad_lib import overlay  # drawing loads slowly, and a file that is no video shall not wait for it
+    from zsad_lib.own_events import read_truth
+
+    if options.truth:
+        table["truth"] = read_truth(options.truth, options.video, len(table))
+    output = options.output or Path(f"{options.video.resolve().stem}.scores.csv")
     with atomic(output) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
     top = table.loc[table["score"].idxmax()]
     print(f"{len(table)} frames, highest score {top['score']:.3f} at {top['time_s']:.1f} s, written to {output}")
-    made = overlay.write_all(options.video, table, output.with_suffix(""), play=not options.no_overlay)
-    kind = overlay.OWN_THRESHOLD if table.attrs.get("threshold") is None else overlay.CALIBRATED
-    print(f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {kind}")
+    if table["warmup"].all():
+        print("no window has ended: the video is too short for causal scores")
+    made = overlay.write_all(options.video, table, output.with_suffix(""), not options.no_overlay, progress=True)
+    print(
+        f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {overlay.threshold_kind(table)}"
+    )
     if options.run is None:
         print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
     return 0
@@ -98,10 +139,10 @@ def _score(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from zsad_lib.calibrate import calibrate
-    from zsad_lib.manifest import lines
 
+    _one_thread()
     name = options.name or f"calibrated-{options.normal.resolve().name}"
-    captions = [text for _, text in lines(options.captions)] if options.captions else ()
+    captions = _sentences(options.captions) if options.captions else ()
     target, threshold = calibrate(options.normal, name, options.run, options.far, captions)
     print(
         f"{target}: alarms above {threshold:.2f}, which {options.far:.0%} of its normal frames exceed; score with --run {name}"
@@ -112,7 +153,8 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _live(options: argparse.Namespace) -> int:
     from zsad_lib.live import watch
 
-    for line in watch(options.source, options.run, options.seconds):
+    _one_thread()
+    for line in watch(options.source, options.run, options.seconds, _words(options)):
         print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
     return 0
 

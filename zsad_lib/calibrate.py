@@ -7,6 +7,7 @@ not seen, each term gets its mean and deviation, and the threshold is the quanti
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import Extractor, to_frames
 from zsad_lib.frame_features import list_videos
-from zsad_lib.own_video import TERMS, Words, own_scorer, thinning, window_features
+from zsad_lib.own_detector import TERMS, Words, own_scorer
+from zsad_lib.own_video import seen_frames, thinning, window_features
 from zsad_lib.score import Scorer, joint, save_scorer
 
 
@@ -51,9 +53,8 @@ def calibrate(
     scorer = dataclasses.replace(scorer, memory=torch.cat(seen), statistics={})
     terms, lengths = [], []
     for video in usual:
-        seconds: list[float] = []
-        step = thinning(video)
-        parts = list(scorer.terms(window_features(video, tool, step, seconds)))
+        step, seconds = thinning(video), array("d")
+        parts = list(scorer.terms(window_features(seen_frames(video, step, seconds), tool)))
         terms.append({term: np.concatenate([part[term] for part in parts]) for term in (*TERMS, "caption")})
         lengths.append(-(-len(seconds) // step))
     scorer.calibrate(terms)
@@ -69,5 +70,5 @@ def calibrate(
 def memorise(scorer: Scorer, video: Path, tool: Extractor) -> torch.Tensor:
     """Joint vectors of all windows of one video, [W, J], as the neighbour memory holds them."""
     d = scorer.detector
-    parts = window_features(video, tool, thinning(video), [])
+    parts = window_features(seen_frames(video, thinning(video), array("d")), tool)
     return torch.cat([joint(d.anchor(part.timesformer), d.standardised(part.scene)) for part in parts])

@@ -423,6 +423,26 @@ def confusion_shares(answer: Callable) -> None:
     close(answer([0, 0, 1], [0, 1, 1], 3), [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]], "shares of true classes")
 
 
+# --- 50: your own video ----------------------------------------------------------------------------------------------
+
+
+def own_threshold(answer: Callable) -> None:
+    """`answer(score)` against the library, with and without a loud event."""
+    import numpy as np
+
+    from zsad_lib import own_events
+
+    quiet = np.sin(np.arange(101.0))
+    for score, what in ((quiet, "a quiet video"), (np.where(np.arange(101) < 20, 50, quiet), "a video with an event")):
+        close(answer(score), own_events.own_threshold(score), f"threshold of {what}")
+
+
+def joined_spans(answer: Callable) -> None:
+    """`answer(spans, gap)`: near spans join, far ones stay, and a chain of near ones is one."""
+    spans = [(0.0, 1.0), (1.5, 2.0), (2.9, 4.0), (5.0, 6.0), (9.0, 9.5)]
+    close(answer(spans, 1.0), [(0.0, 4.0), (5.0, 6.0), (9.0, 9.5)], "joined spans")
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 

@@ -109,8 +109,8 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
     windows, t = np.asarray(windows, np.float64), np.arange(n_frames)
     count = windows.shape[-1]
     if causal:
-        latest = np.minimum((t - WINDOW + 1) // BLOCK_LEN, count - 1)
-        return np.where(latest < 0, before, windows[..., np.maximum(latest, 0)])
+        latest = np.clip((t - WINDOW + 1) // BLOCK_LEN, -1, count - 1)
+        return np.concatenate([np.full((*windows.shape[:-1], 1), before, np.float64), windows], -1)[..., latest + 1]
     first = np.clip((t - WINDOW) // BLOCK_LEN + 1, 0, count - 1)  # earliest window that covers the frame
     last = np.clip(t // BLOCK_LEN, 0, count - 1)
     total = np.concatenate([np.zeros((*windows.shape[:-1], 1)), np.cumsum(windows, -1)], -1)
@@ -189,6 +189,8 @@ class Extractor:
     def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
 
+        A piece shorter than a window holds blocks alone: it serves the stream "stem".
+
         Returns:
             TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
             float16, motion per cell [t / BLOCK_LEN, h, w].
@@ -202,7 +204,7 @@ class Extractor:
 
     def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         b, frames = self.backbones, piece[1:]
-        starts = torch.arange(0, len(frames) - WINDOW + 1, BLOCK_LEN, device=piece.device)
+        starts = torch.arange(0, max(0, len(frames) - WINDOW + 1), BLOCK_LEN, device=piece.device)
         timesformer = scene = stem = moving = torch.empty(0)
         if "timesformer" in streams:
             shown = _resized(normalise(frames, KINETICS), self.size)

@@ -323,7 +323,7 @@ def _text(path: str | Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ZsadError(f"{path}: not a readable text file ({error}); expected UTF-8") from error
     if not text.strip():
-        raise ZsadError(f"{path}: the label file is empty; fetch it again")
+        raise ZsadError(f"{path}: the label file is empty; fetch or write it again")
     return text
 
 

@@ -1,116 +1,90 @@
-"""Score any video file with a trained detector: one row per decoded frame, in memory that does not grow with its length."""
+"""Score any video file with a trained detector: one row per decoded frame, in memory that hardly grows with its length."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from data_prep.scene_rules.prompts import prompts
-from data_prep.scene_rules.world import SEMANTIC
-from zsad_lib import paths
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
-from zsad_lib.errors import ZsadError
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
-from zsad_lib.models.text import encode_captions
-from zsad_lib.score import METHODS, Scorer, load_scorer
+from zsad_lib.own_detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.streaming import LiveScorer
 from zsad_lib.video import declared_seconds, resize, timed_frames
-from zsad_lib.weights import SHIPPED
 
-RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
-TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
-PROBED = 100  # first frames, whose times tell the rate
 PROGRESS_S = 5.0  # seconds between two lines of progress
-PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
-
-
-class Words(NamedTuple):
-    """What a user says of a video; what is left empty stays as the detector has it."""
-
-    normal: Sequence[str] = ()  # sentences on what is normal there, instead of the training captions
-    abnormal: Sequence[str] = PROMPTS  # sentences on what would be abnormal
-
-
-def scorer_file(run: str | None) -> Path:
-    """Detector of a run (its name or folder; its first seed), or the one shipped with the package.
-
-    Raises:
-        ZsadError: the run has no trained detector.
-    """
-    if run is None:
-        return SHIPPED / "detector.safetensors"
-    folder = Path(run) if Path(run).is_dir() else paths.runs() / run
-    found = sorted((folder / "score" / "full").glob("*/scorer.safetensors"))
-    if not found:
-        raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run away")
-    return found[0]
-
-
-def own_scorer(run: str | None, words: Words | None = None) -> tuple[Scorer, dict]:
-    """The scorer of `scorer_file` with a user's words, and its header.
-
-    Raises:
-        ZsadError: the run has none, or one that was trained on published streams, which score whole data sets alone.
-    """
-    scorer, meta = load_scorer(scorer_file(run))
-    if meta.get("backbones") == "official":
-        raise ZsadError(
-            f"{run}: trained on the published backbones, which `make reproduce` scores its data set with; single videos take a "
-            "run on the stand-ins, or none"
-        )
-    b, words = stand_ins(), words or Words()
-    if words.normal:
-        scorer.captions, scorer.bank = list(words.normal), encode_captions(b.clip, words.normal, b.vocabulary)
-    scorer.prompts, scorer.prompt_bank = list(words.abnormal), encode_captions(b.clip, words.abnormal, b.vocabulary)
-    return scorer, meta
+T = TypeVar("T")
 
 
 def thinning(path: str | Path) -> int:
-    """Every how many-th frame is seen, so that their rate comes nearest to `RATE`; 1 where frames hold no time."""
-    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), PROBED)]
+    """Every how many-th frame is seen, so that their rate comes nearest to `RATE`; 1 where frames hold no time.
+
+    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
+    later on, the frames that are seen lie apart as unevenly as the video's own.
+    """
+    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), WINDOW)]
     apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
     return max(1, round(1 / (RATE * apart))) if apart > 0 else 1
 
 
-def window_features(
-    path: str | Path, tool: Extractor, step: int, seconds: list[float], progress: bool = False
-) -> Iterator[VideoFeatures]:
-    """Features of a video's windows, one piece of it after the other; without the motion of frames.
+def told(items: Iterable[T], done: Callable[[int], float], what: str) -> Iterator[T]:
+    """Passes items on, and tells every `PROGRESS_S` seconds on standard error how many have passed and what time is left.
+
+    Args:
+        items: of any number.
+        done: share of the work, 0..1, that is done with so many items; 0 where nobody knows.
+        what: word for the line, as "frames scored".
+    """
+    began = last = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last > PROGRESS_S:
+            last, share = now, done(count)
+            left = f", about {(now - began) * (1 / share - 1):.0f} s left" if 0 < share <= 1 else ""
+            print(f"  {count:,} {what}{left}", file=sys.stderr, flush=True)
+
+
+def seen_frames(path: str | Path, step: int, seconds: array, progress: bool = False) -> Iterator[np.ndarray]:
+    """Every step-th frame of a video in the stand-ins' size.
 
     Args:
         path: video.
-        tool: the streams.
-        step: every step-th frame is seen.
-        seconds: receives the time of every decoded frame.
+        step: of `thinning`.
+        seconds: array of doubles that receives the time of every decoded frame.
         progress: tell on standard error how far it is.
     """
-    began = told = time.monotonic()
-    whole = declared_seconds(path) if progress else 0.0
+    frames = timed_frames(path, step)
+    if progress:
+        whole = declared_seconds(path)
+        frames = told(frames, lambda _: seconds[-1] / whole if whole else 0.0, "frames scored")
+    for now, frame in frames:
+        seconds.append(now)
+        if frame is not None:
+            yield resize(frame, STAND_IN_SIZE)
 
-    def seen() -> Iterator[np.ndarray]:
-        nonlocal told
-        for now, frame in timed_frames(path, step):
-            seconds.append(now)
-            if frame is not None:
-                yield resize(frame, STAND_IN_SIZE)
-            if progress and time.monotonic() - told > PROGRESS_S:
-                told = time.monotonic()
-                left = f", about {(told - began) * (whole / now - 1):.0f} s left" if 0 < now < whole else ""
-                print(f"  {len(seconds):,} frames scored{left}", file=sys.stderr, flush=True)
 
-    for piece, _ in chunks(seen()):
+def window_features(frames: Iterable[np.ndarray], tool: Extractor) -> Iterator[VideoFeatures]:
+    """Features of the windows of `seen_frames`, one piece of the video after the other; without the motion of frames."""
+    for piece, _ in chunks(frames):
         yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
 
 
 def score_video(
-    path: str | Path, run: str | None = None, *, causal: bool = False, progress: bool = False
+    path: str | Path,
+    run: str | None = None,
+    *,
+    words: Words = NO_WORDS,
+    causal: bool = False,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Anomaly scores of one video.
 
@@ -118,34 +92,56 @@ def score_video(
         path: any file that a decoder reads, or a folder of frames.
         run: name of a run with a trained or calibrated detector; None takes the small one shipped with the package, which has seen
             rendered footage only.
-        causal: a frame may only use windows that have ended by then; otherwise the mean over the windows that cover it.
+        words: own sentences on what is normal and what abnormal there, and on the scene.
+        causal: a frame may only use windows that have ended by then, pushed through `LiveScorer`; otherwise the mean over the windows
+            that cover it.
         progress: tell on standard error how far it is.
 
     Returns:
         One row per DECODED frame: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
         deviations), the raw terms `s_sem`, `s_pred`, `s_mem`, `warmup` (causal: True before the first ended window, where the score is
-        the calibrated normal mean) and `caption` (the normal caption that fits best). ``attrs["threshold"]`` is the alarm threshold of a
-        calibrated detector, or None.
+        the calibrated normal mean and nothing is named), `caption` (the normal caption that fits best), `prompt` (the abnormal prompt
+        that fits best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its probability beside the normal captions, 0..1.
+        Prompts name what is seen; the score does not read them. ``attrs`` hold `threshold`, of a calibrated detector or None, and
+        `statistics`, each term's mean and deviation in normal video.
 
     Raises:
-        ZsadError: unreadable video, or a run without a detector.
+        ZsadError: unreadable video, a run without a detector, or words it cannot use.
     """
-    scorer, meta = own_scorer(run)
-    step, seconds = thinning(path), []
-    terms = list(scorer.terms(window_features(path, Extractor(stand_ins()), step, seconds, progress)))
-    joined = {name: np.concatenate([values[name] for values in terms]) for name in (*TERMS, "caption")}
-    times = np.array(seconds)
+    step, seconds = thinning(path), array("d")
+    frames = seen_frames(path, step, seconds, progress)
+    if causal:
+        live = LiveScorer(run, words=words)
+        scorer, threshold = live.scorer, live.threshold
+        terms = [found for found in map(live.window, frames) if found is not None]
+    else:
+        scorer, meta = own_scorer(run, words)
+        threshold = meta.get("threshold")
+        terms = list(scorer.terms(window_features(frames, Extractor(stand_ins()))))
+    none = {**dict.fromkeys((*TERMS, "caption"), np.empty(0)), "prompts": np.empty((0, len(scorer.prompts)))}
+    joined = {name: np.concatenate([part[name] for part in (none, *terms)]) for name in none}
+    del terms
+    times, count = np.array(seconds), len(joined["caption"])
     if not np.isfinite(times).all():
         times = np.arange(len(times)) / RATE  # a folder of frames counts as recorded at the stand-ins' rate
     used = -(-len(times) // step)  # frames that were seen
     back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one seen
+    spread = lambda windows, before: to_frames(windows, used, causal, before)[..., back]  # [..., W] -> [..., T]
     table = pd.DataFrame({"frame": np.arange(len(times)), "time_s": times})
-    columns = {"score": scorer.fuse(joined, TERMS), **{name: joined[name] for name in TERMS}}
-    normal = {"score": 0.0, **{name: scorer.statistics[name][0] for name in TERMS}}
-    for name, windows in columns.items():
-        table[name] = to_frames(windows, used, causal, normal[name])[back]
-    table["warmup"] = np.isnan(to_frames(np.zeros(len(joined["caption"])), used, causal, np.nan))[back]
-    latest = np.clip((back - (WINDOW - 1 if causal else WINDOW // 2)) // BLOCK_LEN, 0, len(joined["caption"]) - 1)
-    table["caption"] = pd.Categorical.from_codes(joined["caption"].astype(int)[latest], scorer.captions)
-    table.attrs["threshold"] = meta.get("threshold")
+    table["score"] = spread(scorer.fuse(joined, TERMS), 0.0)
+    for name in TERMS:
+        table[name] = spread(joined[name], scorer.statistics[name][0])
+    table["warmup"] = warmup = np.isnan(spread(np.zeros(count), np.nan))
+    latest = np.clip((back - (WINDOW - 1 if causal else WINDOW // 2)) // BLOCK_LEN, -1 if causal else 0, count - 1)
+    table["caption"] = _named(np.append(joined["caption"], -1)[latest], scorer.captions)
+    shares = spread(joined["prompts"].T, 0.0)  # [A, T]
+    table["prompt"] = _named(np.where(warmup, -1, shares.argmax(0)), scorer.prompts)
+    table["p_prompt"] = shares.max(0)
+    for prompt, share in zip(scorer.prompts, shares):
+        table[f"p({prompt})"] = share
+    table.attrs.update(threshold=threshold, statistics=scorer.statistics)
     return table
+
+
+def _named(codes: np.ndarray, names: list[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes.astype(int), names)

@@ -153,19 +153,27 @@ class Scorer:
         default_factory=list
     )  # A sentences on what would be abnormal; name it, never score it
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
+    scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one that is seen
 
     @torch.no_grad()
     def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
         """Score terms of each video's W windows: name -> [W] float64; `caption` is the number of the best-fitting caption.
 
-        `s_motion` is there only where the features hold the motion of every frame.
+        `s_motion` is there only where the features hold the motion of every frame, and `prompts` [W, A], the probabilities of the
+        abnormal prompts beside the normal captions, only where there are prompts.
         """
         d, (once, again) = self.detector, itertools.tee(videos)
         for features, predicted in zip(once, predictive_terms(d.dpc, again)):
             timesformer, scene = (x.to(self.bank.device) for x in (features.timesformer, features.scene))
-            v = d.embed(timesformer, predicted.plain if self.plain_extractor else predicted.context)
-            similarity = d.gate.logits(v, self.bank, d.context(scene))
+            scene = scene if self.scene is None else self.scene.expand_as(scene)
+            v, context = (
+                d.embed(timesformer, predicted.plain if self.plain_extractor else predicted.context),
+                d.context(scene),
+            )
+            similarity = d.gate.logits(v, self.bank, context)
             terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
+            if self.prompts:
+                _, terms["prompts"] = prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
             if d.anchor is not None:
                 query = joint(d.anchor(timesformer), d.standardised(scene))
                 terms["s_mem"] = neighbour_score(query, self.memory)

@@ -268,6 +268,26 @@ def confusion_shares(true: Sequence[int], predicted: Sequence[int], classes: int
     return counts / counts.sum(1, keepdim=True).clamp_min(1)
 
 
+# --- 50: your own video ----------------------------------------------------------------------------------------------
+
+
+def own_threshold(score) -> float:
+    """Median plus four robust deviations of the frame scores [n]."""
+    score = torch.as_tensor(score, dtype=torch.float64)
+    middle = score.quantile(0.5)
+    return float(middle + 4 * 1.4826 * (score - middle).abs().quantile(0.5))
+
+
+def joined_spans(spans: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    """Spans of seconds in order, those less than `gap` apart joined."""
+    joined: list[tuple[float, float]] = []
+    for start, end in spans:
+        if joined and start - joined[-1][1] < gap:
+            start = joined.pop()[0]
+        joined.append((start, end))
+    return joined
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 

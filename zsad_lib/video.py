@@ -55,8 +55,10 @@ def probe(path: str | Path) -> VideoInfo:
         frames = list_frames(path)
         height, width = _read_image(frames[0]).shape[:2]
         return VideoInfo(len(frames), float("nan"), width, height)
-    sizes = [(fps, frame.width, frame.height) for frame, fps in _decode(path)]
-    return VideoInfo(len(sizes), *sizes[0])
+    frames = _decode(path)
+    first, fps = next(frames)
+    sides = (first.width, first.height)[:: -1 if round(first.rotation / 90) % 2 else 1]
+    return VideoInfo(1 + sum(1 for _ in frames), fps, *sides)
 
 
 def frame_times(path: str | Path) -> np.ndarray:
@@ -72,11 +74,14 @@ def declared_seconds(path: str | Path) -> float:
         return 0.0
     container, stream = _open(path)
     with container:
-        return _declared_end(container, stream)
+        start = (stream.start_time or 0) * stream.time_base if stream.time_base else 0
+        return max(0.0, _declared_end(container, stream) - float(start))
 
 
 def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.ndarray | None]]:
     """Time of every decoded frame, in seconds from the first one, and every step-th frame itself.
+
+    A stream without time stamps counts as played at the rate that it declares.
 
     Yields:
         Seconds (NaN in a folder of frames, which holds no time), and uint8 [H, W, 3], or None for the frames between.
@@ -90,8 +95,8 @@ def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.nd
             yield float("nan"), _read_image(image) if number % step == 0 else None
         return
     to_rgb, start = _rgb_converter(), None
-    for number, (frame, _) in enumerate(_decode(path)):
-        time = float("nan") if frame.time is None else frame.time
+    for number, (frame, fps) in enumerate(_decode(path)):
+        time = number / fps if frame.time is None else frame.time
         start = time if start is None else start
         yield time - start, to_rgb(frame) if number % step == 0 else None
 
@@ -309,7 +314,10 @@ def _declared_end(container: "av.container.InputContainer", stream: "av.VideoStr
     if stream.duration is not None:
         return start + float(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:  # sound may last longer
-        return ((container.start_time or 0) + container.duration) / av.time_base
+        start = (
+            0 if "matroska" in container.format.name else container.start_time or 0
+        )  # its duration ends with its last time
+        return (start + container.duration) / av.time_base
     return 0.0
 
 
@@ -339,11 +347,19 @@ def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
 
 
 def _rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
-    """Decoded frame -> uint8 [H, W, 3]; one for a whole video, because preparing a conversion takes longer than doing it."""
+    """Decoded frame -> uint8 [H, W, 3], upright; one for a whole video, because preparing a conversion takes longer than doing it."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    return lambda frame: reformatter.reformat(frame, format="rgb24").to_ndarray()
+
+    def to_rgb(frame: "av.VideoFrame") -> np.ndarray:
+        picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        turns = round(
+            frame.rotation / 90
+        )  # telephones store the sensor's picture and how to turn it, counter-clockwise
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    return to_rgb
 
 
 def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray]:

@@ -1,0 +1,80 @@
+"""Events by hand, the rule of the guessed family, and label files."""
+
+import numpy as np
+import pytest
+
+from zsad_lib import own_events
+from zsad_lib.errors import ZsadError
+
+
+def test_events_join_over_short_gaps_and_name_their_peak(scored):
+    score = np.zeros(60)
+    score[5:8], score[12], score[40:42] = [1, 3, 2], 5, 4  # the first two are 0.5 s apart
+    found = own_events.events(scored(score), 0.5)
+    assert found[["first_frame", "last_frame", "peak_frame", "peak_score"]].values.tolist() == [
+        [5, 12, 12, 5],
+        [40, 41, 40, 4],
+    ]
+    assert found.start_s.tolist() == [0.5, 4.0]
+    assert found.nearest_normal_caption.tolist() == ["caption 12", "caption 40"]
+    assert found.best_abnormal_prompt.tolist() == ["a fire burns"] * 2 and (found.prompt_probability == 0.3).all()
+    assert own_events.events(scored(np.zeros(5)), 0.5).empty
+
+
+def test_nothing_alarms_before_the_first_score(scored):
+    table = scored(np.r_[np.zeros(30), np.full(30, -5.0), -1.0])
+    table["warmup"] = np.arange(61) < 30
+    assert own_events.threshold_of(table) == -5.0  # the zeros of the warm-up do not raise it
+    assert own_events.events(table, -5.0).first_frame.tolist() == [60]
+    assert own_events.threshold_of(table[:30]) == np.inf
+
+
+@pytest.mark.parametrize(
+    "terms, abnormal, family",
+    [
+        ((1.0, 3.0, 2.0), 0.9, "temporal"),
+        ((3.0, 1.0, 2.0), 0.5, "semantic"),
+        ((1.0, 2.0, 3.0), 0.49, "contextual"),
+        ((4.0, 9.0, 0.0), 0.9, "semantic"),  # the largest raw term is not the one furthest above normal
+    ],
+)
+def test_the_guessed_family_follows_its_rule(scored, terms, abnormal, family):
+    table = scored(np.array([0.0, 1.0]))
+    table[["s_sem", "s_pred", "s_mem"]] = terms
+    table["p(a fire burns)"], table["p(a man falls)"] = abnormal - 0.2, 0.2
+    table.attrs["statistics"] = {
+        "s_sem": (0.0, 1.0),
+        "s_pred": (0.0, 10.0 if terms[1] == 9 else 1.0),
+        "s_mem": (0.0, 1.0),
+    }
+    assert own_events.events(table, 0.5).family_guess.tolist() == [family]
+
+
+def test_the_own_threshold_is_robust_to_the_event_it_marks():
+    rng = np.random.default_rng(0)
+    quiet = rng.normal(size=1000)
+    loud = np.where(np.arange(1000) < 100, 50.0, quiet)
+    assert own_events.own_threshold(quiet) == pytest.approx(4, abs=0.4)
+    assert own_events.own_threshold(loud) == pytest.approx(own_events.own_threshold(quiet), abs=0.8)
+
+
+def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
+    texts = {
+        "spans.csv": "event,first_frame,last_frame\n1,2,3\n2,8,9\n",
+        "labels.csv": "label\n0\n0\n1\n1\n0\n0\n0\n0\n1\n1\n",
+        "ucf.txt": "Other.mp4  Abuse  1  2  -1  -1\ncamera.mp4  Abuse  2  3  8  9\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        found = own_events.read_truth(tmp_path / name, "videos/camera.mp4", 10)
+        assert np.flatnonzero(found).tolist() == [2, 3, 8, 9], name
+    (tmp_path / "spans.csv").write_text("event,first_frame,last_frame\n")  # an events.csv of a quiet video
+    assert not own_events.read_truth(tmp_path / "spans.csv", "camera.mp4", 10).any()
+    for name, video, frames, message in (
+        ("labels.csv", "camera.mp4", 11, "10 labels for 11 frames"),
+        ("ucf.txt", "absent.mp4", 10, "no line on absent"),
+        ("ucf.txt", "camera.mp4", 5, "lies outside the video's 5 frames"),
+        ("absent.csv", "camera.mp4", 5, "no such label file"),
+    ):
+        with pytest.raises(ZsadError, match=message):
+            own_events.read_truth(tmp_path / name, video, frames)

@@ -1,0 +1,141 @@
+"""Events of a scored video: which frames stand out, what they may be, and the labels they can be compared with.
+
+An alarm needs a threshold from NORMAL video of the same camera. Without one the threshold here is the video's own: its median plus
+`DEVIATIONS` robust deviations. It marks what stands out in this video, normal or not, and every output says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.events import runs
+from zsad_lib.manifest import format_spans, frame_labels, lines, read_temporal, stem
+from zsad_lib.own_detector import TERMS
+from zsad_lib.series import read_series
+
+DEVIATIONS = 4.0  # of the own-video threshold, in robust deviations above the median
+GAP_S = 1.0  # alarms that are closer than this are one event
+NAMED = (
+    0.5  # probability of all abnormal prompts together from which on they, not the normal captions, describe a frame
+)
+
+
+def own_threshold(score: np.ndarray) -> float:
+    """Median + `DEVIATIONS` robust deviations (1.4826 times the median distance from it) of the frame scores [T].
+
+    >>> round(own_threshold(np.array([0.0, 1.0, 2.0, 3.0, 4.0])), 2)
+    7.93
+    """
+    middle = np.median(score)
+    return float(middle + DEVIATIONS * 1.4826 * np.median(np.abs(score - middle)))
+
+
+def threshold_of(table: pd.DataFrame) -> float:
+    """The calibrated threshold of a table of `score_video`, or else the video's own, from its frames after the warm-up."""
+    if (calibrated := table.attrs["threshold"]) is not None:
+        return calibrated
+    scored = table["score"][~table["warmup"]]
+    return own_threshold(scored.to_numpy()) if len(scored) else float("inf")
+
+
+def alarms(table: pd.DataFrame, threshold: float) -> np.ndarray:
+    """Frames with a score above the threshold, bool [T]; never before the first score."""
+    return (table["score"].to_numpy() > threshold) & ~table["warmup"].to_numpy()
+
+
+def prompt_columns(names: Iterable[str]) -> list[str]:
+    """Of column names, those of `score_video` that hold the probability of a prompt: ``p(<prompt>)``."""
+    return [name for name in names if name.startswith("p(")]
+
+
+def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -> str:
+    """What kind of anomaly a frame may show, by a rule that was fixed before it was tried.
+
+    "temporal" where the prediction error lies further above normal video than the other terms do; else "semantic" where the abnormal
+    prompts have at least `NAMED` of the probability; else "contextual": an ordinary act, but none of the captions fits it here.
+
+    Args:
+        frame: row of `score_video`.
+        statistics: each term's mean and deviation in normal video.
+
+    >>> normal = {"s_sem": (0.0, 1.0), "s_pred": (0.0, 1.0), "s_mem": (0.0, 1.0)}
+    >>> family_guess(pd.Series({"s_sem": 2.0, "s_pred": 1.0, "s_mem": 0.0, "p(a fire burns)": 0.7}), normal)
+    'semantic'
+    """
+    above = {name: (frame[name] - statistics[name][0]) / statistics[name][1] for name in TERMS}
+    if max(above, key=above.get) == "s_pred":
+        return "temporal"
+    return "semantic" if frame[prompt_columns(frame.index)].sum() >= NAMED else "contextual"
+
+
+def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Runs of alarm frames, those less than `GAP_S` seconds apart joined.
+
+    Args:
+        table: of `score_video`.
+        threshold: an alarm is a score above it.
+
+    Returns:
+        One row per event: `event`, `start_s`, `end_s`, `first_frame`, `last_frame` (inclusive), `peak_frame`, `peak_s`,
+        `peak_score`, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
+        `prompt_probability`.
+    """
+    seconds, found = table["time_s"].to_numpy(), runs(alarms(table, threshold), np.array([0]))
+    joined: list[list[int]] = []
+    for begin, end in zip(found.begin, found.end):
+        if joined and seconds[begin] - seconds[joined[-1][1] - 1] < GAP_S:
+            joined[-1][1] = int(end)
+        else:
+            joined.append([int(begin), int(end)])
+    rows = []
+    for number, (begin, end) in enumerate(joined, start=1):
+        peak = begin + int(table["score"].iloc[begin:end].argmax())
+        frame = table.iloc[peak]
+        rows.append(
+            (number, seconds[begin], seconds[end - 1], begin, end - 1, peak, seconds[peak], frame["score"])
+            + (family_guess(frame, table.attrs["statistics"]), *frame[["caption", "prompt", "p_prompt"]])
+        )
+    names = ["event", "start_s", "end_s", "first_frame", "last_frame", "peak_frame", "peak_s", "peak_score"]
+    named = ["family_guess", "nearest_normal_caption", "best_abnormal_prompt", "prompt_probability"]
+    return pd.DataFrame(rows, columns=[*names, *named])
+
+
+def read_truth(path: str | Path, video: str | Path, n_frames: int) -> np.ndarray:
+    """Ground truth of one video from a label file.
+
+    Args:
+        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns `first_frame`
+            and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation, which holds a line for the video.
+        video: its path.
+        n_frames: frames of the video.
+
+    Returns:
+        bool [n_frames], True where abnormal.
+
+    Raises:
+        ZsadError: a file that cannot be read, holds nothing on the video, or does not fit its length.
+    """
+    path, video = Path(path), Path(video)
+    if path.suffix not in (".csv", ".npy"):
+        table = read_temporal(path).set_index("video")
+        if stem(video.name) not in table.index:
+            raise ZsadError(f"{path}: no line on {stem(video.name)}; the first column names the video")
+        spans = table.loc[stem(video.name), "spans"]
+    elif path.suffix == ".csv" and "first_frame" in next(lines(path))[1].split(","):
+        if len(list(lines(path))) == 1:
+            return np.zeros(n_frames, bool)
+        spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
+    else:
+        labels = read_series(path, "label")
+        if labels.shape != (n_frames,):
+            raise ZsadError(
+                f"{path}: {labels.shape[-1]} labels for {n_frames} frames of {video.name}; give one per frame"
+            )
+        return labels > 0
+    return frame_labels(SimpleNamespace(video=f"{path}: {video.name}", n_frames=n_frames, spans=spans)) > 0
