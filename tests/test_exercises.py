@@ -24,6 +24,8 @@ WRONG = {
     "masked_info_nce": lambda v, t, tau, same: F.cross_entropy(v @ t.T / tau, torch.arange(len(v))),
     "ln_gate": lambda t, h, beta: t + beta * h.sigmoid() * h,
     "dissimilar": lambda c, bound: c @ c.T < bound,
+    "attention_rollout": lambda layers: solutions.attention_rollout(layers.flip(0)),
+    "lift_on_motion": lambda relevance, motion: (relevance * motion).mean() / relevance.mean(),
 }
 
 

@@ -26,6 +26,8 @@ _NAMES = {
     "load_weights": "weights",
     "score_video": "own_video",
     "explore": "explorers",
+    "Text": "explorers",
+    "explain": "why",
 }
 _MODULES = {
     "ablate", "ablation_figures", "backbones", "checks", "config", "doctor", "evaluate", "features", "figures", "losses",
