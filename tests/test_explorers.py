@@ -44,17 +44,18 @@ def test_live_controls_draw_again_and_close_their_figures(monkeypatch, panels):
     shown, drawn = [], []
     monkeypatch.setattr(explorers, "is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
-    monkeypatch.setattr(plt, "show", lambda: None)
     plt.close("all")
     draw = lambda on, **values: drawn.append((type(on).__name__, *values.values()))
     assert z.explore(draw, panels=panels, x=[0.5, 1.0], kind=["a", "b"], said=z.Text(["a dog"])) is None
-    slider, dropdown, text, output = shown[0].children
-    assert [type(part).__name__ for part in shown[0].children] == ["SelectionSlider", "Dropdown", "Text", "Output"]
+    picture, box = shown  # the picture goes into the Output below the controls
+    slider, dropdown, text, _ = box.children
+    assert picture.data.startswith(b"\x89PNG")
+    assert [type(part).__name__ for part in box.children] == ["SelectionSlider", "Dropdown", "Text", "Output"]
     assert [part.description for part in (slider, dropdown, text)] == ["x", "kind", "said"]
     slider.value, text.value = 1.0, "a cat"
     on = "Figure" if panels else "Axes"
     assert drawn == [(on, 0.5, "a", "a dog"), (on, 1.0, "a", "a dog"), (on, 1.0, "a", "a cat")]
-    assert plt.get_fignums() == []
+    assert len(shown) == 4 and plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("controls", [{}, {"x": []}])

@@ -1,5 +1,6 @@
 """Explorers: one drawing under controls, live in JupyterLab and as a grid of pictures everywhere else."""
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from zsad_lib.figures import PAGE
 from zsad_lib.run import is_live
 
 LIVE_SIZE = 1.6  # of a live picture, in printed ones, up to `LIVE_WIDTH`
-LIVE_WIDTH = 10.0  # inches
+LIVE_WIDTH = 9.0  # inches
 
 
 class Text(tuple):
@@ -78,7 +79,7 @@ def _live(
     draw: Callable[..., None], size: tuple[float, float], panels: bool, controls: dict[str, Sequence[Any]]
 ) -> None:
     import ipywidgets
-    from IPython.display import display
+    from IPython.display import Image, display
 
     def make(name: str, values: Sequence[Any]) -> ipywidgets.Widget:
         if isinstance(values, Text):
@@ -89,11 +90,14 @@ def _live(
         return kind(options=options, value=values[0], description=name)
 
     def redraw(**values: Any) -> None:
-        grow = min(LIVE_SIZE, LIVE_WIDTH / size[0])
+        grow, picture = min(LIVE_SIZE, LIVE_WIDTH / size[0]), io.BytesIO()
         figure = plt.figure(figsize=(size[0] * grow, size[1] * grow))
         draw(figure if panels else figure.subplots(), **values)
-        plt.show()
-        plt.close(figure)  # only notebooks' own backend does so in show()
+        figure.savefig(
+            picture, dpi="figure", pil_kwargs={"compress_level": 1}
+        )  # a slider waits: no second pass, little packing
+        plt.close(figure)
+        display(Image(picture.getvalue(), format="png"))
 
     widgets = {name: make(name, values) for name, values in controls.items()}
     display(ipywidgets.VBox([*widgets.values(), ipywidgets.interactive_output(redraw, widgets)]))

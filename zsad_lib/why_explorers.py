@@ -17,6 +17,7 @@ from zsad_lib.figures import METHOD_COLOURS, PAGE
 from zsad_lib.frames import collect, frame_rates
 from zsad_lib.why import Why, at_strength, fit
 
+STRENGTHS = 11  # positions of the gate's slider
 QUANTILES = np.linspace(0.5, 0.99, 50)  # of the scores: positions of the threshold's slider
 
 
@@ -82,38 +83,46 @@ def prompt(why: Why, examples: Sequence[str]) -> Figure | None:
 
     Args:
         why: of `zsad_lib.why.explain`.
-        examples: sentences to start with.
+        examples: sentences to start with; print shows them.
     """
+    b, best = stand_ins(), why.gated[:, : why.captions].amax(1).numpy()
 
-    b = stand_ins()
-
-    def draw(ax: plt.Axes, prompt: str) -> None:
+    def draw(on: Figure | SubFigure, prompt: str) -> None:
         values, unknown = fit(why, prompt, b)
-        best = why.gated[:, : why.captions].amax(1).numpy()
-        ax.plot(why.times, best, color=METHOD_COLOURS["semantic"], label="best caption")
-        ax.plot(why.times, values, color=METHOD_COLOURS["paper"], label="this sentence")
+        ax = _curves(
+            on, why, {"best caption": (best, "semantic"), "this sentence": (values, "paper")}, "gated similarity"
+        )
         ax.fill_between(
             why.times, best, values, where=values > best, color=METHOD_COLOURS["paper"], alpha=0.3, linewidth=0
         )
-        ax.set(xlabel="middle of the window (s)", ylabel="gated similarity")
-        if unknown:
-            ax.text(
-                0.02, 0.02, f"never learned: {', '.join(unknown)}", transform=ax.transAxes, fontsize=7, color="#d55e00"
-            )
-        ax.margins(y=0.35)  # room for the legend
-        ax.legend(loc="upper center", ncols=2, handlelength=1.2, columnspacing=1)
+        never = f" (never learned: {', '.join(unknown)})" if unknown else ""
+        ax.set_title(
+            f'"{prompt}"{never}: better than every caption in {(values > best).mean():.0%} of the windows', loc="left"
+        )
 
-    return explore(draw, prompt=Text(examples))
+    return explore(draw, (PAGE, 1.7), panels=True, prompt=Text(examples))
 
 
-def gate(why: Why, steps: int = 11) -> Figure | None:
-    """Slider from no context (0) to the detector's (1): t' = t + g (gate(t, c) - t), and the score's curve."""
+def gate(why: Why) -> Figure | None:
+    """Slider from no context (0) to the detector's (1): t' = t + g * (gate(t, c) - t), and the score's curve."""
 
-    def draw(ax: plt.Axes, gate: float) -> None:
-        ax.plot(why.times, why.score, color="0.7", label="as scored")
-        ax.plot(why.times, at_strength(why, gate), color=METHOD_COLOURS["full_memory"], label="at this strength")
-        ax.set(xlabel="middle of the window (s)", ylabel="score (deviations)")
-        ax.margins(y=0.35)  # room for the legend
-        ax.legend(loc="upper center", ncols=2, handlelength=1.2, columnspacing=1)
+    def draw(on: Figure | SubFigure, gate: float) -> None:
+        score = at_strength(why, gate)
+        lines = {"as scored": (why.score, "motion_floor"), "at this strength": (score, "full_memory")}
+        title = (
+            f"gate at {gate:.1f}: the score's spread is {score.std():.2f} deviations, as scored {why.score.std():.2f}"
+        )
+        _curves(on, why, lines, "score (deviations)").set_title(title, loc="left")
 
-    return explore(draw, gate=np.linspace(0, 1, steps).round(3).tolist())
+    return explore(draw, (PAGE, 1.7), panels=True, gate=np.linspace(0, 1, STRENGTHS).round(3).tolist())
+
+
+def _curves(on: Figure | SubFigure, why: Why, lines: Mapping[str, tuple[np.ndarray, str]], unit: str) -> plt.Axes:
+    """Curves over the windows' times: label -> values [W] and the method whose colour they take."""
+    ax = on.subplots()
+    for label, (values, method) in lines.items():
+        ax.plot(why.times, values, color=METHOD_COLOURS[method], label=label)
+    ax.set(xlabel="middle of the window (s)", ylabel=unit)
+    ax.margins(x=0.01)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
