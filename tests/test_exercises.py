@@ -26,6 +26,8 @@ WRONG = {
     "dissimilar": lambda c, bound: c @ c.T < bound,
     "own_threshold": lambda score: score.mean() + 4 * score.std(),
     "joined_spans": lambda spans, gap: [span for span in spans if span[1] - span[0] > gap],
+    "attention_rollout": lambda layers: solutions.attention_rollout(layers.flip(0)),
+    "lift_on_motion": lambda relevance, motion: (relevance * motion).mean() / relevance.mean(),
 }
 
 

@@ -25,17 +25,37 @@ def test_one_control_is_one_row():
     plt.close("all")
 
 
-def test_live_controls_draw_again(monkeypatch):
-    ipywidgets, shown, drawn = pytest.importorskip("ipywidgets"), [], []
+def test_a_text_shows_its_examples_in_print():
+    figure = z.explore(draw, x=[1], kind=z.Text(["two dogs", "a cat"]))
+    assert [ax.get_title() for ax in figure.axes] == ["x: 1\nkind: two dogs", "x: 1\nkind: a cat"]
+    plt.close("all")
+
+
+def test_panels_get_a_figure_each_one_below_the_other():
+    figure = z.explore(lambda on, x, kind: on.suptitle(f"{x}{kind}"), panels=True, x=[1, 2, 3, 4, 5], kind=["a", "b"])
+    assert [part.get_suptitle() for part in figure.subfigs] == ["1a", "3a", "5a"]
+    assert figure.get_figheight() == pytest.approx(3 * 2.2)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("panels", [False, True])
+def test_live_controls_draw_again_and_close_their_figures(monkeypatch, panels):
+    pytest.importorskip("ipywidgets")
+    shown, drawn = [], []
     monkeypatch.setattr(explorers, "is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
-    monkeypatch.setattr(
-        ipywidgets, "interactive_output", lambda redraw, widgets: redraw(**{n: w.value for n, w in widgets.items()})
-    )
-    assert z.explore(lambda ax, **values: drawn.append(values), x=[0.5, 1.0], kind=["a", "b"]) is None
-    assert drawn == [{"x": 0.5, "kind": "a"}]
-    assert [type(widget).__name__ for widget in shown[0].children] == ["SelectionSlider", "Dropdown"]
     plt.close("all")
+    draw = lambda on, **values: drawn.append((type(on).__name__, *values.values()))
+    assert z.explore(draw, panels=panels, x=[0.5, 1.0], kind=["a", "b"], said=z.Text(["a dog"])) is None
+    picture, box = shown  # the picture goes into the Output below the controls
+    slider, dropdown, text, _ = box.children
+    assert picture.data.startswith(b"\x89PNG")
+    assert [type(part).__name__ for part in box.children] == ["SelectionSlider", "Dropdown", "Text", "Output"]
+    assert [part.description for part in (slider, dropdown, text)] == ["x", "kind", "said"]
+    slider.value, text.value = 1.0, "a cat"
+    on = "Figure" if panels else "Axes"
+    assert drawn == [(on, 0.5, "a", "a dog"), (on, 1.0, "a", "a dog"), (on, 1.0, "a", "a cat")]
+    assert len(shown) == 4 and plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("controls", [{}, {"x": []}])

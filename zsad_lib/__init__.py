@@ -31,6 +31,8 @@ _NAMES = {
     "LiveScorer": "streaming",
     "watch": "live",
     "explore": "explorers",
+    "Text": "explorers",
+    "explain": "why",
 }
 _MODULES = {
     "ablate", "ablation_figures", "backbones", "calibrate", "checks", "config", "doctor", "evaluate", "features", "figures",

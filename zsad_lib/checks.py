@@ -443,6 +443,29 @@ def joined_spans(answer: Callable) -> None:
     close(answer(spans, 1.0), [(0.0, 4.0), (5.0, 6.0), (9.0, 9.5)], "joined spans")
 
 
+# --- 51: explanations ------------------------------------------------------------------------------------------------
+
+
+def attention_rollout(answer: Callable) -> None:
+    """`answer(attention)` on two layers that do not commute."""
+    import torch
+
+    forward, swap = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    close(answer(torch.stack([forward, swap])), [[0.25, 0.75], [0.25, 0.75]], "rollout of two layers")
+
+
+def lift_on_motion(answer: Callable) -> None:
+    """`answer(relevance, motion)` against `zsad_lib.why.lift`, and 1 for an even map."""
+    import numpy as np
+
+    from zsad_lib.why import lift
+
+    rng = np.random.default_rng(0)
+    relevance, motion = rng.random((4, 5)), rng.random((4, 5))
+    close(answer(relevance, motion), lift(relevance, motion), "lift of a random map")
+    close(answer(np.ones((4, 5)), motion), 1.0, "lift of an even map")
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,13 @@ def colour(method: str) -> str:
     return METHOD_COLOURS.get(method.partition("@")[0], FLOOR_COLOUR)
 
 
+def term_colour(term: str) -> str:
+    """Colour of a term of the score, or of another curve beside it: that of the method which has nothing else."""
+    return METHOD_COLOURS.get(
+        {"s_sem": "semantic", "s_pred": "predictive"}.get(term, term), METHOD_COLOURS["full_memory"]
+    )
+
+
 def words(name: str) -> str:
     """A method, variant or family as printed in figures: "full_memory" -> "full memory"."""
     return name.replace("_", " ").replace("@", ", ")
@@ -202,12 +209,7 @@ def score_curve(
         for i, (first, last) in enumerate(spans):
             label = "abnormal (truth)" if i == 0 and name == "score" else None
             ax.axvspan(time[first], time[last] + step, color=TRUTH_COLOUR, alpha=0.28, linewidth=0, label=label)
-        line = (
-            "black"
-            if name == "score"
-            else METHOD_COLOURS.get({"s_sem": "semantic", "s_pred": "predictive"}.get(name, name), "#0173b2")
-        )
-        ax.plot(time, frames[name], color=line, linewidth=1)
+        ax.plot(time, frames[name], color="black" if name == "score" else term_colour(name), linewidth=1)
         ax.set_ylabel(TERMS.get(name, words(name)).replace(" ", "\n", 1) if name != "score" else "score")
         ax.margins(x=0)
         ax.locator_params(axis="y", nbins=4)
@@ -473,27 +475,33 @@ def _benchmark(
     }
 
 
+def median_video(profile: Profile, method: str) -> tuple[pd.Series, int]:
+    """The manifest's row of the test video at the median of the AUC within videos (long ones where there are any), and of how many."""
+    run = run_folder(profile)
+    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
+    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
+    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
+    aucs = video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
+    return test.loc[at_quantile(aucs)], len(aucs)
+
+
 def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int, int]], str]:
-    """The test video at the median of the AUC within videos (long ones where there are any), for `score_curve`.
+    """The video of `median_video`, for `score_curve`.
 
     Returns:
         frames with the contribution of each term (real footage: with the motion floor beside the score), abnormal
         spans, and a title that says how the video was chosen.
     """
-    run, seed = run_folder(profile), str(profile.seeds[0])
-    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
-    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
-    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
-    aucs = video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
-    video = at_quantile(aucs)
+    (row, count), run, seed = median_video(profile, method), run_folder(profile), str(profile.seeds[0])
+    video = row.video
     frames = pd.read_csv(run / "scores" / method / seed / f"{video}.csv")
     if profile.dataset == "ucsd_ped2":
         floor = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
         frames = frames[["frame", "time_s", "score"]].assign(motion_floor=floor)
     else:
         frames = contributions(frames, run, method, profile)
-    title = f"{words(method)}, {video} (median AUC of {len(aucs)}), seed {seed}"
-    return frames, parse_spans(test["spans"][video]), title
+    title = f"{words(method)}, {video} (median AUC of {count}), seed {seed}"
+    return frames, parse_spans(row.spans), title
 
 
 def contributions(frames: pd.DataFrame, run: Path, method: str, profile: Profile) -> pd.DataFrame:

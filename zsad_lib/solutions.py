@@ -288,6 +288,22 @@ def joined_spans(spans: Sequence[tuple[float, float]], gap: float) -> list[tuple
     return joined
 
 
+# --- 51: explanations ------------------------------------------------------------------------------------------------
+
+
+def attention_rollout(attention: Tensor) -> Tensor:
+    """Product of (A + I) / 2 over the layers, the first one rightmost: [L, n, n] -> [n, n]."""
+    product = torch.eye(attention.shape[-1])
+    for layer in attention:
+        product = (layer + torch.eye(len(layer))) / 2 @ product
+    return product
+
+
+def lift_on_motion(relevance, motion) -> float:
+    """Mean of `relevance` with `motion` as weights, over its plain mean."""
+    return (relevance * motion).sum() / motion.sum() / relevance.mean()
+
+
 # --- 60: tables ------------------------------------------------------------------------------------------------------
 
 
