@@ -14,7 +14,8 @@ from zsad_lib import explorers, why_explorers, why_figures
 from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import WINDOW, to_frames
-from zsad_lib.own_video import PROMPTS, Words, own_scorer, score_video
+from zsad_lib.own_detector import PROMPTS, Words, own_scorer
+from zsad_lib.own_video import score_video
 from zsad_lib.score import joint
 from zsad_lib.video import write_video
 from zsad_lib.why import at_strength, explain, fit, moved, training_scenes

@@ -105,7 +105,7 @@ def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
         vector: unit vector of the description [D].
 
     Returns:
-        [S], as the scene stream would give it: of the usual length, sqrt(S) deviations from the mean scene.
+        [S], as the scene stream would give it.
 
     Raises:
         ZsadError: the detector has no memory.
@@ -114,6 +114,4 @@ def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
         raise ZsadError("this detector has no memory of windows to look a described scene up in; leave the scene away")
     video, scene = scorer.memory.split([len(vector), scorer.memory.shape[1] - len(vector)], dim=1)
     fits = (video @ vector).topk(min(DESCRIBED_BY, len(video))).indices
-    direction = F.normalize(scene[fits].mean(0), dim=0)  # [S], standardised
-    d = scorer.detector
-    return d.scene_mean + d.scene_std * direction * len(direction) ** 0.5
+    return scorer.detector.scene_along(F.normalize(scene[fits].mean(0), dim=0))

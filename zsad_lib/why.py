@@ -14,6 +14,7 @@ TimeSformer read, which is no proof of what mattered; `lift` measures how much o
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,8 @@ from zsad_lib.features import (
     window_blocks,
 )
 from zsad_lib.models.text import UNKNOWN, encode_captions, tokenize
-from zsad_lib.own_video import RATE, TERMS, Words, own_scorer, thinning, window_features
+from zsad_lib.own_detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video import seen_frames, thinning, window_features
 from zsad_lib.rollout import rollout
 from zsad_lib.score import SCORED_STEPS, Scorer, error_map, moving_mean, predictive_terms, prompt_scores, semantic_score
 from zsad_lib.video import read_video
@@ -82,7 +84,7 @@ class Why(NamedTuple):
 def explain(
     path: str | Path,
     run: str | None = None,
-    words: Words | None = None,
+    words: Words = NO_WORDS,
     at: Sequence[float] | None = None,
     scenes: Mapping[str, str | Path] | None = None,
 ) -> Why:
@@ -101,12 +103,16 @@ def explain(
     if at is not None and len(at) == 0:
         raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it away")
     scorer, _ = own_scorer(run, words)
-    tool, (step, seconds) = Extractor(stand_ins()), (thinning(path), [])
+    described, scorer.scene = scorer.scene, None  # each piece carries its scene, so that another one can take its place
+    tool, step, seconds = Extractor(stand_ins()), thinning(path), array("d")
     if scenes is None:
         elsewhere = training_scenes(scorer)
     else:
         elsewhere = {name: scene_of(place, tool) for name, place in scenes.items()}
-    pieces = [_parts(scorer, elsewhere, piece) for piece in window_features(path, tool, step, seconds)]
+    seen = window_features(seen_frames(path, step, seconds), tool)
+    if described is not None:
+        seen = (piece._replace(scene=described.expand_as(piece.scene)) for piece in seen)
+    pieces = [_parts(scorer, elsewhere, piece) for piece in seen]
     part = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     ungated, gated, embedding, context = (
         torch.from_numpy(part[name]) for name in ("ungated", "gated", "embedding", "context")
@@ -175,7 +181,8 @@ def cell_weights(errors: Tensor, motion: Tensor) -> Tensor:
 
 def scene_of(path: str | Path, tool: Extractor) -> Tensor:
     """Scene feature of a place: mean over the windows of a video of it, [S]."""
-    return torch.cat([piece.scene for piece in window_features(path, tool, thinning(path), [])]).mean(0)
+    frames = seen_frames(path, thinning(path), array("d"))
+    return torch.cat([piece.scene for piece in window_features(frames, tool)]).mean(0)
 
 
 def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
@@ -189,7 +196,7 @@ def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
     half = F.normalize(scorer.memory[:, -len(d.scene_mean) :], dim=-1)  # [N, S]
     groups = KMeans(min(CLUSTERS, len(half.unique(dim=0))), n_init=4, random_state=0).fit(half.numpy())
     nearest = torch.from_numpy(groups.transform(half.numpy())).argmin(0)  # [M]
-    scenes = half[nearest] * len(d.scene_mean) ** 0.5 * d.scene_std + d.scene_mean  # [M, S]
+    scenes = d.scene_along(half[nearest])  # [M, S]
     fit = torch.einsum("kd,mkd->mk", scorer.bank, d.gate(scorer.bank, d.context(scenes)))
     own = (fit - fit.mean(0)).argmax(1).tolist()
     return {f"training scene {i}: {scorer.captions[k]}": scene for i, (k, scene) in enumerate(zip(own, scenes), 1)}

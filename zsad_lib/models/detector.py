@@ -80,6 +80,10 @@ class Detector(nn.Module):
         """Scene features with mean 0 and deviation 1 over the training windows; their cosine says which scenes are alike."""
         return (scene - self.scene_mean) / self.scene_std
 
+    def scene_along(self, direction: Tensor) -> Tensor:
+        """Scene feature of the usual length, sqrt(S) deviations from the mean scene: unit directions [..., S], standardised -> [..., S]."""
+        return self.scene_mean + self.scene_std * direction * direction.shape[-1] ** 0.5
+
     def context(self, scene: Tensor) -> Tensor:
         """c: [B, scene_dim] -> [B, C]."""
         return self.context_projection(self.standardised(scene))
