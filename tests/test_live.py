@@ -1,6 +1,7 @@
 """Live scoring equals the causal mode; streams reconnect, and drop frames that nobody waits for."""
 
 import itertools
+import re
 import time
 from array import array
 
@@ -123,6 +124,14 @@ def test_a_stream_drops_the_oldest_frames_and_counts_them(monkeypatch):
     except ZsadError:
         pass
     assert camera.dropped > 0 and len(got) + camera.dropped == 100 and got[1:] == sorted(got[1:]) and got[-1] == 99
+
+
+def test_a_file_at_an_address_is_read_once(video, server, capsys):
+    server.content = video.read_bytes()
+    assert main(["live", server.url]) == 0
+    shown = capsys.readouterr()
+    dropped = int(re.search(r"dropped (\d+), reconnected 0", shown.err)[1])
+    assert len(shown.out.splitlines()) - 1 + dropped == 230
 
 
 def test_an_address_that_nobody_answers_is_one_line(monkeypatch, capsys):

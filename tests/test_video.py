@@ -1,6 +1,7 @@
 """Both decoders agree, frames are counted as decoded, and broken files are one clear line."""
 
 import math
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 from PIL import Image
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.video import frame_times, iter_frames, list_frames, probe, read_video, write_video
+from zsad_lib.video import (
+    declared_seconds,
+    frame_times,
+    iter_frames,
+    list_frames,
+    probe,
+    read_video,
+    timed_frames,
+    write_video,
+)
 
 
 def moving_square(n: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -189,3 +199,32 @@ def test_real_footage(shared):
     assert np.array_equal(read_video(path), read_video(path, decoder="pyav"))
     clip = shared / "data" / "ucsd_ped2" / "UCSDped2" / "Test" / "Test001"
     assert probe(clip).n_frames == 180 and read_video(clip, [0, 179]).shape == (2, 240, 360, 3)
+
+
+def test_a_telephones_turned_picture_comes_upright(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 16, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "flat.mp4", frames, 10)
+    data = bytearray((tmp_path / "flat.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44  # how to show the track: here a quarter turn clockwise
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    flat = read_video(tmp_path / "flat.mp4")
+    for decoder in ("pyav", "decord"):
+        turned = read_video(tmp_path / "turned.mp4", decoder=decoder)
+        np.testing.assert_array_equal(turned, np.rot90(flat, -1, axes=(1, 2)))
+    info = probe(tmp_path / "turned.mp4")
+    assert (info.n_frames, info.width, info.height) == (3, 16, 32)
+
+
+def test_a_recording_that_starts_late_is_not_truncated(tmp_path):
+    with av.open(str(tmp_path / "late.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 36_000 + number, Fraction(1, 10)  # an hour into the recording
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    times = [seconds for seconds, _ in timed_frames(tmp_path / "late.mkv")]
+    assert times[0] == 0 and times[-1] == pytest.approx(1.9)
+    assert declared_seconds(tmp_path / "late.mkv") == pytest.approx(2.0, abs=0.2)

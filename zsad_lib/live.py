@@ -88,9 +88,14 @@ class Camera:
         tries = 0
         while True:
             try:
-                for frame in open_stream(self.source):
+                stream = open_stream(self.source)
+                while True:
+                    frame = next(stream)
                     tries = 0
                     yield frame
+            except StopIteration as end:
+                if end.value:
+                    return
                 reason = "it ended"
             except ZsadError as error:
                 reason = str(error)

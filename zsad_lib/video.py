@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -101,12 +101,15 @@ def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.nd
         yield time - start, to_rgb(frame) if number % step == 0 else None
 
 
-def open_stream(source: str, timeout: float = 10.0) -> Iterator[np.ndarray]:
+def open_stream(source: str, timeout: float = 10.0) -> Generator[np.ndarray, None, bool]:
     """Frames of a camera or a network stream as uint8 [H, W, 3], until it ends.
 
     Args:
         source: number of a camera ("0"), or an address that FFmpeg opens, as rtsp:// or http://.
         timeout: seconds without an answer.
+
+    Returns:
+        At its end: whether it had declared a length. Then it is a file at an address, and not a camera that broke off.
 
     Raises:
         ZsadError: it cannot be opened, or breaks off.
@@ -122,6 +125,7 @@ def open_stream(source: str, timeout: float = 10.0) -> Iterator[np.ndarray]:
             to_rgb = _rgb_converter()
             for frame in container.decode(video=0):
                 yield to_rgb(frame)
+            return bool(container.duration)
     except (av.FFmpegError, OSError, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ZsadError(
