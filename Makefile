@@ -46,9 +46,10 @@ STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
-	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection 51_explain_a_score
+	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
 NOTEBOOKS_weak := 40_center_clip_space 41_select_directions 42_attend_along_axes 43_train_from_labels
-NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) 60_print_tables
+NOTEBOOKS_pictures := 51_explain_a_score
+NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_pictures) 60_print_tables
 NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
@@ -56,7 +57,8 @@ NOTEBOOKS_prompts := 33_ablate_prompts
 NOTEBOOKS_anomaly_clip := 44_ablate_anomaly_clip
 NOTEBOOKS_zero_shot := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
 NOTEBOOKS_all := $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_anomaly_clip)
-NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) 60_print_tables
+NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) \
+	$(NOTEBOOKS_pictures) 60_print_tables
 NOTEBOOKS_ped2 := 00_start_here 01_prepare_data 11_predict_future 20_train_detector 21_score_video \
 	22_evaluate_detection 60_print_tables
 NOTEBOOKS_ucf_crime := 20_train_detector 21_score_video 22_evaluate_detection 60_print_tables
