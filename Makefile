@@ -50,9 +50,9 @@ STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
-	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection 51_explain_a_score
+	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
 NOTEBOOKS_weak := 40_center_clip_space 41_select_directions 42_attend_along_axes 43_train_from_labels
-NOTEBOOKS_video := 50_score_your_video
+NOTEBOOKS_video := 50_score_your_video 51_explain_a_score
 NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_video) 60_print_tables
 NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components

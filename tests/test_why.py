@@ -93,10 +93,10 @@ def test_any_sentence_fits_as_it_would_among_the_prompts(why):
 
 
 def test_in_its_own_scene_nothing_changes_and_elsewhere_it_does(folder):
-    places = {"here": folder / "window.mp4", "there": folder / "elsewhere.mp4"}
+    places = {"context": folder / "window.mp4", "there": folder / "elsewhere.mp4"}  # a name that is also an array's
     one = explain(folder / "window.mp4", words=SAID, scenes=places)
     assert one.sentences == [*SAID.normal, *SAID.abnormal] and one.gated.shape == (1, 4)
-    np.testing.assert_allclose(one.scenes["here"], one.score, atol=1e-4)
+    np.testing.assert_allclose(one.scenes["context"], one.score, atol=1e-4)
     assert abs(one.scenes["there"] - one.score).item() > 0.1
 
 
@@ -150,12 +150,13 @@ def test_figures_have_words_that_can_be_read(why, name):
     assert outside == []
 
 
-def test_stacked_contributions_reach_the_score(why):
-    figure = why_figures.contributions(why)
-    ax = figure.axes[0]
-    tops = np.max([part.get_paths()[0].vertices[:, 1].max() for part in ax.collections])
-    assert tops == pytest.approx(sum(v.clip(min=0) for v in why.terms.values()).max())
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), why.score)
+def test_stacked_contributions_reach_from_all_negative_to_all_positive_terms(why):
+    terms = {name: np.array(values) for name, values in zip(why.terms, ([1, -1, 2, 0], [2, -2, 1, 0], [-1, 3, 1, 0]))}
+    ax = why_figures.contributions(why._replace(terms=terms, score=sum(terms.values()))).axes[0]
+    edges = [part.get_paths()[0].vertices for part in ax.collections]
+    at = lambda w: [y for x, y in np.concatenate(edges) if x == why.times[w]]
+    assert [(min(at(w)), max(at(w))) for w in range(4)] == [(-1, 3), (-3, 3), (0, 4), (0, 0)]
+    assert ax.lines[0].get_ydata().tolist() == [2, 0, 4, 0]
 
 
 def test_framed_cells_are_those_that_were_scored(why):

@@ -4,6 +4,8 @@ r"""Why a window scored as it did: everything behind the score of one video, com
     s_pred = sum over cells of weight * error       weight = d s_pred / d error: which cells entered the mean over the moving ones
     t' = t + g * (gate(t, c) - t)                   g = 1: the detector; g = 0: no context; every other term stays
 
+The second and third are the kit's own.
+
 Two questions need another scene than the video's own. The same windows are then scored with the scene feature of another place, in
 every term that reads a scene. The clearest answer comes from a place that the reader names, as a video or a folder of frames. Without one
 the detector's own training serves: its memory of normal windows holds their scenes, and k-means picks `CLUSTERS` of them.
@@ -140,7 +142,7 @@ def explain(
         ungated=ungated,
         gated=gated,
         prompts=prompts.numpy(),
-        scenes={name: part[name] for name in elsewhere},
+        scenes={name: part[f"in {name}"] for name in elsewhere},
         errors=part["errors"],
         weights=part["weights"],
         at=looked,
@@ -151,7 +153,7 @@ def explain(
 
 
 def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures) -> dict[str, np.ndarray]:
-    """What `Why` holds of all windows of a piece, and the raw terms, by name; the scores under other scenes by the scenes' names."""
+    """What `Why` holds of all windows of a piece, and the raw terms, by name; scores under other scenes as "in NAME"."""
     d, (own,) = scorer.detector, scorer.terms([piece])
     (predicted,) = predictive_terms(d.dpc, [piece])
     v = d.embed(piece.timesformer, predicted.plain if scorer.plain_extractor else predicted.context)
@@ -167,7 +169,7 @@ def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures
     }
     for name, scene in elsewhere.items():
         (there,) = scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
-        own[name] = scorer.fuse(there, TERMS)
+        own[f"in {name}"] = scorer.fuse(there, TERMS)
     return own | {name: value.cpu().numpy() for name, value in found.items()}
 
 
