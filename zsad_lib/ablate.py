@@ -278,10 +278,10 @@ def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the grid that is named, or all of them, and then the notebooks given."""
+    """Runs the grids that are named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--grid", default="all", help=", ".join([*ALL, "all"]))
+    parser.add_argument("--grid", default="all", help=f"{', '.join(ALL)}, several as gate,prompts, or all")
     parser.add_argument("--cluster", default="", help="address of a dask scheduler")
     parser.add_argument("items", nargs="*", metavar="KEY=VALUE | NOTEBOOK")
     options = parser.parse_intermixed_args(arguments)
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()
     try:
         profile = get_profile(options.profile, **dict(item.split("=", 1) for item in options.items if "=" in item))
-        names = list(ALL) if options.grid == "all" else [options.grid]
+        names = list(ALL) if options.grid == "all" else options.grid.split(",")
         for path in ablate(names, profile, cluster=options.cluster).values():
             print(path.with_suffix(".md").read_text(encoding="utf-8"))
             print(path)
