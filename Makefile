@@ -47,6 +47,8 @@ SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
 WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') $(if $(SCENE),--scene '$(SCENE)')
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
+# Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
@@ -82,7 +84,7 @@ reproduce: env  ## everything: data, training, scores, tables, figures, report a
 	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
 
 test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
-	@$(PYTHON) -m pytest --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
+	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
 	@$(MAKE) test-notebooks
 
 env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first)
@@ -160,8 +162,11 @@ showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/re
 lab: env  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
 
+# What the notebooks need is computed first: side by side they would wait for each other's run folder.
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
-	@$(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	@$(PIPELINE) step --profile smoke tables
+	@$(PYTHON) -m zsad_lib.ablate --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
+	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-browser: env  ## an explorer in JupyterLab, moved in a real browser (Chromium or Chrome); its pictures: ZSAD_SCREENSHOTS=folder
 	@$(PYTHON) -m pytest -m browser tests

@@ -101,6 +101,17 @@ def test_own_video_and_own_scores(clone):
     )
 
 
+def test_tests_run_side_by_side_after_what_all_notebooks_need(clone):
+    lines = make("-n", "test", cwd=clone).stdout.splitlines()
+    suite, steps, grids, books = (next(i for i, line in enumerate(lines) if word in line)
+                                  for word in ("doctest", "step --profile smoke tables", "zsad_lib.ablate", "nbval"))  # fmt: skip
+    assert suite < steps < grids < books
+    assert all("-n auto --maxprocesses 4 --dist loadfile" in lines[i] for i in (suite, books))
+    named = re.search(r"--grid (\S+)", lines[grids])[1].split(",")
+    assert {path.stem[3:] for path in (ROOT / "notebooks").glob("*_ablate_*")} == {f"ablate_{name}" for name in named}
+    assert " -n 1 " in make("-n", "test", "JOBS=1", cwd=clone).stdout
+
+
 def test_weights_and_what_clean_keeps(clone):
     line = make("-n", "weights", "PROFILE=ucf_crime", "WEIGHTS_ROOT=my weights", "CHECK=1", cwd=clone).stdout
     assert "-m zsad_lib weights --profile 'ucf_crime' --check" in line and "--root 'my weights'" in line

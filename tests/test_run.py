@@ -68,6 +68,10 @@ def test_notebook_name_from_the_surroundings(monkeypatch):
     for name in ("ZSAD_NOTEBOOK", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     assert frame._notebook_name({}) == "interactive"
+    with monkeypatch.context() as nbval:
+        nbval.setattr(frame, "_kernel", lambda: "a kernel")
+        nbval.setenv("PYTEST_CURRENT_TEST", "notebooks/03_c.ipynb::Cell 0 (setup)")
+        assert frame._notebook_name({}) == "03_c"
     assert frame._notebook_name({"__vsc_ipynb_file__": "/a/02_b.ipynb"}) == "02_b"
     monkeypatch.setenv("JPY_SESSION_NAME", "/x/01_a.ipynb")
     assert frame._notebook_name({"__vsc_ipynb_file__": "/a/02_b.ipynb"}) == "01_a"

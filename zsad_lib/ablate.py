@@ -279,17 +279,17 @@ def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) ->
 
 @one_line
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the grid that is named, or all of them, and then the notebooks given."""
+    """Runs the grids that are named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--grid", default="all", help=", ".join([*ALL, "all"]))
+    parser.add_argument("--grid", default="all", help=f"{', '.join(ALL)}, several as gate,prompts, or all")
     parser.add_argument("--cluster", default="", help="address of a dask scheduler")
     parser.add_argument("items", nargs="*", metavar="KEY=VALUE | NOTEBOOK")
     options = parser.parse_intermixed_args(arguments)
     if "MAKELEVEL" in os.environ:
         die_with_parent()
     profile = get_profile(options.profile, **settings(options.items))
-    names = list(ALL) if options.grid == "all" else [options.grid]
+    names = list(ALL) if options.grid == "all" else options.grid.split(",")
     for path in ablate(names, profile, cluster=options.cluster).values():
         print(path.with_suffix(".md").read_text(encoding="utf-8"))
         print(path)

@@ -201,9 +201,10 @@ def _is_literal(value: Any) -> bool:
 
 
 def _notebook_name(namespace: dict[str, Any]) -> str:
-    """From our own execute(), JupyterLab or VS Code, in that order."""
+    """From our own execute(), JupyterLab, VS Code or nbval, in that order; notebooks side by side need folders of their own."""
+    nbval = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0] if _kernel() else ""
     places = os.environ.get("ZSAD_NOTEBOOK"), os.environ.get("JPY_SESSION_NAME"), namespace.get("__vsc_ipynb_file__")
-    return Path(next(filter(None, places), "interactive")).stem
+    return Path(next(filter(None, (*places, nbval)), "interactive")).stem
 
 
 def _seed_and_device(seed: int) -> str:
