@@ -44,6 +44,7 @@ def _last(*scored: str) -> dict[str, tuple[str, tuple[str, ...]]]:
         "evaluate": ("zsad_lib.evaluate:detection", scored),
         "tables": ("zsad_lib.tables:write", ("evaluate",)),
         "figures": ("zsad_lib.figures:draw", ("evaluate",)),
+        "films": ("zsad_lib.example_films:draw", ("evaluate",)),
     }
 
 
