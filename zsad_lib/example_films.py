@@ -68,7 +68,8 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
         stem: path without suffix.
 
     Returns:
-        `start_s` in the video, `n_frames` of the film, its frames per second `fps`, and its abnormal frames as `spans`.
+        `start_s` in the video, `n_frames` of the film, its frames per second `fps`, its abnormal frames as `spans`, and its
+        `shape` (width, height) in pixels.
     """
     rate, labels = float(row["fps"]), frame_labels(row)
     length = min(len(frames), round(SECONDS * rate))
@@ -89,10 +90,11 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
             small = Path(scratch, "small.mp4")
             write_video(small, iter_frames(whole), rate / step, quality)
         os.replace(small, film)
+    still = Image.fromarray(read_video(film, [int(table["score"].argmax())])[0])
     with paths.atomic(poster, mode=None) as temporary:
-        Image.fromarray(read_video(film, [int(table["score"].argmax())])[0]).save(temporary, "JPEG", quality=80)
+        still.save(temporary, "JPEG", quality=80)
     spans = parse_spans(labels_to_spans(table["truth"].to_numpy()))
-    return {"start_s": first / rate, "n_frames": len(table), "fps": rate / step, "spans": spans}
+    return {"start_s": first / rate, "n_frames": len(table), "fps": rate / step, "spans": spans, "shape": still.size}
 
 
 def _pictures(path: str, shown: slice) -> Iterator[np.ndarray]:

@@ -35,18 +35,22 @@ details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { curso
 figure { margin: 1.5rem 0; } img, video { max-width: 100%; height: auto; border-radius: 4px; } img { background: #ffffff; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 .films figure { margin: 0; } .films video, .films img, .films svg { width: 100%; display: block; } .poster { display: none !important; }
+.films video { object-fit: contain; object-position: top; background: var(--box); }
 .films svg { height: .6rem; background: var(--box); margin: .2rem 0; }
 .formula { margin: .6rem 0; padding: .3rem 0; overflow-x: auto; }
 math { font-family: math, "Latin Modern Math", "STIX Two Math", "Cambria Math", "DejaVu Math TeX Gyre", serif; }
-@media (max-width: 30rem) { body { padding: .7rem; font-size: 15px; } h1 { font-size: 1.3rem; } }
+.picture div { overflow-x: auto; }
+@media (max-width: 30rem) { .picture img { width: var(--width); max-width: none; }
+  body { padding: .7rem; font-size: 15px; } h1 { font-size: 1.3rem; } }
 @media print {
   :root { color-scheme: light;
     --ink: #000000; --soft: #444444; --ground: #ffffff; --line: #bbbbbb; --box: #f4f4f4; --note: #fff4df; --link: #000000; }
-  @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } nav, video { display: none; }
+  @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } nav, video { display: none !important; }
   .poster { display: block !important; } a { text-decoration: none; } .wide, pre { overflow: visible; } pre { white-space: pre-wrap; }
   table { font-size: 6.5pt; } th, td { padding-right: .4rem; } .numbers td, .numbers th { white-space: normal; overflow-wrap: normal; }
   .numbers td + td, .numbers th + th { padding-left: .4rem; } thead { display: table-header-group; }
-  figure, tr, img, math { break-inside: avoid; } h1, h2, h3, summary { break-after: avoid; } img { max-height: 220mm; }
+  figure, tr, img, math { break-inside: avoid; } h1, h2, h3, summary { break-after: avoid; }
+  .picture img { width: var(--width); max-height: 220mm; }
   .films { grid-template-columns: repeat(3, 1fr); } details::details-content { content-visibility: visible; }
 }
 """
@@ -108,7 +112,9 @@ def table(cells: pd.DataFrame, terms: Mapping[str, str] | None = None) -> str:
     head = "".join(f"<th>{_linked(name, terms or {})}</th>" for name in (cells.index.name, *cells.columns))
     rows = [
         f"<tr{' class=floor' if name in FLOORS else ''}>"
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in (name, *row))
+        + "".join(
+            f"<td>{html.escape(str(cell)).replace(', ', ',&nbsp;')}</td>" for cell in (name, *row)
+        )  # intervals stay whole
         + "</tr>"
         for name, row in zip(cells.index, cells.to_numpy())
     ]
@@ -142,32 +148,43 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def picture(content: bytes, text: str) -> str:
-    """A PNG with its caption."""
-    text = html.escape(text)
-    return f'<figure><img alt="{text}" src="{data_uri(content, "image/png")}"><figcaption>{text}</figcaption></figure>'
+    """A PNG with its caption; a narrow page scrolls it at half its size in pixels, so that its words can be read."""
+    text, width = html.escape(text), int.from_bytes(content[16:20], "big") // 2
+    image = f'<img alt="{text}" style="--width: {width}px" src="{data_uri(content, "image/png")}">'
+    return f'<figure class="picture"><div>{image}</div><figcaption>{text}</figcaption></figure>'
 
 
-def film(
-    content: bytes, poster: bytes, text: str, spans: Collection[tuple[int, int]], n_frames: int, colour: str
-) -> str:
-    """An MP4 over a bar that marks spans of its frames, both ends inclusive, in `colour`; in print its poster (JPEG).
+def film(content: bytes, poster: bytes, text: str, shape: tuple[int, int], spans: str) -> str:
+    """An MP4 with its caption; in print its poster.
 
-    The bar is as wide as the film, and so as the curve in it.
+    Args:
+        content, poster: the MP4, and a JPEG.
+        text: the caption.
+        shape: (width, height) in pixels; room for the controls is added below.
+        spans: HTML above the film, as of `bar`.
     """
     still, text = data_uri(poster, "image/jpeg"), html.escape(text)
-    marks = "".join(f'<rect x="{a}" width="{b - a + 1}" height="1" fill="{colour}"/>' for a, b in spans)
     return (
-        f'<figure><video controls muted loop playsinline preload="none" poster="{still}" '
-        f'src="{data_uri(content, "video/mp4")}"></video><img class="poster" alt="{text}" src="{still}">'
-        f'<svg viewBox="0 0 {n_frames} 1" preserveAspectRatio="none" aria-hidden="true">{marks}</svg>'
+        f'<figure>{spans}<video controls muted loop playsinline preload="none" style="aspect-ratio: {shape[0]} / {shape[1] + 56}" '
+        f'poster="{still}" src="{data_uri(content, "video/mp4")}"></video><img class="poster" alt="{text}" src="{still}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
 
-def markdown(text: str) -> str:
-    """Markdown as HTML; its tables scroll in boxes of their own, its headings stand below the page's."""
+def bar(spans: Collection[tuple[int, int]], length: int, colour: str) -> str:
+    """A bar as wide as what it stands over, with spans of 0..length - 1 (both ends inclusive) in `colour`."""
+    marks = "".join(f'<rect x="{a}" width="{b - a + 1}" height="1" fill="{colour}"/>' for a, b in spans)
+    return f'<svg viewBox="0 0 {length} 1" preserveAspectRatio="none" aria-hidden="true">{marks}</svg>'
+
+
+def markdown(text: str, kind: str = "") -> str:
+    """Markdown as HTML; its tables scroll in boxes of their own, its headings stand below the page's.
+
+    Args:
+        kind: class of the tables.
+    """
     from nbconvert.filters.markdown import markdown2html
 
     body = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>| style="text-align:\s*left"', "", markdown2html(text))
     body = re.sub(r"(</?)h([1-3])\b", lambda part: f"{part[1]}h{int(part[2]) + 2}", body)
-    return body.replace("<table", '<div class="wide"><table').replace("</table>", "</table></div>")
+    return body.replace("<table", f'<div class="wide"><table class="{kind}"').replace("</table>", "</table></div>")
