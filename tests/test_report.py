@@ -119,6 +119,7 @@ def test_numbers_of_the_model_card_are_the_runs(run):
 
 def test_texts_of_the_kit_are_there():
     assert "synthetic" in cards.limits() and "](" not in re.sub(r"\]\(https:[^)]*\)", "", cards.limits())
+    assert cards._unlinked("[a](b.md), c ([d](e.md)), [f](https://g.org)") == "a, c, [f](https://g.org)"
     assert "What they have seen" in cards.stand_ins() and "clip AUC" in cards.glossary()
 
 
