@@ -27,6 +27,8 @@ def notebook(tmp_path):
             "1", outputs=[v4.new_output("display_data", {"text/plain": "drawn", "application/javascript": "go()"})]
         ),
     ]
+    source = "<style>pre { line-height: 125%; }\n.output_html .k { color: #008000 }</style><div>def</div>"
+    cells.append(v4.new_code_cell("z.show(f)", outputs=[v4.new_output("display_data", {"text/html": source})]))
     path = tmp_path / "07_look.ipynb"
     nbformat.write(v4.new_notebook(cells=cells), path)
     return path
@@ -36,6 +38,7 @@ def test_page_fetches_nothing_and_holds_its_formulas(notebook):
     page = notebook_page.write(notebook).read_text()
     assert not re.search(r"""<(?:script|link|iframe)|src=["']?http|@import|url\(["']?http""", page)
     assert page.count("<math") == 3 and "$" not in page and "<mtable" in page and "go()" not in page and "drawn" in page
+    assert "<div>def</div>" in page and ".output_html .k" not in page
     assert "<title>07 · Look</title>" in page
     assert 'href="08_next.html"' in page and 'href="https://arxiv.org/abs/1807.03748"' in page
 

@@ -43,6 +43,7 @@ def write(notebook: Path) -> Path:
     config = Config(NbConvertBase={"display_data_priority": SHOWN})
     body, _ = _Exporter(config=config, template_name="basic").from_filename(str(notebook))
     body = re.sub(r'href="([^":/]+)\.ipynb', r'href="\1.html', body)  # pages link to pages
+    body = re.sub(r"<style>pre \{.*?</style>", "", body, flags=re.DOTALL)  # of shown source: it has light colours alone
     target = notebook.with_suffix(".html")
     with paths.atomic(target) as handle:
         handle.write(page.document(title(notebook), body, STYLE + _colours(), mark()))
