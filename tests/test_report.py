@@ -2,12 +2,15 @@
 
 import re
 
+import nbformat
 import pandas as pd
 import pytest
+from nbformat import v4
 
-from zsad_lib import paths, report
+from zsad_lib import cards, paths, report
 from zsad_lib.config import as_dict, get_profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.manifest import save_manifest
 
 COLUMNS = "method variant metric level group family value low high n_videos n_frames prevalence seeds".split()
 
@@ -22,12 +25,26 @@ def run(run_home):
         for family in ("all", "semantic")
     ]
     result = {"profile": as_dict(profile), "versions": {"torch": "9.9"}, "git": {"commit": "abc", "changed": True}}
-    for name in ("evaluate", "figures", "notebooks", "data"):
+    for name in ("evaluate", "figures", "notebooks", "data", "films", "tables", "scores/full/0"):
         paths.make_folder(folder / name)
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "evaluate" / "detection.csv", index=False)
     paths.write_json(folder / "evaluate" / "result.json", result)
     (folder / "figures" / "headline.png").write_bytes(b"picture")
-    (folder / "notebooks" / "20_train_detector.html").write_text("")
+    nbformat.write(
+        v4.new_notebook(cells=[v4.new_markdown_cell("# 20 · Train")]), folder / "notebooks" / "20_train.ipynb"
+    )
+    clip = dict(path="", set="main", scene="road", site="a", action="walk", n_frames=48, fps=10.0, caption="")
+    clips = [("a", "train", "normal", ""), ("b", "test", "normal", ""), ("c", "test", "semantic", "10-19")]
+    clips = [clip | dict(zip(("video", "split", "family", "spans"), values)) for values in clips]
+    save_manifest(pd.DataFrame(clips), folder / "data")
+    film = {"place": "best", "video": "c", "auc": 0.9876, "start_s": 1.0, "n_frames": 20, "fps": 5.0}
+    rule = {"method": "full", "seed": 0, "videos": 7, "calibrated": True, "films": [film | {"shape": [32, 24]}]}
+    paths.write_json(folder / "films" / "films.json", rule)
+    (folder / "films" / "0.mp4").write_bytes(b"film")
+    (folder / "films" / "0.jpg").write_bytes(b"poster")
+    (folder / "tables" / "ablation_gate.md").write_text(
+        "Grid gate.\n\n| variant | all |\n|:--|:--|\n| silu | 0.711 |\n"
+    )
     (folder / "data" / "dataset_card.md").write_text("# Card\n\n| scene | walk |\n|---|---|\n| road | normal |\n")
     return profile, folder
 
@@ -35,16 +52,11 @@ def run(run_home):
 def test_page_holds_numbers_floors_figures_links_and_provenance(run):
     profile, folder = run
     page = report.write(profile).read_text()
-    assert "0.812 [0.710, 0.910]" in page and "Clip AUC, semantic" in page and "NOT results" in page
+    assert "0.812 [0.710,&nbsp;0.910]" in page and "Clip AUC</a>, semantic" in page and "NOT results" in page
     assert "<tr class=floor><td>random</td>" in page and "a&lt;b" in page
-    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page and page.count("<img") == 1
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page and page.count("<img") == 2  # and a poster
     assert (folder / "report" / re.search(r'href="(\.\./notebooks/[^"]+)"', page)[1]).is_file()
-    assert (
-        "abc (with changes)" in page
-        and "9.9" in page
-        and '<div class="wide"><table>' in page
-        and "<td>road</td>" in page
-    )
+    assert "abc (with changes)" in page and "9.9" in page and "<td>road</td>" in page
 
 
 def test_supervision_is_told_where_classes_were_learned(run):
@@ -59,13 +71,56 @@ def test_supervision_is_told_where_classes_were_learned(run):
     gap = dict(names, difference=0.1234, low=0.1, high=0.2, p=0.01, p_holm=0.02)
     pd.DataFrame([gap]).to_csv(folder / "evaluate" / "differences.csv", index=False)
     page = report.write(profile).read_text()
-    assert "class of each training video" in page and "0.654 [0.710, 0.910]" in page
-    assert "anomaly_clip - full" in page and "+0.123 [+0.100, +0.200]*" in page
+    assert "class of each training video" in page and "0.654 [0.710,&nbsp;0.910]" in page
+    assert "anomaly_clip - full" in page and "+0.123 [+0.100,&nbsp;+0.200]*" in page
 
 
-def test_page_fetches_nothing(run):
+def test_page_fetches_nothing_and_its_links_lead_somewhere(run):
     page = report.write(run[0]).read_text()
-    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|<script""", page)
+    assert not re.findall(r"""(?:src|poster)=["'](?!data:)|<link|@import|<script|<iframe""", page)
+    links = set(re.findall('href="([^"]+)"', page))
+    inside = {link[1:] for link in links if link.startswith("#")}
+    assert (
+        {"headline", "films", "model-card", "limits", "glossary", "term-clip-auc"}
+        <= inside
+        <= set(re.findall('id="([^"]+)"', page))
+    )
+    assert {link.split("/")[0] for link in links if not link.startswith("#")} <= {"https:", ".."}
+
+
+def test_films_come_with_their_rule_and_the_truth(run):
+    page = report.write(run[0]).read_text()
+    assert "best: AUC 0.988, c, seconds 1 to 5" in page and "of 7 test videos" in page and "(full, seed 0)" in page
+    assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page and 'poster="data:image/jpeg;base64,cG9zdGVy"' in page
+    assert "10% of whose frames may alarm" in page
+
+
+def test_ablations_are_folded_and_notebooks_have_their_titles(run):
+    page = report.write(run[0]).read_text()
+    assert "<details><summary>gate</summary>" in page and "<td>silu</td>" in page
+    assert '<a href="../notebooks/20_train.html">20 · Train</a>' in page
+
+
+def test_numbers_of_the_model_card_are_the_runs(run):
+    profile, folder = run
+    file = folder / "evaluate" / "detection.csv"
+    table = pd.read_csv(file)
+    card = cards.model_card(profile, table)
+    assert "`full`" in card and "1 training videos" in card and "2 videos, 0.00 hours" in card
+    assert "lets 81% of the normal frames" in card and "per hour (" not in card and "{" not in card
+    far = table[(table.method == "full") & (table.metric == "far")]
+    more = [
+        far.assign(metric="false_alarms_per_hour_at_threshold", value=2.0),
+        far.assign(metric="event_recall_at_threshold", value=0.5),
+    ]
+    card = cards.model_card(profile, pd.concat([table, *more]))
+    assert "False alarms: 2 per hour" in card and "48 a day" in card and "one alarm in 97 would be true" in card
+
+
+def test_texts_of_the_kit_are_there():
+    assert "synthetic" in cards.limits() and "](" not in re.sub(r"\]\(https:[^)]*\)", "", cards.limits())
+    assert cards._unlinked("[a](b.md), c ([d](e.md)), [f](https://g.org)") == "a, c, [f](https://g.org)"
+    assert "What they have seen" in cards.stand_ins() and "clip AUC" in cards.glossary()
 
 
 def test_without_card_the_counts_are_shown(run):

@@ -428,6 +428,23 @@ def _read(run: Path, method: str, test: pd.DataFrame, profile: Profile) -> SeedS
     return read_seeds(run / "scores" / method, test["n_frames"].to_dict(), profile.seeds)
 
 
+def main_method(run: Path) -> str:
+    """The method that a run's examples are of: the first of `ORDER` that it has scored."""
+    return next(name for name in ORDER if (run / "scores" / name).is_dir())
+
+
+def within_videos(profile: Profile, method: str) -> dict[str, float]:
+    """AUC within each test video that holds both classes (long ones where there are any), of the first seed, 0..1.
+
+    What shows a method at work on one video is chosen by it.
+    """
+    run = run_folder(profile)
+    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
+    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
+    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
+    return video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
+
+
 def _joined(scores: Mapping[str, np.ndarray], videos: Collection[str]) -> np.ndarray:
     return np.concatenate([scores[video] for video in videos], axis=-1)
 
@@ -441,7 +458,7 @@ def _curves(
     return roc_pr(found, _joined(labels, main["video"]))
 
 
-def _threshold(normal: Mapping[str, np.ndarray], profile: Profile) -> float | None:
+def alarm_threshold(normal: Mapping[str, np.ndarray], profile: Profile) -> float | None:
     """The alarm threshold of the first seed; None without held-out normal video."""
     if not normal:
         return None
@@ -454,9 +471,9 @@ def _benchmark(
     main = test[test["set"] == "main"]
     families = [name for name in FAMILY_COLOURS if name in set(main["family"]) - {"normal"}]
     panels = {words(name): {"metric": "clip_auc", "family": name} for name in ("all", *families)}
-    method = next(name for name in ORDER if (run / "scores" / name).is_dir())
+    method = main_method(run)
     found = _read(run, method, test, profile)
-    threshold = _threshold(found.normal, profile)
+    threshold = alarm_threshold(found.normal, profile)
     frames = {"normal": _joined({v: found.scores[v][:, labels[v] == 0] for v in main["video"]}, main["video"]).ravel()}
     for family in families:
         videos = main.loc[main["family"] == family, "video"]
@@ -476,13 +493,10 @@ def _benchmark(
 
 
 def median_video(profile: Profile, method: str) -> tuple[pd.Series, int]:
-    """The manifest's row of the test video at the median of the AUC within videos (long ones where there are any), and of how many."""
-    run = run_folder(profile)
-    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
-    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
-    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
-    aucs = video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
-    return test.loc[at_quantile(aucs)], len(aucs)
+    """The manifest's row of the test video at the median of `within_videos`, and of how many."""
+    test = load_manifest(run_folder(profile) / "data").query("split == 'test'").set_index("video", drop=False)
+    aucs = within_videos(profile, method)
+    return test.rename_axis(None).loc[at_quantile(aucs)], len(aucs)
 
 
 def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int, int]], str]:
@@ -547,7 +561,7 @@ def _one_scene(
         panels["pixels"] = {"metric": "pixel_auc"}
     found = _read(run, "predictive", test, profile)
     aucs, seed = video_aucs(found.scores, labels), str(profile.seeds[0])
-    threshold = _threshold(found.normal, profile)
+    threshold = alarm_threshold(found.normal, profile)
     joined, truth = _joined(found.scores, test["video"]), _joined(labels, test["video"])
     frames = {"normal": joined[:, truth == 0].ravel(), "abnormal": joined[:, truth == 1].ravel()}
     plots = {

@@ -126,7 +126,9 @@ def _run(notebook: Path, profile: Profile) -> None:
     _papermill(notebook, output, profile)
     if not (folder / "result.json").is_file():
         raise ZsadError(f"{notebook.stem}: ended without run.finish(...); its last cell must call it; see {output}")
-    _html(output)
+    from zsad_lib import notebook_page  # seconds of imports that a run of finished notebooks need not wait for
+
+    notebook_page.write(output)
     if _facts(notebook, profile)[0] == before:  # else it was edited while it ran, and runs again next time
         paths.write_json(folder / "stamp.json", _stamp(notebook, profile, pipeline.survey(profile)))
 
@@ -177,12 +179,3 @@ def _stderr_to(path: Path) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
-
-
-def _html(output: Path) -> None:
-    from nbconvert import HTMLExporter
-
-    logging.getLogger("traitlets").setLevel(logging.ERROR)  # it would miss alternative texts, which plots cannot have
-    page, _ = HTMLExporter().from_filename(str(output))
-    with paths.atomic(output.with_suffix(".html")) as handle:
-        handle.write(page)

@@ -1,24 +1,23 @@
-"""One page about a run, in one file: headline numbers with floors, figures, where they come from, the notebooks.
+"""One page about a run, in one file: headline numbers with floors, films, figures, cards, where it all comes from.
 
-``python -m zsad_lib.report --profile demo`` writes ``runs/demo/report/index.html``. Nothing on it is fetched from a
-network; pictures are inside. It is readable from 400 pixels of width on, in light and in dark.
+``python -m zsad_lib.report --profile demo`` writes ``runs/demo/report/index.html``, and beside the executed notebooks their pages.
+Everything on it has been computed and drawn by then, but for the numbers of the model card.
 """
 
 import argparse
-import base64
 import html
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from zsad_lib import paths, pipeline, tables
+from zsad_lib import cards, page, paths, pipeline, tables
 from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.floors import FLOORS
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
     "headline": "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
@@ -33,27 +32,11 @@ CAPTIONS = {  # figure -> what it shows, in the order of the page
     "overlays": "Where the anomaly map is highest, in the clips at the quartiles of AUC, beside the true mask.",
     "contact_sheet": "The first test clip of each scene and family, at the middle of its event, with its caption.",
 }
-STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1c1c1c; --soft: #5c5c5c; --ground: #ffffff; --line: #d8d8d8; --note: #fff4df; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --soft: #a8a8a8; --ground: #16181b; --line: #3a3d42; --note: #3a2f1a; }
-}
-body { max-width: 62rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--ground); overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td + td { text-align: right; } thead th + th { text-align: right; white-space: normal; } .floor { color: var(--soft); }
-summary h2 { display: inline; } figure { margin: 1.5rem 0; } figcaption, .soft { color: var(--soft); font-size: .9rem; }
-img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
-.note { background: var(--note); padding: .6rem .8rem; border-radius: 4px; } a { color: inherit; }
-@media (max-width: 30rem) { body { padding: .7rem; font-size: 15px; } }
-"""
+QUICK = "A quick look with small settings: these numbers are NOT results."
 
 
 def write(profile: Profile) -> Path:
-    """Writes ``runs/<run>/report/index.html`` from the run's evaluation, tables and figures.
+    """Writes ``runs/<run>/report/index.html`` from the run's evaluation, tables, figures and films.
 
     Returns:
         The page.
@@ -67,44 +50,46 @@ def write(profile: Profile) -> Path:
         raise ZsadError(f"{source}: no such table; run `make reproduce PROFILE={profile.name}` first")
     result, table = paths.read_json(run / "evaluate" / "result.json"), pd.read_csv(source)
     title = tables.heading(profile)
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    if not profile.is_result:
-        parts.append('<p class="note">A quick look with small settings: these numbers are NOT results.</p>')
-    parts += [
-        *_tables(table, title),
-        *_supervision(table, run),
+    glossary, terms = _glossary()
+    sections = [
+        *_headline(table, title, run, terms),
+        *_supervision(table, run, terms),
+        *_films(run, profile),
         *_figures(run),
+        *_ablations(run),
         *_notebooks(run),
-        *_card(run),
+        *_cards(profile, table, run),
+        *glossary,
         *_provenance(result),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>"
-    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts)
+    note = "" if profile.is_result else f'<p class="note">{QUICK}</p>\n'
+    body = f"<h1>{html.escape(title)}</h1>\n{note}{page.contents(sections)}\n" + "\n".join(sections)
     target = run / "report" / "index.html"
     with paths.atomic(target) as handle:
-        handle.write(page + "\n</body></html>\n")
+        handle.write(page.document(title, body))
     return target
 
 
-def _tables(table: pd.DataFrame, title: str) -> list[str]:
+def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str]) -> list[str]:
     whole = table[(table["group"] == "all") & (table["family"] == "all")]
     families = ["all", *(name for name in table["family"].unique() if name != "all")]
-    parts = ["<h2>Headline</h2>"]
+    parts = _pictures(run, ["headline"])
     if (table["metric"] == "clip_auc").any() and len(families) > 1:
         cells = tables.table(table, ["clip_auc"], families=families)
         text = tables.caption(table, title, "Clip level: a family's abnormal clips against all normal ones.")
-        parts += [f'<p class="soft">{html.escape(text)}</p>', _html_table(cells)]
+        parts += [page.soft(text), page.table(cells, terms)]
     ranking = [name for name in tables.RANKING if (whole["metric"] == name).any()]
     text = tables.caption(table, title, "Frame level unless the column says otherwise.")
-    parts += [f'<p class="soft">{html.escape(text)}</p>', _html_table(tables.table(table, ranking))]
+    parts += [page.soft(text), page.table(tables.table(table, ranking), terms)]
+    sections = [page.section("Headline", *parts)]
     if whole["metric"].isin(tables.THRESHOLD).any():
         text = "What an operator would see: alarms at the threshold that held-out normal video fixes."
-        parts += ["<h2>Alarms</h2>", f'<p class="soft">{text}</p>', _html_table(tables.table(table, tables.THRESHOLD))]
-    return parts
+        cells = tables.table(table, tables.THRESHOLD)
+        sections.append(page.section("Alarms", page.soft(text), page.table(cells, terms)))
+    return sections
 
 
-def _supervision(table: pd.DataFrame, run: Path) -> list[str]:
+def _supervision(table: pd.DataFrame, run: Path, terms: Mapping[str, str]) -> list[str]:
     """Methods side by side with what each learned from, and the paired differences between some."""
     file = run / "evaluate" / "differences.csv"
     if not file.is_file() or "mauc" not in set(table["metric"]):
@@ -112,58 +97,92 @@ def _supervision(table: pd.DataFrame, run: Path) -> list[str]:
     cells, apart = tables.comparison(table), tables.differences(pd.read_csv(file))
     own = table[table["method"].isin(cells.index)]
     text = tables.caption(own, "Methods by what they learned from", f"Frame level but for clip AUC.{tables.PROMPTED}")
-    return [
-        "<h2>By supervision</h2>",
-        f'<p class="soft">{html.escape(text)}</p>',
-        _html_table(cells),
-        f'<p class="soft">{html.escape(tables.DIFFERENCES)}</p>',
-        _html_table(apart),
-    ]
+    parts = [page.soft(text), page.table(cells, terms), page.soft(tables.DIFFERENCES), page.table(apart, terms)]
+    return [page.section("By supervision", *parts)]
 
 
-def _html_table(cells: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("method", *cells.columns))
-    rows = [
-        f"<tr{' class=floor' if name in FLOORS else ''}>"
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in (name, *row))
-        + "</tr>"
-        for name, row in zip(cells.index, cells.to_numpy())
-    ]
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+def _films(run: Path, profile: Profile) -> list[str]:
+    """The example films, with the rule that chose them."""
+    if not (run / "films" / "films.json").is_file():
+        return []
+    told = paths.read_json(run / "films" / "films.json")
+    limit = f"held-out normal video fixes it, {profile.far_target:.0%} of whose frames may alarm"
+    rule = (
+        f"Chosen by rule, not by eye: of {told['videos']} test videos that hold normal and abnormal frames, those at the quantiles 1, "
+        f"3/4, 1/2, 1/4 and 0 of the AUC within the video ({told['method']}, seed {told['seed']}). Under the picture the "
+        "score with a cursor, dashed the threshold of an alarm "
+        f"({limit if told['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick border is an alarm, and "
+        "frames that are abnormal in truth are shaded."
+    )
+    films = []
+    for number, film in enumerate(told["films"]):
+        names = [run / "films" / f"{number}.{suffix}" for suffix in ("mp4", "jpg")]
+        end = film["start_s"] + film["n_frames"] / film["fps"]
+        text = f"{film['place']}: AUC {film['auc']:.3f}, {film['video']}, seconds {film['start_s']:.0f} to {end:.0f}"
+        content = [name.read_bytes() for name in names]
+        films.append(page.film(*content, text, film["shape"]))
+    return [page.section("Films", page.soft(rule), f'<div class="films">{"".join(films)}</div>')] if films else []
 
 
 def _figures(run: Path) -> list[str]:
-    parts = []
-    for name, text in CAPTIONS.items():
-        file = run / "figures" / f"{name}.png"
-        if file.is_file():
-            data = base64.b64encode(file.read_bytes()).decode()
-            text = html.escape(text)
-            parts.append(
-                f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
-            )
-    return ["<h2>Figures</h2>", *parts] if parts else []
+    parts = _pictures(run, [name for name in CAPTIONS if name != "headline"])
+    return [page.section("Figures", *parts)] if parts else []
+
+
+def _pictures(run: Path, names: Sequence[str]) -> list[str]:
+    files = {name: run / "figures" / f"{name}.png" for name in names}
+    return [page.picture(file.read_bytes(), CAPTIONS[name]) for name, file in files.items() if file.is_file()]
+
+
+def _ablations(run: Path) -> list[str]:
+    """The tables of each grid that has been run, folded."""
+    files = sorted((run / "tables").glob("ablation_*.md"))
+    grids = [
+        f"<details><summary>{html.escape(file.stem.removeprefix('ablation_'))}</summary>"
+        f"{page.markdown(file.read_text(encoding='utf-8'), 'numbers')}</details>"
+        for file in files
+    ]
+    return [page.section("Ablations", *grids)] if grids else []
 
 
 def _notebooks(run: Path) -> list[str]:
-    pages = sorted((run / "notebooks").glob("*.html"))
-    items = [f'<li><a href="../notebooks/{page.name}">{html.escape(page.stem)}</a></li>' for page in pages]
-    return ["<h2>Executed notebooks</h2>", f"<ul>{''.join(items)}</ul>"] if items else []
+    if not any((run / "notebooks").glob("*.ipynb")):
+        return []
+    from zsad_lib import notebook_page  # seconds of imports
+
+    items = [
+        f'<li><a href="../notebooks/{made.name}">{html.escape(notebook_page.title(made.with_suffix(".ipynb")))}</a></li>'
+        for made in notebook_page.refresh(run / "notebooks")
+    ]
+    return [page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")]
 
 
-def _card(run: Path) -> list[str]:
-    """The data set's card, or the counts that its preparation reported."""
+def _cards(profile: Profile, table: pd.DataFrame, run: Path) -> list[str]:
+    """Model card, limits, the shipped weights where they were used, and the data set's card or the counts of its preparation."""
     card, result = run / "data" / "dataset_card.md", run / "data" / "result.json"
+    texts = {"Model card": cards.model_card(profile, table), "Limits": cards.limits()}
+    if profile.backbones == "stand_in" and "features" in pipeline.steps_of(profile):
+        texts["Stand-in weights"] = cards.stand_ins()
     if card.is_file():
-        from nbconvert.filters.markdown import markdown2html
+        texts["Data set"] = card.read_text(encoding="utf-8")
+    sections = [page.folded(name, page.markdown(text)) for name, text in texts.items() if text]
+    if not card.is_file() and result.is_file():
+        sections.append(page.folded("Data set", page.facts(paths.read_json(result)["metrics"])))
+    return sections
 
-        body = markdown2html(card.read_text(encoding="utf-8")).replace("<table", '<div class="wide"><table')
-        return [
-            "<details><summary><h2>Data set</h2></summary>",
-            body.replace("</table>", "</table></div>"),
-            "</details>",
-        ]
-    return ["<h2>Data set</h2>", _facts(paths.read_json(result)["metrics"])] if result.is_file() else []
+
+def _glossary() -> tuple[list[str], dict[str, str]]:
+    """The section, and the id of each term in it: "micro auc" -> "term-micro-auc"."""
+    terms = {}
+
+    def named(found: re.Match) -> str:
+        words = re.sub("<[^>]+>", "", found[1])
+        name = f"term-{page.anchor(words)}"
+        terms.update(dict.fromkeys(words.lower().split(", "), name))
+        return f'<td id="{name}"><strong>{found[1]}</strong>'
+
+    body = re.sub("<td><strong>(.*?)</strong>", named, page.markdown(cards.glossary()))
+    return [page.folded("Glossary", body)] if terms else [], terms
 
 
 def _provenance(result: dict[str, Any]) -> list[str]:
@@ -171,19 +190,7 @@ def _provenance(result: dict[str, Any]) -> list[str]:
     commit = "unknown" if not git["commit"] else git["commit"] + (" (with changes)" if git["changed"] else "")
     facts = {"commit": commit, "seeds": result["profile"]["seeds"], **result["versions"]}
     settings = {name: value for name, value in result["profile"].items() if name not in ("seeds", "data_root")}
-    return ["<h2>Provenance</h2>", _facts(facts), "<h2>Settings</h2>", _facts(settings)]
-
-
-def _facts(facts: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(_text(value))}</td></tr>"
-        for name, value in facts.items()
-    )
-    return f'<div class="wide"><table>{rows}</table></div>'
-
-
-def _text(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+    return [page.section("Provenance", page.facts(facts)), page.section("Settings", page.facts(settings))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ def last(*scored: str) -> dict[str, Step]:
         "evaluate": ("zsad_lib.evaluate:detection", scored),
         "tables": ("zsad_lib.tables:write", ("evaluate",)),
         "figures": ("zsad_lib.figures:draw", ("evaluate",)),
+        "films": ("zsad_lib.example_films:draw", ("evaluate",)),
     }
 
 
