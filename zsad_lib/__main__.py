@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import one_line
 
 if TYPE_CHECKING:
     from zsad_lib.own_detector import Words
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 (doctor found something missing), 2 (``error: <line>``), 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib", description="Zero-shot anomaly detection in video.")
@@ -71,17 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights=_weights,
         doctor=_doctor,
     )
-    try:
-        return run[options.command](options)
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return run[options.command](options)
 
 
 def _add_words(command: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 
 from zsad_lib import cards, page, paths, pipeline, tables
-from zsad_lib.config import Profile, get_profile
-from zsad_lib.errors import ZsadError
+from zsad_lib.config import Profile, get_profile, settings
+from zsad_lib.errors import ZsadError, one_line
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
     "headline": "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
@@ -193,19 +193,15 @@ def _provenance(result: dict[str, Any]) -> list[str]:
     return [page.section("Provenance", page.facts(facts)), page.section("Settings", page.facts(settings))]
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the report of a run that has been computed."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.report", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    try:
-        settings = dict(item.split("=", 1) for item in options.settings if "=" in item)
-        page = write(get_profile(options.profile, **settings))
-    except ZsadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"report: {os.path.relpath(page)}")
+    target = write(get_profile(options.profile, **settings(options.settings)))
+    print(f"report: {os.path.relpath(target)}")
     return 0
 
 

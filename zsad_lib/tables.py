@@ -67,7 +67,7 @@ KINDS = {  # column `score` of an ablation -> in words
     "full": "With the prediction term",
     "weak": "Trained with video-level labels",
 }
-PROMPTED = " A class that no prompt describes has probability 0 in `clip_prompts`, an AUC of 0.5."
+PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
     "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
 )

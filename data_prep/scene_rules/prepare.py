@@ -119,7 +119,7 @@ A frame is abnormal when the abnormal actor is visible and at it.
 
 ## Clips
 
-{counts.to_markdown()}
+{counts.reset_index().to_markdown(index=False)}
 
 Sets: `main` is what tables report; `night` (darker, noisier), `lookalike` (drawn half and half like another scene) and `long`
 (minutes with several events) are rows of their own. Validation sites hold all families, for design choices; statistics and thresholds use
