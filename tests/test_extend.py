@@ -93,7 +93,7 @@ def test_a_data_set_from_folder_to_table(page, run_home):
     manifest = names["manifest"].set_index("video")
     assert manifest.split.to_dict() == dict(monday="train", tuesday="train", friday="test", sunday="test")
     assert manifest.spans.to_dict() == dict(monday="", tuesday="", friday="", sunday="20-39")
-    floors = pd.read_csv(run_folder(names["profile"]) / "tables" / "floors.csv")
+    floors = pd.read_csv(run_folder(names["profile"]) / "floors.csv")
     assert {"random", "video_label"} <= set(floors.method)
     result = names["result"].set_index("metric")
     assert result.prevalence["micro_auc"] == pytest.approx(20 / 100) and result.value["micro_auc"] > 0.9
