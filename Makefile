@@ -45,7 +45,7 @@ PYTHON := $(VENV)/bin/python
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
 	$(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
-WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(PROMPTS),--prompts '$(PROMPTS)') $(if $(SCENE),--scene '$(SCENE)')
+WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(SCENE),--scene '$(SCENE)')
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
@@ -119,12 +119,13 @@ else
 endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
-	@$(PYTHON) -m zsad_lib.pretrain $(if $(HELD_OUT),--held-out)
+	@$(PYTHON) -m zsad_lib.pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
 score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor']
 ifdef VIDEO
-	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(CAUSAL),--causal) \
-		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth '$(TRUTH)') $(WORDS)
+	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
+		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth '$(TRUTH)') $(WORDS) \
+		$(if $(PROMPTS),--prompts '$(PROMPTS)')
 else
 	@$(STEP) score
 endif

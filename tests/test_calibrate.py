@@ -6,6 +6,7 @@ import pytest
 from zsad_lib.__main__ import main
 from zsad_lib.calibrate import calibrate
 from zsad_lib.errors import ZsadError
+from zsad_lib.own_detector import Words
 from zsad_lib.own_video import score_video
 from zsad_lib.score import load_scorer
 from zsad_lib.video import write_video
@@ -42,6 +43,11 @@ def test_the_threshold_lets_the_wanted_share_of_unseen_normal_frames_pass(camera
     above = np.concatenate([table.score > threshold for table in usual])
     assert above.mean() == pytest.approx(0.2, abs=0.02)
     assert usual[0].attrs["threshold"] == threshold
+    causal = [score_video(camera / "normal" / f"{number}.mp4", run="mine", causal=True) for number in (1, 3)]
+    above = np.concatenate([table.score[~table.warmup] > table.attrs["threshold"] for table in causal])
+    assert above.mean() == pytest.approx(0.2, abs=0.05) and causal[0].attrs["threshold"] > threshold
+    with pytest.raises(ZsadError, match="mine: calibrated to one camera"):
+        score_video(camera / "quiet.mp4", run="mine", words=Words(scene="on a plaza"))
     assert score_video(camera / "quiet.mp4").attrs["threshold"] is None
 
 

@@ -125,6 +125,7 @@ def test_an_extension_counts_where_it_may_be_used(tmp_path, monkeypatch):
 
 
 def test_an_extension_that_is_not_there_is_one_line(monkeypatch):
-    monkeypatch.setattr(extensions, "NAMES", ("no_such_module",))
-    with pytest.raises(SystemExit, match="^error: ZSAD_EXTENSIONS: no module 'no_such_module'; add the folder"):
-        extensions.load()
+    for name in ("no_such_module", "no_such_package.module"):
+        monkeypatch.setattr(extensions, "NAMES", (name,))
+        with pytest.raises(SystemExit, match=f"^error: ZSAD_EXTENSIONS: no module '{name}'; add the folder"):
+            extensions.load()

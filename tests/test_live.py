@@ -4,6 +4,7 @@ import itertools
 import re
 import time
 from array import array
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
 from zsad_lib.own_detector import TERMS
 from zsad_lib.own_video import score_video, seen_frames, window_features
+from zsad_lib.streaming import Scored
 from zsad_lib.video import iter_frames, write_video
 
 
@@ -124,6 +126,37 @@ def test_a_stream_drops_the_oldest_frames_and_counts_them(monkeypatch):
     except ZsadError:
         pass
     assert camera.dropped > 0 and len(got) + camera.dropped == 100 and got[1:] == sorted(got[1:]) and got[-1] == 99
+
+
+def watched(monkeypatch, arrivals, frame=None):
+    """Lines of `watch` over a stream whose frames arrive at these seconds; without a clock that runs."""
+    frame = np.zeros((4, 4, 3), np.uint8) if frame is None else frame
+    clock = itertools.count(0.0, 1e-6)
+    monkeypatch.setattr(live.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(live.Camera, "__iter__", lambda self: ((second, frame) for second in arrivals))
+    return [line.split(",") for line in live.watch("rtsp://camera") if not line.startswith(("#", "frame"))]
+
+
+def test_a_stream_is_scored_when_its_own_rate_is_known(monkeypatch):
+    steps, push = [], live.LiveScorer.push
+    monkeypatch.setattr(live.LiveScorer, "push", lambda self, frame: steps.append(self.step) or push(self, frame))
+    lines = watched(monkeypatch, 5 + np.arange(200) / 30)  # it took five seconds to open
+    assert len(lines) == 200 and set(steps) == {3} and len(steps) == 140  # two seconds to see the rate
+    warmup = [line[4] for line in lines]
+    assert warmup[: 60 + 29 * 3] == ["True"] * 147 and warmup[-1] == "False"
+
+
+def test_ctrl_c_ends_a_camera_with_its_report_and_warm_up_alarms_never(monkeypatch):
+    def stopped():
+        yield from ((second, np.zeros((4, 4, 3), np.uint8)) for second in (0.0, 0.1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live.Camera, "__iter__", lambda self: stopped())
+    monkeypatch.setattr(
+        live, "LiveScorer", lambda *_: SimpleNamespace(threshold=-1.0, last=Scored(0.0, True), seconds={})
+    )
+    lines = list(live.watch("0"))
+    assert [line.rsplit(",", 1)[1] for line in lines[1:3]] == ["0", "0"] and lines[3].startswith("# 2 frames")
 
 
 def test_a_file_at_an_address_is_read_once(video, server, capsys):

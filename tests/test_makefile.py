@@ -154,6 +154,14 @@ def test_missing_python_and_missing_ensurepip_are_one_line(clone, tmp_path):
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "option"), [("score VIDEO=a CAUSAL", "--causal"), ("pretrain HELD_OUT", "--held-out")]
+)
+def test_a_switch_at_0_is_off(clone, target, option):
+    shown = {value: make("-n", *f"{target}={value}".split(), cwd=clone).stdout for value in (0, 1)}
+    assert option in shown[1] and option not in shown[0]
+
+
 def test_failing_recipe_fails_make(clone):
     (clone / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 3\n")
     (clone / ".venv" / "bin" / "python").chmod(0o755)

@@ -49,6 +49,27 @@ def test_a_video_in_which_nothing_stands_out_has_no_peaks(video, scored, tmp_pat
     assert set(made) == {"events", "curve"} and pd.read_csv(made["events"]).empty
 
 
+def test_a_second_call_leaves_nothing_of_the_first(video, scored, tmp_path):
+    for name in ("peaks.png", "peaks.pdf", "overlay.mp4"):
+        (tmp_path / name).write_text("old")
+    overlay.write_all(video, scored(np.zeros(30)), tmp_path, play=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"events.csv", "curve.png", "curve.pdf"}
+
+
+def test_a_camera_that_changes_size_has_its_peaks(scored, tmp_path):
+    for number, size in enumerate([(48, 64), (48, 64), (24, 32)]):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    found = overlay.events(scored([9.0, 0.0, 0.0] + [0.0] * 20 + [9.0]), 1.0).assign(peak_frame=[0, 2])
+    assert len(overlay.contact_sheet(tmp_path, found, "peaks").axes) == 2
+
+
+def test_a_short_alarm_of_a_long_video_is_shaded(scored):
+    score = np.random.default_rng(0).normal(size=9000)
+    score[4321] = 50
+    [shaded] = [c for c in overlay.curve(scored(score), 10.0, "").axes[0].collections if c.get_label() == "alarm"]
+    assert [path.vertices[0, 0] for path in shaded.get_paths()] == [432.1]
+
+
 def test_a_night_is_drawn_with_every_peak_in_few_points():
     score = np.random.default_rng(0).normal(size=300_000)
     score[123_456], score[234_567] = 50, -50

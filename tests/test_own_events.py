@@ -71,7 +71,7 @@ def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
     (tmp_path / "spans.csv").write_text("event,first_frame,last_frame\n")  # an events.csv of a quiet video
     assert not own_events.read_truth(tmp_path / "spans.csv", "camera.mp4", 10).any()
     for name, video, frames, message in (
-        ("labels.csv", "camera.mp4", 11, "10 labels for 11 frames"),
+        ("labels.csv", "camera.mp4", 11, r"of shape \[10\] for 11 frames"),
         ("ucf.txt", "absent.mp4", 10, "no line on absent"),
         ("ucf.txt", "camera.mp4", 5, "lies outside the video's 5 frames"),
         ("absent.csv", "camera.mp4", 5, "no such label file"),

@@ -82,10 +82,18 @@ def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
 
 def test_a_threshold_does_not_survive_other_words(monkeypatch):
     load = own_detector.load_scorer
-    monkeypatch.setattr(own_detector, "load_scorer", lambda path: (load(path)[0], {"threshold": 3.0}))
+    given = {"threshold": 3.0, "threshold_causal": 4.0}
+    monkeypatch.setattr(own_detector, "load_scorer", lambda path: (load(path)[0], given))
     assert own_scorer(None)[1]["threshold"] == own_scorer(None, Words(abnormal=["a fire burns"]))[1]["threshold"] == 3
     for words in (Words(normal=["a man walks by"]), Words(scene="on a plaza")):
-        assert "threshold" not in own_scorer(None, words)[1]
+        assert own_scorer(None, words)[1] == {}
+
+
+@pytest.mark.parametrize("streams", [{"backbones": "official"}, {"held_out": True}, {"released": ["scene_weights"]}])
+def test_a_detector_of_other_streams_is_refused(monkeypatch, streams):
+    monkeypatch.setattr(own_detector, "load_scorer", lambda path: (None, streams))
+    with pytest.raises(ZsadError, match="trained on other streams"):
+        own_scorer(None)
 
 
 def encode(path, codec, pixels, pictures, rate=10, **options):

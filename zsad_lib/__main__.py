@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad_lib.errors import one_line
+from zsad_lib.errors import ZsadError, one_line
 
 if TYPE_CHECKING:
     from zsad_lib.own_detector import Words
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
     score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
     _add_words(score)
+    score.add_argument("--prompts", type=Path, help="text file: one sentence per line on what would be abnormal")
     score.add_argument("--truth", type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation")
     score.add_argument(
         "--no-overlay", action="store_true", help="leave out the video with its curve, which takes longest"
@@ -77,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_words(command: argparse.ArgumentParser) -> None:
     command.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
-    command.add_argument("--prompts", type=Path, help="text file: one sentence per line on what would be abnormal")
     command.add_argument("--scene", default="", help="where it is, as 'in a corridor'; default: what the camera shows")
 
 
@@ -90,7 +90,7 @@ def _sentences(path: Path) -> list[str]:
 def _words(options: argparse.Namespace) -> "Words":
     from zsad_lib.own_detector import Words
 
-    given = {"normal": options.captions, "abnormal": options.prompts}
+    given = {"normal": options.captions, "abnormal": getattr(options, "prompts", None)}
     return Words(**{name: _sentences(path) for name, path in given.items() if path}, scene=options.scene)
 
 
@@ -105,17 +105,23 @@ def _score(options: argparse.Namespace) -> int:
     from zsad_lib.own_video import score_video
     from zsad_lib.paths import atomic
 
+    output = options.output or Path(f"{options.video.resolve().stem}.scores.csv")
+    if not output.suffix:
+        raise ZsadError(
+            f"{output}: give a file with an ending, as {output}.csv; the folder {output} is for the pictures"
+        )
     _one_thread()
     table = score_video(options.video, run=options.run, words=_words(options), causal=options.causal, progress=True)
     from zsad_lib import overlay  # drawing loads slowly, and a file that is no video shall not wait for it
     from zsad_lib.own_events import read_truth
 
-    if options.truth:
-        table["truth"] = read_truth(options.truth, options.video, len(table))
-    output = options.output or Path(f"{options.video.resolve().stem}.scores.csv")
     with atomic(output) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
-    top = table.loc[table["score"].idxmax()]
+    if options.truth:  # scores are safe by now, should the labels not fit
+        table["truth"] = read_truth(options.truth, options.video, len(table))
+        with atomic(output) as handle:
+            table.to_csv(handle, index=False, lineterminator="\n")
+    top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
     print(f"{len(table)} frames, highest score {top['score']:.3f} at {top['time_s']:.1f} s, written to {output}")
     if table["warmup"].all():
         print("no window has ended: the video is too short for causal scores")
@@ -136,7 +142,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     captions = _sentences(options.captions) if options.captions else ()
     target, threshold = calibrate(options.normal, name, options.run, options.far, captions)
     print(
-        f"{target}: alarms above {threshold:.2f}, which {options.far:.0%} of its normal frames exceed; score with --run {name}"
+        f"{target}: alarms above {threshold:.2f}, which {options.far:.3g} of its normal frames exceed; score with --run {name}"
     )
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -277,7 +278,7 @@ def against(best: Row, rows: Sequence[Row], found: dict[str, list[Estimate]]) ->
     return gaps.assign(p=holm(gaps.p))[columns]
 
 
-@one_line
+@functools.partial(one_line, interrupted="interrupted; the same command goes on from the finished trials")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the grids that are named, or all of them, and then the notebooks given."""
     parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablate", description=main.__doc__)

@@ -49,7 +49,7 @@ WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "c
 
 def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
     """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / deviation per channel."""
-    mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in statistics)
+    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in statistics)
     return (frames.movedim(-1, -3).float() / 255 - mean) / std
 
 

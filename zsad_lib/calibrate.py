@@ -2,6 +2,7 @@
 
 A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which the memory has
 not seen, each term gets its mean and deviation, and the threshold is the quantile of its frame scores that leaves `far` of them above.
+Causal scores, of one window each, spread more and get a threshold of their own.
 """
 
 from __future__ import annotations
@@ -58,11 +59,14 @@ def calibrate(
         terms.append({term: np.concatenate([part[term] for part in parts]) for term in (*TERMS, "caption")})
         lengths.append(-(-len(seconds) // step))
     scorer.calibrate(terms)
-    frames = [to_frames(scorer.fuse(part, TERMS), length) for part, length in zip(terms, lengths)]
-    threshold = float(np.quantile(np.concatenate(frames), 1 - far))
+    windows = [scorer.fuse(part, TERMS) for part in terms]
+    frames = [to_frames(scores, length) for scores, length in zip(windows, lengths)]
+    threshold, causal = (float(np.quantile(np.concatenate(scores), 1 - far)) for scores in (frames, windows))
     target = paths.runs() / name / "score" / "full" / "0" / "scorer.safetensors"
     made_from = [str(video) for video in videos]
-    save_scorer(target, scorer, {**meta, "threshold": threshold, "far": far, "normal": made_from})
+    save_scorer(
+        target, scorer, {**meta, "threshold": threshold, "threshold_causal": causal, "far": far, "normal": made_from}
+    )
     return target, threshold
 
 

@@ -18,7 +18,7 @@ class ZsadError(Exception):
     """
 
 
-def one_line(main: Callable[..., int]) -> Callable[..., int]:
+def one_line(main: Callable[..., int], interrupted: str = "interrupted") -> Callable[..., int]:
     """A command that ends in one line and a status: 2 after a `ZsadError`, 130 after Ctrl-C, 0 where a pipe's reader has seen enough.
 
     >>> one_line(lambda: 0)()
@@ -33,7 +33,7 @@ def one_line(main: Callable[..., int]) -> Callable[..., int]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+            print(interrupted, file=sys.stderr)
             return 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

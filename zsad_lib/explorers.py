@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -85,7 +86,7 @@ def _live(
         if isinstance(values, Text):
             return ipywidgets.Text(value=values[0], description=name, continuous_update=False)
         options = [(_text(value), value) for value in values]
-        numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        numeric = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
         kind = ipywidgets.SelectionSlider if numeric else ipywidgets.Dropdown
         return kind(options=options, value=values[0], description=name)
 

@@ -4,6 +4,7 @@ Such a module adds entries to the kit's open tables: `GATES`, `GRIDS`, `KINDS` o
 docs/extend.md.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -13,14 +14,22 @@ NAMES = tuple(os.environ.get("ZSAD_EXTENSIONS", "").split())  # modules or packa
 
 
 def load() -> None:
-    """Imports all of them; ends the process in one line where there is no module of a name."""
-    for name in NAMES:
-        if importlib.util.find_spec(name) is None:
-            raise SystemExit(f"error: ZSAD_EXTENSIONS: no module {name!r}; add the folder that holds it to PYTHONPATH")
+    """Imports all of them."""
+    for name in places():
         importlib.import_module(name)
 
 
 def places() -> dict[str, Path]:
-    """Name -> file without its suffix, or folder of a package: where `zsad_lib.fingerprint` finds their code."""
-    files = {name: Path(importlib.util.find_spec(name).origin) for name in NAMES}
+    """Name -> file without its suffix, or folder of a package: where `zsad_lib.fingerprint` finds their code.
+
+    Ends the process in one line where there is no module of a name.
+    """
+    files = {name: _file(name) for name in NAMES}
     return {name: file.parent if file.stem == "__init__" else file.with_suffix("") for name, file in files.items()}
+
+
+def _file(name: str) -> Path:
+    with contextlib.suppress(ModuleNotFoundError):  # of a parent
+        if (spec := importlib.util.find_spec(name)) is not None and spec.origin is not None:
+            return Path(spec.origin)
+    raise SystemExit(f"error: ZSAD_EXTENSIONS: no module {name!r}; add the folder that holds it to PYTHONPATH")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from zsad_lib.manifest import labels_to_spans, parse_spans
-from zsad_lib.own_events import alarms, prompt_columns
+from zsad_lib.own_events import alarms, prompt_columns, prompt_of
 from zsad_lib.own_video import told
 from zsad_lib.video import iter_frames, resize, write_video
 
@@ -73,7 +73,7 @@ def write_film(
     columns = prompt_columns(table)
     shown = table[columns].max().nlargest(BARS).index if columns else []
     shares = table[shown].to_numpy()  # [T, A]
-    words = _words([name[2:-1] for name in shown], width, font)
+    words = _words([prompt_of(name) for name in shown], width, font)
     strip, legend = _strip(table, threshold, width), _legend("truth" in table, kind, width, font)
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 

@@ -11,18 +11,18 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_detector import NO_WORDS, RATE, Words
-from zsad_lib.own_video import thinning
+from zsad_lib.own_detector import NO_WORDS, Words
+from zsad_lib.own_video import step_for, thinning
 from zsad_lib.streaming import LiveScorer
 from zsad_lib.video import open_stream, timed_frames
 
 WAITING = 30  # frames between camera and scorer, at most
 RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
+RATE_S = 2.0  # seconds after which a stream's rate is known
 DELAYS = 10_000  # latest frames that the report's delays are of: a camera never ends, and memory is bounded
 _END = None
 
@@ -110,6 +110,8 @@ class Camera:
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
 
+    `time_s` counts from the start to a frame's arrival. The first `RATE_S` seconds of a stream only tell its rate.
+
     Args:
         source: see `Camera`.
         run: see `LiveScorer`.
@@ -119,23 +121,31 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
     Yields:
         Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per frame by stage.
     """
-    step = thinning(source) if Path(source).exists() else None
+    camera = Camera(source)
+    step = None if camera.live else thinning(source)
     scorer = LiveScorer(run, step or 1, words)
-    camera, began, number = Camera(source), time.monotonic(), 0
-    waited, delays = 0.0, collections.deque(maxlen=DELAYS)
+    began = first = time.monotonic()
+    number, waited, delays, error = 0, 0.0, collections.deque(maxlen=DELAYS), None
     yield "frame,time_s,delay_s,score,warmup,alarm"
-    for arrived, frame in camera:
-        now = time.monotonic()
-        if step is None and now - began > 2.0:  # a stream tells its rate by itself
-            step = scorer.step = max(1, round((number + camera.dropped) / (now - began) / RATE))
-        waited += now - arrived
-        found = scorer.push(frame)
-        delays.append(time.monotonic() - arrived)
-        alarm = "" if scorer.threshold is None else int(found.score > scorer.threshold)
-        yield f"{number},{arrived - began:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
-        number += 1
-        if seconds and time.monotonic() - began > seconds:
-            break
+    try:
+        for arrived, frame in camera:
+            waited += time.monotonic() - arrived
+            first = arrived if number == 0 else first  # opening a stream can take seconds
+            if step is None and arrived - first >= RATE_S:  # a stream tells its rate by itself
+                step = scorer.step = step_for((number + camera.dropped) / (arrived - first))
+            found = scorer.last if step is None else scorer.push(frame)
+            delays.append(time.monotonic() - arrived)
+            alarm = "" if scorer.threshold is None else int(not found.warmup and found.score > scorer.threshold)
+            yield f"{number},{arrived - began:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
+            number += 1
+            if seconds and time.monotonic() - began > seconds:
+                break
+    except KeyboardInterrupt:  # the usual end of a camera
+        pass
+    except ZsadError as lost:
+        if not number:
+            raise
+        error = lost
     spent = max(time.monotonic() - began, 1e-9)
     yield (
         f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second; dropped {camera.dropped}, reconnected "
@@ -146,3 +156,5 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         yield f"# from a frame's arrival to its score: {mean:.1f} ms on average, 95 % within {late:.1f} ms"
         stages = {"reading": camera.reading, "waiting": waited, **scorer.seconds}
         yield "# ms per frame: " + "; ".join(f"{name} {1e3 * took / number:.2f}" for name, took in stages.items())
+    if error is not None:
+        raise error

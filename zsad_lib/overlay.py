@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zsad_lib import figures, paths
+from zsad_lib.events import runs
 from zsad_lib.film import ALARM, TRUTH, extremes, hexed, write_film
 from zsad_lib.manifest import labels_to_spans, parse_spans
 from zsad_lib.own_detector import RATE
 from zsad_lib.own_events import alarms, events, threshold_of
-from zsad_lib.video import read_video
+from zsad_lib.video import iter_frames, read_video
 
 PEAKS = 12  # pictures of the contact sheet, at most
 PIECES = 1500  # of the drawn curve: more would not be seen, and a night has a million frames
@@ -37,9 +38,9 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
     low, high = axes.get_ylim()
-    axes.fill_between(
-        seconds[kept], low, high, where=alarm[kept], color=hexed(ALARM), alpha=0.15, linewidth=0, label="alarm"
-    )
+    found = runs(alarm, np.array([0]))
+    spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(found.begin, found.end)]
+    axes.broken_barh(spans, (low, high - low), color=hexed(ALARM), alpha=0.15, linewidth=0.5, label="alarm")
     if "truth" in table:
         for number, (first, last) in enumerate(parse_spans(labels_to_spans(table["truth"]))):
             label = None if number else "labelled abnormal"
@@ -61,7 +62,7 @@ def contact_sheet(path: str | Path, found: pd.DataFrame, title: str) -> Figure |
         return None
     figures.style()
     shown = found.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
-    pictures = read_video(path, indices=list(shown["peak_frame"]), size=None)
+    pictures = read_video(path, indices=list(shown["peak_frame"]), size=next(iter_frames(path)).shape[:2])
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(
@@ -91,6 +92,8 @@ def write_all(
     Returns:
         Name -> file; "peaks" is missing where no frame stands out.
     """
+    for old in ("peaks.png", "peaks.pdf", "overlay.mp4"):  # of an earlier call; not each call makes them
+        (folder / old).unlink(missing_ok=True)
     threshold, kind, name = threshold_of(table), threshold_kind(table), Path(path).name
     found, made = events(table, threshold), {"events": folder / "events.csv"}
     with paths.atomic(made["events"]) as handle:

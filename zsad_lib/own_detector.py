@@ -52,7 +52,7 @@ def scorer_file(run: str | None) -> Path:
     folder = Path(run) if Path(run).is_dir() else paths.runs() / run
     found = sorted((folder / "score" / "full").glob("*/scorer.safetensors"))
     if not found:
-        raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run away")
+        raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run out")
     return found[0]
 
 
@@ -62,18 +62,20 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
     A calibrated threshold belongs to the words it was measured with: own captions or a described scene take it out of the header.
 
     Raises:
-        ZsadError: the run has none, or one that was trained on published streams, which score whole data sets alone; no prompt; a
-            described scene for a detector without a memory.
+        ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no prompt; a
+            described scene for a detector without a memory of several scenes.
     """
     scorer, meta = load_scorer(scorer_file(run))
-    if meta.get("backbones") == "official":
+    if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
         raise ZsadError(
-            f"{run}: trained on the published backbones, which `make reproduce` scores its data set with; single videos take a "
-            "run on the stand-ins, or none"
+            f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with them; single "
+            "videos take a run on the stand-ins, or none"
         )
+    if words.scene and "normal" in meta:
+        raise ZsadError(f"{run}: calibrated to one camera, it remembers no other scene; leave the scene out")
     normal, abnormal = (list(dict.fromkeys(_listed(said))) for said in (words.normal, words.abnormal))
     if not abnormal:
-        raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list away")
+        raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list out")
     b = stand_ins()
     said = [*normal, *abnormal, *filter(None, [words.scene])]  # at once, so that unknown words are told once
     vectors = encode_captions(b.clip, said, b.vocabulary).to(scorer.bank.device)
@@ -83,7 +85,7 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
     if words.scene:
         scorer.scene = described_scene(scorer, vectors[-1])
     if normal or words.scene:
-        meta = {key: value for key, value in meta.items() if key != "threshold"}
+        meta = {key: value for key, value in meta.items() if not key.startswith("threshold")}
     return scorer, meta
 
 
@@ -111,7 +113,7 @@ def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
         ZsadError: the detector has no memory.
     """
     if not len(scorer.memory):
-        raise ZsadError("this detector has no memory of windows to look a described scene up in; leave the scene away")
+        raise ZsadError("this detector has no memory of windows to look a described scene up in; leave the scene out")
     video, scene = scorer.memory.split([len(vector), scorer.memory.shape[1] - len(vector)], dim=1)
     fits = (video @ vector).topk(min(DESCRIBED_BY, len(video))).indices
     return scorer.detector.scene_along(F.normalize(scene[fits].mean(0), dim=0))

@@ -49,9 +49,19 @@ def alarms(table: pd.DataFrame, threshold: float) -> np.ndarray:
     return (table["score"].to_numpy() > threshold) & ~table["warmup"].to_numpy()
 
 
+def prompt_column(prompt: str) -> str:
+    """Column of `score_video` that holds the probability of a prompt."""
+    return f"p({prompt})"
+
+
 def prompt_columns(names: Iterable[str]) -> list[str]:
-    """Of column names, those of `score_video` that hold the probability of a prompt: ``p(<prompt>)``."""
-    return [name for name in names if name.startswith("p(")]
+    """Of column names, those of a `prompt_column`."""
+    return [name for name in names if name == prompt_column(prompt_of(name))]
+
+
+def prompt_of(column: str) -> str:
+    """The prompt of a `prompt_column`."""
+    return column[2:-1]
 
 
 def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -> str:
@@ -133,9 +143,9 @@ def read_truth(path: str | Path, video: str | Path, n_frames: int) -> np.ndarray
         spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
     else:
         labels = read_series(path, "label")
-        if labels.shape != (n_frames,):
+        if labels.shape != (n_frames,) or labels.dtype.kind not in "biuf":
             raise ZsadError(
-                f"{path}: {labels.shape[-1]} labels for {n_frames} frames of {video.name}; give one per frame"
+                f"{path}: {labels.dtype} of shape {list(labels.shape)} for {n_frames} frames of {video.name}; give a number per frame"
             )
         return labels > 0
     return frame_labels(SimpleNamespace(video=f"{path}: {video.name}", n_frames=n_frames, spans=spans)) > 0

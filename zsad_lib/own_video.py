@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from array import array
@@ -17,6 +18,7 @@ import torch
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
 from zsad_lib.own_detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_events import prompt_column
 from zsad_lib.streaming import LiveScorer
 from zsad_lib.video import declared_seconds, resize, timed_frames
 
@@ -24,15 +26,25 @@ PROGRESS_S = 5.0  # seconds between two lines of progress
 T = TypeVar("T")
 
 
+def step_for(rate: float) -> int:
+    """Every how many-th frame is seen of so many per second: what is seen then comes nearest to `RATE`.
+
+    >>> [step_for(rate) for rate in (30.0, 25.0, 12.0, 1.0)]
+    [3, 3, 1, 1]
+    """
+    steps = {max(1, math.floor(rate / RATE)), max(1, math.ceil(rate / RATE))}
+    return min(steps, key=lambda step: abs(rate / step - RATE))
+
+
 def thinning(path: str | Path) -> int:
-    """Every how many-th frame is seen, so that their rate comes nearest to `RATE`; 1 where frames hold no time.
+    """`step_for` the rate of a video; 1 where its frames hold no time.
 
     The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
     later on, the frames that are seen lie apart as unevenly as the video's own.
     """
     times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), WINDOW)]
     apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
-    return max(1, round(1 / (RATE * apart))) if apart > 0 else 1
+    return step_for(1 / apart) if apart > 0 else 1
 
 
 def told(items: Iterable[T], done: Callable[[int], float], what: str) -> Iterator[T]:
@@ -99,11 +111,12 @@ def score_video(
 
     Returns:
         One row per DECODED frame: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
-        deviations), the raw terms `s_sem`, `s_pred`, `s_mem`, `warmup` (causal: True before the first ended window, where the score is
-        the calibrated normal mean and nothing is named), `caption` (the normal caption that fits best), `prompt` (the abnormal prompt
-        that fits best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its probability beside the normal captions, 0..1.
-        Prompts name what is seen; the score does not read them. ``attrs`` hold `threshold`, of a calibrated detector or None, and
-        `statistics`, each term's mean and deviation in normal video.
+        deviations, as long as the detector keeps its own captions and sees the scene itself), the raw terms `s_sem`, `s_pred`, `s_mem`,
+        `warmup` (causal: True before the first ended window, where the score is the calibrated normal mean and nothing is named),
+        `caption` (the normal caption that fits best), `prompt` (the abnormal prompt that fits best), `p_prompt`, and one column
+        ``p(<prompt>)`` per prompt: its probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read
+        them. ``attrs`` hold `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and deviation in
+        normal video.
 
     Raises:
         ZsadError: unreadable video, a run without a detector, or words it cannot use.
@@ -138,7 +151,7 @@ def score_video(
     table["prompt"] = _named(np.where(warmup, -1, shares.argmax(0)), scorer.prompts)
     table["p_prompt"] = shares.max(0)
     for prompt, share in zip(scorer.prompts, shares):
-        table[f"p({prompt})"] = share
+        table[prompt_column(prompt)] = share
     table.attrs.update(threshold=threshold, statistics=scorer.statistics)
     return table
 

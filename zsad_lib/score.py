@@ -328,6 +328,14 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
     save_scorer(
         target,
         scorer,
-        dict(key=key, variant=meta["variant"], backbones=meta.get("backbones"), seed=seed, profile=profile.name),
+        dict(
+            key=key,
+            variant=meta["variant"],
+            backbones=profile.backbones,
+            held_out=profile.held_out,
+            released=acting_in(profile.released, "features"),
+            seed=seed,
+            profile=profile.name,
+        ),
     )
     return variant, seed

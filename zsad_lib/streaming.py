@@ -49,7 +49,7 @@ class LiveScorer:
 
     def __init__(self, run: str | None = None, step: int = 1, words: Words = NO_WORDS):
         self.scorer, meta = own_scorer(run, words)
-        self.threshold: float | None = meta.get("threshold")
+        self.threshold: float | None = meta.get("threshold_causal")
         self.tool, self.step = Extractor(stand_ins()), step
         self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)
         self.blocks: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=NUM_BLOCKS)

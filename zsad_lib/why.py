@@ -97,18 +97,19 @@ def explain(
         run: name of a run with a trained detector; None takes the one shipped with the package, as in `score_video`.
         words: the user's own sentences.
         at: seconds of the windows to look at; None: the `LOOKED_AT` that score highest, which are all of a short video.
-        scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's training.
+        scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's training, none where
+            it was calibrated to one camera.
 
     Raises:
         ZsadError: unreadable video, a run without a detector, no time in `at`.
     """
     if at is not None and len(at) == 0:
-        raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it away")
-    scorer, _ = own_scorer(run, words)
+        raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it out")
+    scorer, meta = own_scorer(run, words)
     described, scorer.scene = scorer.scene, None  # each piece carries its scene, so that another one can take its place
     tool, step, seconds = Extractor(stand_ins()), thinning(path), array("d")
     if scenes is None:
-        elsewhere = training_scenes(scorer)
+        elsewhere = {} if "normal" in meta else training_scenes(scorer)  # a calibrated memory knows one place
     else:
         elsewhere = {name: scene_of(place, tool) for name, place in scenes.items()}
     seen = window_features(seen_frames(path, step, seconds), tool)
@@ -232,9 +233,12 @@ def moved(frames: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def lift(relevance: np.ndarray, motion: np.ndarray) -> float:
-    """How many times more of `relevance` lies on places that move than on an average one, arrays of one shape; 1: motion does not matter.
+    """How many times more of `relevance` lies on places that move than on an average one; 1: motion does not matter, or there is none.
+
+    Args:
+        relevance, motion: arrays of one shape, 0 or more.
 
     >>> lift(np.array([0.0, 1.0, 1.0, 2.0]), np.array([0.0, 0.0, 0.0, 5.0]))
     2.0
     """
-    return float((relevance * motion).sum() / motion.sum() / relevance.mean())
+    return float((relevance * motion).sum() / motion.sum() / relevance.mean()) if motion.any() else 1.0

@@ -50,7 +50,7 @@ def threshold(
     if frames.labels.all() or not frames.labels.any():
         raise ZsadError("threshold: the labels hold one class only; give normal and abnormal frames")
     score, seconds = frames.scores[0], 1 / frame_rates(fps, frames.names)
-    levels = np.unique(np.quantile(score, QUANTILES).round(3))
+    levels = np.unique(np.quantile(score, QUANTILES))
     false, delay, found = alarm_rates(frames, score, levels, np.ones((len(levels), len(seconds))), seconds)
 
     def draw(on: Figure | SubFigure, threshold: float) -> None:

@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from zsad_lib.features import BLOCK_LEN, CLIP_FRAMES
+from zsad_lib.features import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
 from zsad_lib.figures import DASHES, METHOD_COLOURS, PAGE, TERMS, TRUTH_COLOUR, term_colour
 from zsad_lib.why import Why, at_strength, lift
 
@@ -84,7 +84,7 @@ def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = No
     """
     on, m = on or plt.figure(figsize=(PAGE, 2.0)), window(why, at)
     maps, weights = why.errors[why.at[m]], why.weights[why.at[m]]  # [P, h, w] each
-    first = CLIP_FRAMES[-1] // BLOCK_LEN + 1 - len(maps)  # number of the first predicted block
+    first = NUM_BLOCKS - len(maps)  # number of the first predicted block
     entered = weights > 0
     titles = [
         f"block {first + step + 1}: " + (f"{one[cells].mean():.2f}" if cells.any() else "not scored")
