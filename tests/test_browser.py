@@ -90,6 +90,11 @@ def run_notebook(page: Page, lab: Lab, name: str, *cells: str) -> None:
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
+def changed(picture: str) -> str:
+    """Expression: there is a picture, and it is another one."""
+    return f"(src => src && src !== {json.dumps(picture)})({PICTURE})"
+
+
 def assert_nothing_failed(page: Page) -> None:
     """Neither in the kernel nor in the browser."""
     assert page.evaluate(FAILED) == []
@@ -110,7 +115,22 @@ z.explore(line, slope=[0.5, 1.0, 2.0])"""
     assert page.evaluate(readout) == "0.5"
     page.evaluate("document.querySelector('.widget-slider .noUi-handle').focus()")
     page.press("ArrowRight")
-    changed = f"(src => src && src !== {json.dumps(before)})({PICTURE})"
-    page.wait_for(changed, "a picture that differs from the first")
+    page.wait_for(changed(before), "a picture that differs from the first")
     assert page.evaluate(readout) == "1"
+    assert_nothing_failed(page)
+
+
+def test_a_typed_sentence_draws_again(page, lab):
+    cell = """
+def written(on, prompt):
+    on.subplots().set_title(prompt)
+
+z.explore(written, (3.4, 2.0), panels=True, prompt=z.Text(["a man walks"]))"""
+    run_notebook(page, lab, "text", cell.strip())
+    before = page.wait_for(f"{PICTURE} ?? {FAILED}[0]", "the first picture", 120)
+    assert_nothing_failed(page)
+    page.evaluate("document.querySelector('.widget-text input').select()")
+    page.call("Input.insertText", text="a fire burns")
+    page.press("Enter")
+    page.wait_for(changed(before), "a picture of the typed sentence")
     assert_nothing_failed(page)
