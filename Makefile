@@ -49,6 +49,7 @@ WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(SCENE),--scene '$(SCEN
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
+NBSTRIPOUT = $(VENV)/bin/nbstripout --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill metadata.widgets'
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
@@ -73,7 +74,7 @@ NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
-	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint lock clean
+	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint strip lock clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
@@ -178,8 +179,10 @@ test-gpu: env  ## the tests that need a CUDA device
 lint: env  ## check style and that notebooks hold no outputs
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" \
-		notebooks/*.ipynb
+	@$(NBSTRIPOUT) --verify notebooks/*.ipynb
+
+strip: env  ## take the outputs out of the notebooks
+	@$(NBSTRIPOUT) notebooks/*.ipynb
 
 lock:  ## pin all libraries again after a change of pyproject.toml
 	@$(FIND_PYTHON); rm -rf build/lock; "$$python" -m venv build/lock; build/lock/bin/python -m pip install --quiet uv

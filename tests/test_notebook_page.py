@@ -19,7 +19,7 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+)\$", re.DOTALL)
 def notebook(tmp_path):
     cells = [
         v4.new_markdown_cell(
-            "# 07 · Look\n\nSee [the next](08_next.ipynb), [a paper](https://arxiv.org/abs/1807.03748)."
+            "# 07 · Look\n\nSee [the next](08_next.ipynb), [all](60_all.ipynb#end), [a paper](https://arxiv.org/abs/1807.03748)."
         ),
         v4.new_markdown_cell("Mean $\\mu_k$ of\n\n$$\\begin{aligned}a &= \\frac{1}{2}\\\\ b &= 3\\end{aligned}$$"),
         v4.new_markdown_cell("<details><summary>Hint</summary>Use $a < b$.</details>"),
@@ -31,7 +31,15 @@ def notebook(tmp_path):
     cells.append(v4.new_code_cell("z.show(f)", outputs=[v4.new_output("display_data", {"text/html": source})]))
     path = tmp_path / "07_look.ipynb"
     nbformat.write(v4.new_notebook(cells=cells), path)
+    end(path)
     return path
+
+
+def end(notebook: Path) -> None:
+    """As its last cell does."""
+    folder = notebook.with_suffix("")
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
 
 
 def test_page_fetches_nothing_and_holds_its_formulas(notebook):
@@ -40,7 +48,18 @@ def test_page_fetches_nothing_and_holds_its_formulas(notebook):
     assert page.count("<math") == 3 and "$" not in page and "<mtable" in page and "go()" not in page and "drawn" in page
     assert "<div>def</div>" in page and ".output_html .k" not in page
     assert "<title>07 · Look</title>" in page
-    assert 'href="08_next.html"' in page and 'href="https://arxiv.org/abs/1807.03748"' in page
+    assert 'href="https://arxiv.org/abs/1807.03748"' in page
+
+
+def test_pages_link_to_what_was_executed_and_follow_it(notebook):
+    (page,) = notebook_page.refresh(notebook.parent)
+    assert "See the next, all, <a" in page.read_text()  # no page of them to go to
+    other = notebook.with_name("60_all.ipynb")
+    other.write_bytes(notebook.read_bytes())
+    assert notebook_page.refresh(notebook.parent) == [page]  # it has failed
+    end(other)
+    assert notebook_page.refresh(notebook.parent) == [page, other.with_suffix(".html")]
+    assert 'See the next, <a href="60_all.html#end">all</a>, <a' in page.read_text()
 
 
 def test_page_is_written_again_when_other_code_made_it(notebook):
@@ -48,7 +67,7 @@ def test_page_is_written_again_when_other_code_made_it(notebook):
     before = made.read_text()
     made.write_text(before.replace("drawn", "kept"))
     assert "kept" in notebook_page.refresh(notebook.parent)[0].read_text()
-    made.write_text(before.replace(notebook_page.mark(), "0" * 64).replace("drawn", "kept"))
+    made.write_text(before.replace(notebook_page.mark([notebook.stem]), "0" * 64).replace("drawn", "kept"))
     assert notebook_page.refresh(notebook.parent)[0].read_text() == before
 
 

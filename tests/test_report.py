@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from zsad_lib import cards, paths, report
+from zsad_lib import cards, page, paths, report
 from zsad_lib.config import as_dict, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.manifest import save_manifest
@@ -33,12 +33,21 @@ def run(run_home):
     nbformat.write(
         v4.new_notebook(cells=[v4.new_markdown_cell("# 20 · Train")]), folder / "notebooks" / "20_train.ipynb"
     )
+    paths.write_json(paths.make_folder(folder / "notebooks" / "20_train") / "result.json", {})
     clip = dict(path="", set="main", scene="road", site="a", action="walk", n_frames=48, fps=10.0, caption="")
     clips = [("a", "train", "normal", ""), ("b", "test", "normal", ""), ("c", "test", "semantic", "10-19")]
+    clips.append(("d", "train", "semantic", "10-19"))  # for a method that learns from classes
     clips = [clip | dict(zip(("video", "split", "family", "spans"), values)) for values in clips]
     save_manifest(pd.DataFrame(clips), folder / "data")
     film = {"place": "best", "video": "c", "auc": 0.9876, "start_s": 1.0, "n_frames": 20, "fps": 5.0}
-    rule = {"method": "full", "seed": 0, "videos": 7, "calibrated": True, "films": [film | {"shape": [32, 24]}]}
+    rule = {
+        "method": "full",
+        "seed": 0,
+        "videos": 7,
+        "quantiles": [1.0, 0.25],
+        "calibrated": True,
+        "films": [film | {"shape": [32, 24]}],
+    }
     paths.write_json(folder / "films" / "films.json", rule)
     (folder / "films" / "0.mp4").write_bytes(b"film")
     (folder / "films" / "0.jpg").write_bytes(b"poster")
@@ -92,13 +101,23 @@ def test_films_come_with_their_rule_and_the_truth(run):
     page = report.write(run[0]).read_text()
     assert "best: AUC 0.988, c, seconds 1 to 5" in page and "of 7 test videos" in page and "(full, seed 0)" in page
     assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page and 'poster="data:image/jpeg;base64,cG9zdGVy"' in page
-    assert "10% of whose frames may alarm" in page
+    assert "10% of whose frames may alarm" in page and "quantiles 1, 0.25 of the AUC" in page
 
 
 def test_ablations_are_folded_and_notebooks_have_their_titles(run):
     page = report.write(run[0]).read_text()
     assert "<details><summary>gate</summary>" in page and "<td>silu</td>" in page
     assert '<a href="../notebooks/20_train.html">20 · Train</a>' in page
+    (run[1] / "notebooks" / "20_train" / "result.json").unlink()  # it runs again, and has failed
+    assert "Executed notebooks" not in report.write(run[0]).read_text()
+
+
+def test_a_folded_part_opens_for_its_own_link_because_the_target_is_inside():
+    part = page.folded("Limits & more", "<p>text</p>")
+    assert re.fullmatch(
+        r'<details><summary>.*</summary>\s*<div [^>]*id="limits-more">.*</div>\s*</details>', part, re.DOTALL
+    )
+    assert '<a href="#limits-more">Limits &amp; more</a>' in page.contents([part])
 
 
 def test_numbers_of_the_model_card_are_the_runs(run):
@@ -107,6 +126,10 @@ def test_numbers_of_the_model_card_are_the_runs(run):
     table = pd.read_csv(file)
     card = cards.model_card(profile, table)
     assert "`full`" in card and "1 training videos" in card and "2 videos, 0.00 hours" in card
+    paths.make_folder(folder / "scores" / "anomaly_clip")
+    (folder / "scores" / "full").rename(folder / "full")
+    assert "2 training videos" in cards.model_card(profile, table)  # it is told their classes
+    (folder / "full").rename(folder / "scores" / "full")
     assert "lets 81% of the normal frames" in card and "per hour (" not in card and "{" not in card
     far = table[(table.method == "full") & (table.metric == "far")]
     more = [

@@ -33,14 +33,16 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
     """What the card's braces stand for."""
     method = main_method(run_folder(profile))
     videos = load_manifest(run_folder(profile) / "data").query("set == 'main'")
-    test = videos[videos["split"] == "test"]
+    train, test = (videos[videos["split"] == split] for split in ("train", "test"))
+    if SUPERVISION[method] != SUPERVISION["anomaly_clip"]:  # without classes it learns from normal video alone
+        train = train[train["family"] == "normal"]
     known = {
         "method": method,
         "run": profile.run_name,
         "dataset": profile.dataset,
         "learned": SUPERVISION[method],
         "far_target": profile.far_target,
-        "train_videos": int((videos["split"] == "train").sum()),
+        "train_videos": len(train),
         "test_videos": len(test),
         "test_hours": float((test["n_frames"] / test["fps"]).sum() / 3600),
     }

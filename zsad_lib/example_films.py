@@ -18,6 +18,7 @@ from PIL import Image
 from zsad_lib import figures, paths
 from zsad_lib.config import Profile
 from zsad_lib.film import write_film
+from zsad_lib.frame_features import FEATURE_SUFFIXES
 from zsad_lib.manifest import frame_labels, load_manifest
 from zsad_lib.overlay import OWN_THRESHOLD
 from zsad_lib.own_events import own_threshold
@@ -44,7 +45,7 @@ def draw(profile: Profile, folder: Path) -> dict[str, Any]:
     method = figures.main_method(run)
     scores = run / "scores" / method
     known = load_manifest(run / "data").set_index("video", drop=False)
-    aucs = {v: auc for v, auc in figures.within_videos(profile, method).items() if Path(known["path"][v]).exists()}
+    aucs = {v: auc for v, auc in figures.within_videos(profile, method).items() if _has_footage(known["path"][v])}
     threshold = figures.alarm_threshold(read_seeds(scores, {}, [seed]).normal, profile)
     chosen: dict[str, list[str]] = {}
     for place, quantile in PLACES.items() if aucs else ():
@@ -55,10 +56,15 @@ def draw(profile: Profile, folder: Path) -> dict[str, Any]:
         {"place": ", ".join(chosen[video]), "video": video, "auc": aucs[video], **shown}
         for video, shown in zip(chosen, parallel(_film, tasks, profile.jobs))
     ]
-    about = {"method": method, "seed": seed, "videos": len(aucs), "calibrated": threshold is not None, "films": films}
+    about = {"method": method, "seed": seed, "videos": len(aucs), "quantiles": list(PLACES.values())}
+    about |= {"calibrated": threshold is not None, "films": films}
     paths.write_json(folder / "films.json", about)
     made = [folder / f"{number}.{suffix}" for number in range(len(films)) for suffix in ("mp4", "jpg")]
     return {"metrics": {"films": len(films)}, "artefacts": [folder / "films.json", *made]}
+
+
+def _has_footage(path: str) -> bool:
+    return not path.endswith(FEATURE_SUFFIXES) and Path(path).exists()
 
 
 def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Content-free floors: frame scores that never look at a picture, under every table of the kit's protocol.
+"""Content-free floors: frame scores that never look at a picture, in every detection table of the kit's protocol.
 
 On the official UCF-Crime test annotation they reach a micro AUC of 49.9, 65.2, 61.9, 81.6 and 86.5 in the order of
 `FLOORS`: frame-level AUC rewards knowing WHICH video is abnormal and how long videos are, without localising anything.

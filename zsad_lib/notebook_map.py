@@ -39,9 +39,8 @@ def claims(folder: Path) -> pd.DataFrame:
 def measured(profile: str) -> dict[str, float]:
     """Seconds of each notebook of a finished run, and of all its compute steps together; {} where there is no such run."""
     run, found = run_folder(get_profile(profile)), {}
-    for path in sorted((run / "notebooks").glob("*.ipynb")):
-        if (run / "notebooks" / path.stem / "result.json").is_file():
-            found[path.stem] = paths.read_json(path)["metadata"]["papermill"]["duration"]
+    for path in paths.executed(run / "notebooks"):
+        found[path.stem] = paths.read_json(path)["metadata"]["papermill"]["duration"]
     steps = [run / step / "result.json" for step in steps_of(get_profile(profile))]
     if found and all(file.is_file() for file in steps):
         found[STEPS] = sum(paths.read_json(file)["seconds"] for file in steps)
@@ -65,7 +64,9 @@ def update(home: Path) -> str:
     for row in claims(home / "notebooks").itertuples():
         after = f", after `make ablate {row.after}`" if row.after else ""
         lines.append(f"| [{row.title}](notebooks/{row.notebook}.ipynb){after} | {row.claim} |{shown(row.notebook)}")
-    lines.append(f"| *{STEPS}, once* | *data, features, training, scores, tables, figures* |{shown(STEPS)}")
+    lines.append(
+        f"| *{STEPS}, once* | *data, features, training, scores, evaluation, tables, figures, films* |{shown(STEPS)}"
+    )
     return "\n".join(lines) + "\n"
 
 

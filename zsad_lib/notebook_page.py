@@ -34,36 +34,55 @@ STYLE = """
 .prompt, .anchor-link { display: none; } .cell { margin: .4rem 0; } .highlight { background: none; }
 .output pre { background: none; padding: 0 0 0 .8rem; border-left: 3px solid var(--line); border-radius: 0; }
 .output_stderr pre { color: var(--soft); } table { display: block; overflow-x: auto; } .output_html p { margin: .3rem 0; }
+@media print { table { display: table; overflow: visible; } }
 """
 
 
 def write(notebook: Path) -> Path:
-    """Writes the page of an executed notebook beside it, ``.html`` for ``.ipynb``, and returns it."""
+    """Writes the page of an executed notebook beside it, ``.html`` for ``.ipynb``, and returns it.
+
+    It links to the pages of those notebooks beside it that ran to their end; a link to another one becomes its text.
+    """
     logging.getLogger("traitlets").setLevel(logging.ERROR)  # it would miss alternative texts, which plots cannot have
     config = Config(NbConvertBase={"display_data_priority": SHOWN})
     body, _ = _Exporter(config=config, template_name="basic").from_filename(str(notebook))
-    body = re.sub(r'href="([^":/]+)\.ipynb', r'href="\1.html', body)  # pages link to pages
+    names = _names(notebook.parent)
+    body = _linked(body, names)
     body = re.sub(r"<style>pre \{.*?</style>", "", body, flags=re.DOTALL)  # of shown source: it has light colours alone
     target = notebook.with_suffix(".html")
     with paths.atomic(target) as handle:
-        handle.write(page.document(title(notebook), body, STYLE + _colours(), mark()))
+        handle.write(page.document(title(notebook), body, STYLE + _colours(), mark(names)))
     return target
 
 
-def mark() -> str:
-    """Stands in a page's head: another one there means that the page was made by other code."""
-    return digest([closure([__name__])])
+def mark(names: list[str]) -> str:
+    """Stands in a page's head: another one there means that other code made it, or that it links to others than `names`."""
+    return digest([closure([__name__]), names])
 
 
 def refresh(folder: Path) -> list[Path]:
-    """The pages of all executed notebooks in `folder`; those of other code, or missing, are written again."""
-    sign, pages = mark(), []
-    for notebook in sorted(folder.glob("*.ipynb")):
+    """The pages of the notebooks in `folder` that ran to their end; those with another mark, or missing, are written again."""
+    sign, pages = mark(_names(folder)), []
+    for notebook in paths.executed(folder):
         made = notebook.with_suffix(".html")
         if not made.is_file() or sign not in made.read_text(encoding="utf-8")[:1000]:
             write(notebook)
         pages.append(made)
     return pages
+
+
+def _names(folder: Path) -> list[str]:
+    return [notebook.stem for notebook in paths.executed(folder)]
+
+
+def _linked(body: str, names: list[str]) -> str:
+    """Links to notebooks as links to their pages, and as plain text where `names` do not hold them."""
+
+    def to_page(found: re.Match) -> str:
+        name, place, text = found.groups()
+        return f'<a href="{name}.html{place}">{text}</a>' if name in names else text
+
+    return re.sub(r'<a href="([^":/]+)\.ipynb([^"]*)"[^>]*>(.*?)</a>', to_page, body, flags=re.DOTALL)
 
 
 def title(notebook: Path) -> str:

@@ -32,6 +32,7 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; 
 .numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right; padding: .25rem 0 .25rem .9rem; }
 th a { color: inherit; text-decoration-style: dotted; } .floor td { color: var(--soft); } td[id]:target { background: var(--note); }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; } summary h2 { display: inline; }
+.folded { scroll-margin-top: 3rem; }
 figure { margin: 1.5rem 0; } img, video { max-width: 100%; height: auto; border-radius: 4px; } img { background: #ffffff; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 .films figure { margin: 0; } .films video, .films img { width: 100%; display: block; } .poster { display: none !important; }
@@ -75,9 +76,9 @@ def section(name: str, *parts: str) -> str:
 
 
 def folded(name: str, *parts: str) -> str:
-    """A `section` that opens on a click; links into it open it too."""
-    body = "\n".join(parts)
-    return f'<details id="{anchor(name)}"><summary><h2>{html.escape(name)}</h2></summary>\n{body}\n</details>'
+    """A `section` that opens on a click; a link to it or into it opens it too, since its id is inside of what is folded."""
+    body = f'<div class="folded" id="{anchor(name)}">\n' + "\n".join(parts) + "\n</div>"
+    return f"<details><summary><h2>{html.escape(name)}</h2></summary>\n{body}\n</details>"
 
 
 def anchor(name: str) -> str:
@@ -91,8 +92,8 @@ def anchor(name: str) -> str:
 
 def contents(sections: Sequence[str]) -> str:
     """Links to the sections (HTML of `section` and `folded`), in their order."""
-    found = [re.match(r'<\w+ id="([^"]+)">(?:<summary>)?<h2>(.*?)</h2>', text) for text in sections]
-    links = [f'<li><a href="#{one[1]}">{one[2]}</a></li>' for one in found]
+    names = [re.search("<h2>(.*?)</h2>", text)[1] for text in sections]
+    links = [f'<li><a href="#{anchor(html.unescape(name))}">{name}</a></li>' for name in names]
     return f"<nav><ul>{''.join(links)}</ul></nav>"
 
 

@@ -36,6 +36,11 @@ def cache() -> Path:
     return root() / "cache"
 
 
+def executed(folder: Path) -> list[Path]:
+    """The executed notebooks in `folder` that ran to their end: papermill writes them on failure too."""
+    return [path for path in sorted(folder.glob("*.ipynb")) if (path.with_suffix("") / "result.json").is_file()]
+
+
 @contextlib.contextmanager
 def file_errors(path: str | Path) -> Iterator[None]:
     """Turns a failed write to `path` (disk full, not writable, a file in the place of a folder) into one line."""

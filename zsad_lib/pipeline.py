@@ -381,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _share(profile: Profile, steps: Sequence[str], shard: tuple[int, int]) -> int:
     """A share of the videos' frozen features, into the cache that all machines see; the step itself then finds them there."""
     if list(steps) != ["features"] or "features" not in steps_of(profile):
-        raise ZsadError(f"profile {profile.name}: only the step features is shared out; leave SHARD away")
+        raise ZsadError(f"profile {profile.name}: only the step features is shared out; leave SHARD out")
     if current("data", profile) is None:
         raise ZsadError(f"step features needs data first, on one machine: make data PROFILE={profile.name}")
     from zsad_lib.features import extract_share

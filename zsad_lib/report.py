@@ -22,8 +22,8 @@ from zsad_lib.errors import ZsadError, one_line
 CAPTIONS = {  # figure -> what it shows, in the order of the page
     "headline": "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
     "over videos). Hollow floors never look at a picture; the two marked oracle are told which videos are abnormal.",
-    "score_curve": "Score over time of one test video, chosen by rule (median AUC), with what each term adds and the "
-    "truth shaded. The dashed threshold was fixed on held-out normal video.",
+    "score_curve": "Score over time of one test video, chosen by rule (median AUC; of the long ones alone where there are "
+    "any), with what each term adds and the truth shaded. The dashed threshold was fixed on held-out normal video.",
     "roc_pr": "All test frames joined. The dotted line on the right is the prevalence: the precision of guessing.",
     "densities": "Frame scores of normal frames and of abnormal ones.",
     "scenes": "Each scene on its own: its abnormal clips against its normal clips.",
@@ -106,11 +106,12 @@ def _films(run: Path, profile: Profile) -> list[str]:
     if not (run / "films" / "films.json").is_file():
         return []
     told = paths.read_json(run / "films" / "films.json")
+    quantiles = ", ".join(f"{value:g}" for value in told["quantiles"])
     limit = f"held-out normal video fixes it, {profile.far_target:.0%} of whose frames may alarm"
     rule = (
-        f"Chosen by rule, not by eye: of {told['videos']} test videos that hold normal and abnormal frames, those at the quantiles 1, "
-        f"3/4, 1/2, 1/4 and 0 of the AUC within the video ({told['method']}, seed {told['seed']}). Under the picture the "
-        "score with a cursor, dashed the threshold of an alarm "
+        f"Chosen by rule, not by eye: of {told['videos']} test videos that hold normal and abnormal frames (the long ones alone "
+        f"where there are any), those at the quantiles {quantiles} of the AUC within the video ({told['method']}, seed "
+        f"{told['seed']}). Under the picture the score with a cursor, dashed the threshold of an alarm "
         f"({limit if told['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick border is an alarm, and "
         "frames that are abnormal in truth are shaded."
     )
@@ -146,15 +147,14 @@ def _ablations(run: Path) -> list[str]:
 
 
 def _notebooks(run: Path) -> list[str]:
-    if not any((run / "notebooks").glob("*.ipynb")):
-        return []
+    """Links to the pages of the notebooks that ran to their end."""
     from zsad_lib import notebook_page  # seconds of imports
 
     items = [
         f'<li><a href="../notebooks/{made.name}">{html.escape(notebook_page.title(made.with_suffix(".ipynb")))}</a></li>'
         for made in notebook_page.refresh(run / "notebooks")
     ]
-    return [page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")]
+    return [page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")] if items else []
 
 
 def _cards(profile: Profile, table: pd.DataFrame, run: Path) -> list[str]:
