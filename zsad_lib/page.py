@@ -18,10 +18,10 @@ STYLE = """
   --ink: #1c1c1c; --soft: #5c5c5c; --ground: #ffffff; --line: #d8d8d8; --note: #fff4df; --box: #f6f6f4; --link: #0b57a4; }
 @media (prefers-color-scheme: dark) { :root {
   --ink: #e8e8e8; --soft: #a8a8a8; --ground: #16181b; --line: #3a3d42; --note: #3a2f1a; --box: #212428; --link: #8ab8f0; } }
-body { max-width: 62rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
+body { max-width: 76rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--ground); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; } h3 { font-size: 1.05rem; }
-a { color: var(--link); } code, pre { font: .85em/1.45 ui-monospace, monospace; }
+p, li, figcaption, summary { max-width: 52rem; } a { color: var(--link); } code, pre { font: .85em/1.45 ui-monospace, monospace; }
 pre { overflow-x: auto; overflow-wrap: normal; background: var(--box); padding: .6rem .8rem; border-radius: 4px; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; } .soft a { color: inherit; }
 .note { background: var(--note); padding: .6rem .8rem; border-radius: 4px; }
@@ -29,7 +29,8 @@ nav ul { columns: 14rem; padding-left: 1.1rem; margin: .4rem 0; }
 .wide { overflow-x: auto; overflow-wrap: normal; margin: .6rem 0 1.2rem; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); }
-.numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right; padding: .25rem 0 .25rem .9rem; }
+.numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right; padding: .25rem 0 .25rem .6rem; }
+.numbers td.text { white-space: normal; min-width: 7rem; }
 th a { color: inherit; text-decoration-style: dotted; } .floor td { color: var(--soft); } td[id]:target { background: var(--note); }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; } summary h2 { display: inline; }
 .folded { scroll-margin-top: 3rem; }
@@ -113,12 +114,17 @@ def table(cells: pd.DataFrame, terms: Mapping[str, str] | None = None) -> str:
     rows = [
         f"<tr{' class=floor' if name in FLOORS else ''}>"
         + "".join(
-            f"<td>{html.escape(str(cell)).replace(', ', ',&nbsp;')}</td>" for cell in (name, *row)
+            f"<td{_kind(cell)}>{html.escape(str(cell)).replace(', ', ',&nbsp;')}</td>" for cell in (name, *row)
         )  # intervals stay whole
         + "</tr>"
         for name, row in zip(cells.index, cells.to_numpy())
     ]
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _kind(cell: Any) -> str:
+    """Words of a cell may take several lines, numbers not."""
+    return ' class="text"' if " " in str(cell) and not re.search(r"\d", str(cell)) else ""
 
 
 def _linked(heading: str, terms: Mapping[str, str]) -> str:
