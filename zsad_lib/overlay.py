@@ -31,7 +31,7 @@ def threshold_kind(table: pd.DataFrame) -> str:
 def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     """Score over time with the threshold and the alarms; a column `truth`, where there is one, is shaded below."""
     figures.style()
-    figure, axes = plt.subplots(figsize=(figures.PAGE, 2.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(figures.PAGE, 2.5), layout="constrained")
     score, seconds, alarm = table["score"].to_numpy(), table["time_s"].to_numpy(), alarms(table, threshold)
     kept = extremes(score, PIECES)
     axes.plot(seconds[kept], score[kept], color=figures.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
@@ -52,7 +52,7 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
         xlim=(0, max(seconds.max(), 1e-3)),
         ylim=(low, high),
     )
-    axes.legend(loc="upper right", frameon=False, ncols=4)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
@@ -98,7 +98,7 @@ def write_all(
     found, made = events(table, threshold), {"events": folder / "events.csv"}
     with paths.atomic(made["events"]) as handle:
         found.to_csv(handle, index=False, float_format="%.9g", lineterminator="\n")
-    made["curve"], _ = figures.save(curve(table, threshold, f"{name}: {kind}"), folder / "curve")
+    made["curve"], _ = figures.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
     if (sheet := contact_sheet(path, found, f"{name}: highest events")) is not None:
         made["peaks"], _ = figures.save(sheet, folder / "peaks")
     if play:
