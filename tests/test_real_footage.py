@@ -182,5 +182,5 @@ def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(d
     assert made == {"full", "paper", "semantic", "predictive", "motion_floor"}  # a memory needs an anchor
     score = pd.read_csv(run_folder(profile) / "scores" / "full" / "0" / "Abuse101_x264.csv").score
     assert len(score) == FRAMES and np.isfinite(score).all()
-    with pytest.raises(ZsadError, match="ucf_crime: trained on the published backbones"):
+    with pytest.raises(ZsadError, match="ucf_crime: trained on other streams"):
         score_video(download / "Arson" / "Arson000_x264.mp4", run="ucf_crime")
