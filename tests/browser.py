@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Enter": 13}  # DOM name -> code of the key
+# DOM name -> code of the key, what it types
+KEYS = {"ArrowRight": (39, ""), "ArrowLeft": (37, ""), "Enter": (13, "\r")}
 
 
 def find_browser() -> str | None:
@@ -93,8 +94,9 @@ class Page:
 
     def press(self, key: str) -> None:
         """A key pressed and released, where the focus is, as the keyboard would do."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+        code, typed = KEYS[key]
+        for kind, text in (("keyDown", typed), ("keyUp", "")):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
 
     def screenshot(self, path: Path) -> None:
         """Writes what the page shows as PNG."""
