@@ -50,7 +50,12 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
                 print(f"{place}: computing {', '.join(needs)}", flush=True)
                 pipeline.ensure_apart(needs, profile)
             waiting[place] = notebook
+        ran = bool(waiting)
         _run_all(waiting, profile)
+        if ran:
+            from zsad_lib import notebook_page  # seconds of imports that a run of finished notebooks need not wait for
+
+            notebook_page.refresh(pipeline.run_folder(profile) / "notebooks")
 
 
 def is_current(notebook: Path, profile: Profile) -> bool:
@@ -126,9 +131,6 @@ def _run(notebook: Path, profile: Profile) -> None:
     _papermill(notebook, output, profile)
     if not (folder / "result.json").is_file():
         raise ZsadError(f"{notebook.stem}: ended without run.finish(...); its last cell must call it; see {output}")
-    from zsad_lib import notebook_page  # seconds of imports that a run of finished notebooks need not wait for
-
-    notebook_page.write(output)
     if _facts(notebook, profile)[0] == before:  # else it was edited while it ran, and runs again next time
         paths.write_json(folder / "stamp.json", _stamp(notebook, profile, pipeline.survey(profile)))
 

@@ -30,7 +30,7 @@ nav ul { columns: 14rem; padding-left: 1.1rem; margin: .4rem 0; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); }
 .numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right; padding: .25rem 0 .25rem .6rem; }
-.numbers td.text { white-space: normal; min-width: 7rem; }
+.numbers td.text { white-space: normal; min-width: 6rem; }
 th a { color: inherit; text-decoration-style: dotted; } .floor td { color: var(--soft); } td[id]:target { background: var(--note); }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; } summary h2 { display: inline; }
 .folded { scroll-margin-top: 3rem; }
