@@ -7,7 +7,10 @@ and counted. A file waits, and no frame is lost; its scores are those of the cau
 from __future__ import annotations
 
 import collections
+import itertools
+import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from zsad_lib.video import open_stream, timed_frames
 
 WAITING = 30  # frames between camera and scorer, at most
 RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
-RATE_S = 2.0  # seconds after which a stream's rate is known
+RATE_S = 2.0  # seconds of a stream that tell its rate
 DELAYS = 10_000  # latest frames that the report's delays are of: a camera never ends, and memory is bounded
 _END = None
 
@@ -34,6 +37,7 @@ class Camera:
         source: path, "0", or "rtsp://..." and other addresses that FFmpeg opens.
 
     Attributes:
+        rate: of a stream, frames per second, once `RATE_S` seconds of it have been read; 0 before.
         dropped: frames thrown away because nobody was ready for them.
         reconnected: how often a stream was opened again.
         reading: seconds spent on reading and decoding; of a camera, waiting for its next frame is among them.
@@ -41,13 +45,14 @@ class Camera:
 
     def __init__(self, source: str):
         self.source, self.live = source, source.isdigit() or "://" in source
-        self.dropped, self.reconnected, self.reading = 0, 0, 0.0
+        self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
+        self._times: list[tuple[float, float]] = []  # of a stream's first frames: arrival, and its own clock
         self._frames: queue.Queue = queue.Queue(WAITING)
         self._stop = threading.Event()
         self._error: BaseException | None = None
 
-    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Arrival (monotonic seconds) and frame; raises ZsadError where the source cannot be read any more."""
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray, int]]:
+        """Arrival (monotonic seconds), frame, and `reconnected` by then; raises ZsadError where the source cannot be read any more."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         try:
@@ -61,17 +66,28 @@ class Camera:
     def _read(self) -> None:
         try:
             began = time.monotonic()
-            for frame in self._reopened() if self.live else (frame for _, frame in timed_frames(self.source)):
+            for seconds, frame in self._reopened() if self.live else timed_frames(self.source):
                 self.reading += time.monotonic() - began
                 if self._stop.is_set():
                     return
-                self._put((time.monotonic(), frame))
+                if self.live and not self.rate:
+                    self._measure(time.monotonic(), seconds)
+                self._put((time.monotonic(), frame, self.reconnected))
                 began = time.monotonic()
         except BaseException as error:  # told where the frames are used
             self._error = error
         self._frames.put(_END)
 
-    def _put(self, item: tuple[float, np.ndarray]) -> None:
+    def _measure(self, arrived: float, seconds: float) -> None:
+        """The stream's own clock tells the rate: opening reads ahead, and then many frames arrive at once."""
+        self._times.append((arrived, seconds))
+        times = [own for _, own in self._times if not math.isnan(own)]
+        if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
+            times = [came for came, _ in self._times]
+        if (spent := times[-1] - times[0]) >= RATE_S:
+            self.rate = (len(times) - 1) / spent
+
+    def _put(self, item: tuple[float, np.ndarray, int]) -> None:
         while self.live and self._frames.full():
             try:
                 self._frames.get_nowait()
@@ -84,25 +100,29 @@ class Camera:
             except queue.Full:
                 continue
 
-    def _reopened(self) -> Iterator[np.ndarray]:
-        tries = 0
+    def _reopened(self) -> Iterator[tuple[float, np.ndarray]]:
+        tries, seen = 0, False
         while True:
             try:
                 stream = open_stream(self.source)
                 while True:
                     frame = next(stream)
-                    tries = 0
+                    tries, seen = 0, True
                     yield frame
             except StopIteration as end:
                 if end.value:
                     return
-                reason = "it ended"
+                reason = f"{self.source}: the stream ended"
             except ZsadError as error:
+                if not seen:  # more likely a wrong address than a camera that will be there soon
+                    raise
                 reason = str(error)
             tries += 1
             if tries > RETRIES:
-                raise ZsadError(f"{self.source}: no more frames after {RETRIES} attempts to open it again ({reason})")
-            if self._stop.wait(PAUSE_S * 2 ** (tries - 1)):
+                raise ZsadError(f"{reason}; no more frames after {RETRIES} attempts to open it again")
+            pause = PAUSE_S * 2 ** (tries - 1)
+            print(f"{reason}; attempt {tries} of {RETRIES} in {pause:.0f} s", file=sys.stderr, flush=True)
+            if self._stop.wait(pause):
                 return
             self.reconnected += 1
 
@@ -110,7 +130,8 @@ class Camera:
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
 
-    `time_s` counts from the start to a frame's arrival. The first `RATE_S` seconds of a stream only tell its rate.
+    `time_s` counts from the start to a frame's arrival. Nothing is scored until a stream's rate is known, and after a stream broke off
+    until a whole window of it has come again.
 
     Args:
         source: see `Camera`.
@@ -124,15 +145,17 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
     camera = Camera(source)
     step = None if camera.live else thinning(source)
     scorer = LiveScorer(run, step or 1, words)
-    began = first = time.monotonic()
-    number, waited, delays, error = 0, 0.0, collections.deque(maxlen=DELAYS), None
+    began = time.monotonic()
+    number, breaks, waited, delays, error = 0, 0, 0.0, collections.deque(maxlen=DELAYS), None
     yield "frame,time_s,delay_s,score,warmup,alarm"
     try:
-        for arrived, frame in camera:
+        for arrived, frame, reconnected in camera:
             waited += time.monotonic() - arrived
-            first = arrived if number == 0 else first  # opening a stream can take seconds
-            if step is None and arrived - first >= RATE_S:  # a stream tells its rate by itself
-                step = scorer.step = step_for((number + camera.dropped) / (arrived - first))
+            if reconnected > breaks:
+                breaks = reconnected
+                scorer.restart()
+            if step is None and camera.rate:
+                step = scorer.step = step_for(camera.rate)
             found = scorer.last if step is None else scorer.push(frame)
             delays.append(time.monotonic() - arrived)
             alarm = "" if scorer.threshold is None else int(not found.warmup and found.score > scorer.threshold)

@@ -51,11 +51,15 @@ class LiveScorer:
         self.scorer, meta = own_scorer(run, words)
         self.threshold: float | None = meta.get("threshold_causal")
         self.tool, self.step = Extractor(stand_ins()), step
+        self.seconds: collections.Counter[str] = collections.Counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the frames so far: no window spans the gap before the next one."""
         self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)
         self.blocks: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=NUM_BLOCKS)
         self.pushed = self.seen = 0
         self.last = Scored(0.0, True)
-        self.seconds: collections.Counter[str] = collections.Counter()
 
     def push(self, frame: np.ndarray) -> Scored:
         """Takes the next frame uint8 [H, W, 3], of any size; gives its score."""

@@ -101,20 +101,24 @@ def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.nd
         yield time - start, to_rgb(frame) if number % step == 0 else None
 
 
-def open_stream(source: str, timeout: float = 10.0) -> Generator[np.ndarray, None, bool]:
-    """Frames of a camera or a network stream as uint8 [H, W, 3], until it ends.
+def open_stream(source: str, timeout: float = 10.0) -> Generator[tuple[float, np.ndarray], None, bool]:
+    """Frames of a camera or a network stream, until it ends.
 
     Args:
         source: number of a camera ("0"), or an address that FFmpeg opens, as rtsp:// or http://.
         timeout: seconds without an answer.
 
+    Yields:
+        Seconds on the stream's own clock, NaN where it has none, and uint8 [H, W, 3].
+
     Returns:
-        At its end: whether it had declared a length. Then it is a file at an address, and not a camera that broke off.
+        At its end: whether that was the end of a file at an address, and not a camera that broke off.
 
     Raises:
         ZsadError: it cannot be opened, or breaks off.
     """
     import av
+    import av.format
 
     av.logging.set_level(av.logging.PANIC)
     address, options = (
@@ -122,10 +126,14 @@ def open_stream(source: str, timeout: float = 10.0) -> Generator[np.ndarray, Non
     )
     try:
         with av.open(address, **options) as container:
-            to_rgb = _rgb_converter()
+            to_rgb, seconds = _rgb_converter(), float("nan")
+            clock = not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
             for frame in container.decode(video=0):
-                yield to_rgb(frame)
-            return bool(container.duration)
+                seconds = frame.time if clock and frame.time is not None else float("nan")
+                yield seconds, to_rgb(frame)
+            end = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
+            broke_off = source.startswith("rtsp") and seconds < end - 1  # a server that goes away ends like a film
+            return bool(container.duration) and not broke_off
     except (av.FFmpegError, OSError, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ZsadError(
