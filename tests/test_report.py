@@ -136,7 +136,10 @@ def test_numbers_of_the_model_card_are_the_runs(run):
         far.assign(metric="false_alarms_per_hour_at_threshold", value=2.0),
         far.assign(metric="event_recall_at_threshold", value=0.5),
     ]
+    more += [far.assign(metric="macro_auc", group="set:long", value=0.715, low=0.644, high=0.798, n_videos=6)]
+    assert "set `long`" not in card
     card = cards.model_card(profile, pd.concat([table, *more]))
+    assert "In the 6 test videos of the set `long` it is 0.71 (0.64 to 0.80)" in card
     assert "False alarms: 2 per hour" in card and "48 a day" in card and "one alarm in 97 would be true" in card
 
 

@@ -46,7 +46,9 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
         "test_videos": len(test),
         "test_hours": float((test["n_frames"] / test["fps"]).sum() / 3600),
     }
-    rows = table[(table["method"] == method) & (table["variant"] == "raw") & (table["group"] == "all")]
+    rows = table[(table["method"] == method) & (table["variant"] == "raw")]
+    long = rows[(rows["group"] == "set:long") & (rows["family"] == "all")].set_index("metric")
+    rows = rows[rows["group"] == "all"]
     whole = rows[rows["family"] == "all"].set_index("metric")
     named = {
         "far": "far",
@@ -58,6 +60,9 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
     for name, metric in named.items():
         if metric in whole.index:
             known |= {name + end: whole[column][metric] for end, column in ends.items()}
+    if "macro_auc" in long.index:
+        known |= {"long" + end: long[column]["macro_auc"] for end, column in ends.items()}
+        known["long_videos"] = int(long["n_videos"]["macro_auc"])
     if "far" in whole.index:
         known["prevalence"] = whole["prevalence"]["far"]
     if {"alarms", "event_recall"} <= known.keys():
