@@ -56,6 +56,9 @@ def test_live_controls_draw_again_and_close_their_figures(monkeypatch, panels):
     on = "Figure" if panels else "Axes"
     assert drawn == [(on, 0.5, "a", "a dog"), (on, 1.0, "a", "a dog"), (on, 1.0, "a", "a cat")]
     assert len(shown) == 4 and plt.get_fignums() == []
+    slider.value = 0.5
+    slider.value = 1.0  # seen before: shown again, not drawn again
+    assert len(drawn) == 4 and len(shown) == 6 and shown[-1].data == shown[-3].data
 
 
 @pytest.mark.parametrize("controls", [{}, {"x": []}])

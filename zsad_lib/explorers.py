@@ -1,5 +1,6 @@
 """Explorers: one drawing under controls, live in JupyterLab and as a grid of pictures everywhere else."""
 
+import functools
 import io
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -14,6 +15,7 @@ from zsad_lib.run import is_live
 
 LIVE_SIZE = 1.6  # of a live picture, in printed ones, up to `LIVE_WIDTH`
 LIVE_WIDTH = 9.0  # inches
+KEPT = 128  # live pictures, so that turning back needs no drawing
 
 
 class Text(tuple):
@@ -90,7 +92,8 @@ def _live(
         kind = ipywidgets.SelectionSlider if numeric else ipywidgets.Dropdown
         return kind(options=options, value=values[0], description=name)
 
-    def redraw(**values: Any) -> None:
+    @functools.lru_cache(KEPT)
+    def drawn(**values: Any) -> bytes:
         grow, picture = min(LIVE_SIZE, LIVE_WIDTH / size[0]), io.BytesIO()
         figure = plt.figure(figsize=(size[0] * grow, size[1] * grow))
         draw(figure if panels else figure.subplots(), **values)
@@ -98,7 +101,10 @@ def _live(
             picture, dpi="figure", pil_kwargs={"compress_level": 1}
         )  # a slider waits: no second pass, little packing
         plt.close(figure)
-        display(Image(picture.getvalue(), format="png"))
+        return picture.getvalue()
+
+    def redraw(**values: Any) -> None:
+        display(Image(drawn(**values), format="png"))
 
     widgets = {name: make(name, values) for name, values in controls.items()}
     display(ipywidgets.VBox([*widgets.values(), ipywidgets.interactive_output(redraw, widgets)]))
