@@ -96,6 +96,16 @@ def test_one_decode():
     assert "40 frames" in row.measure
 
 
+def test_own_video_against_its_playing_time(monkeypatch):
+    row = bench.own_video(1, n_frames=60, size=(48, 64))
+    check(row)
+    assert row.baseline_s == 2.0 and "60 frames 48 x 64" in row.measure
+    scores = bench.score_video
+    monkeypatch.setattr(bench, "score_video", lambda path: scores(path)[:-1])
+    with pytest.raises(AssertionError, match="59 scores of 60 frames"):
+        bench.own_video(1, n_frames=60, size=(48, 64))
+
+
 def test_bootstrap_equals_the_loop_and_notices_where_not(monkeypatch):
     row = bench.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
     check(row)
@@ -122,10 +132,18 @@ def test_table_on_screen_and_on_disk(tmp_path, capsys):
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
-    for name in ("bootstrap", "one_decode", "cached_features", "weak_step", "fused_attention", "half_precision"):
+    for name in (
+        "bootstrap",
+        "own_video",
+        "one_decode",
+        "cached_features",
+        "weak_step",
+        "fused_attention",
+        "half_precision",
+    ):
         monkeypatch.setattr(bench, name, lambda name=name: bench.Row(name, 1.0, "other", 3.0, 3.0, ""))
     assert bench.main() == 0
-    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 6
+    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 7
     (run_home / "runs" / "bench" / "bench.csv").unlink()
     (run_home / "runs" / "bench").rmdir()
     (run_home / "runs" / "bench").write_text("a file in its place")

@@ -4,6 +4,7 @@ A ratio travels between machines better than seconds do; the seconds stand besid
 function takes its sizes as arguments and checks that both ways give the same result before it times them.
 """
 
+import contextlib
 import platform
 import statistics
 import sys
@@ -27,6 +28,7 @@ from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.models import AnomalyCLIP, build_clip
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.timesformer import TimeSformer
+from zsad_lib.own_video import score_video
 from zsad_lib.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.video import iter_frames, write_video
 from zsad_lib.weak import PUBLISHED
@@ -323,12 +325,8 @@ def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -
         n_frames: length of the video.
         size: height and width in pixels.
     """
-    extractor, rng = Extractor(stand_ins()), np.random.default_rng(0)
-    scene = rng.integers(0, 200, (size[0], size[1], 3), dtype=np.uint8)
-    noise = rng.integers(0, 12, (8, *scene.shape), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        write_video(path, (np.roll(scene, i, axis=1) + noise[i % 8] for i in range(n_frames)), 25)
+    extractor = Extractor(stand_ins())
+    with _rendered(n_frames, size, 25.0) as path:
 
         def extract(decodes: int) -> None:
             for _ in range(decodes - 1):
@@ -340,6 +338,38 @@ def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -
         found = medians(lambda: extract(1), lambda: extract(STREAMS), repeats)
     measure = f"features of {n_frames} frames {size[0]} x {size[1]}, one decode"
     return Row(measure, *_around(f"{STREAMS} decodes, one per stream", found), "stand-in networks included")
+
+
+def own_video(repeats: int = 3, n_frames: int = 5400, size: Size = (240, 320), fps: float = 30.0) -> Row:
+    """Scores of one video of one's own, from file to table, against the time that it takes to watch it.
+
+    Args:
+        repeats: timed passes.
+        n_frames: length of the video.
+        size: height and width in pixels.
+        fps: frames per second.
+    """
+    with _rendered(n_frames, size, fps) as path:
+        found = score_video(path)
+        if not (len(found) == n_frames and np.isfinite(found["score"]).all()):
+            raise AssertionError(f"{len(found)} scores of {n_frames} frames, or some not finite")
+        seconds = statistics.median(timed(lambda: score_video(path)) for _ in range(repeats))
+    measure, playing = f"scores of {n_frames:,} frames {size[0]} x {size[1]} at {fps:g} per second", n_frames / fps
+    return Row(
+        measure, seconds, "watching the video", playing, playing / seconds, "times real time; without start and film"
+    )
+
+
+@contextlib.contextmanager
+def _rendered(n_frames: int, size: Size, fps: float) -> Iterator[Path]:
+    """A video of noise that moves, while the block lasts."""
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 200, (*size, 3), dtype=np.uint8)
+    noise = rng.integers(0, 12, (8, *scene.shape), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        write_video(path, (np.roll(scene, i, axis=1) + noise[i % 8] for i in range(n_frames)), fps)
+        yield path
 
 
 def bootstrap(n_videos: int = 290, n_frames: int = 1_111_808, draws: int = 2000, naive_draws: int = 2) -> Row:
@@ -422,7 +452,7 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
 @one_line
 def main() -> int:
     """Everything at full size, into ``runs/bench/``."""
-    comparisons = (bootstrap, one_decode, cached_features, weak_step, fused_attention, half_precision)
+    comparisons = (bootstrap, own_video, one_decode, cached_features, weak_step, fused_attention, half_precision)
     run(paths.runs() / "bench", (work() for work in comparisons))
     return 0
 
