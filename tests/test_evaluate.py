@@ -496,7 +496,7 @@ def test_detection_step(scored_run):
     assert (main["n_videos"] == 16).all()
     assert result["metrics"]["full smoothed micro_auc"] > result["metrics"]["full raw micro_auc"] > 0.8
     lookalike = table[(table["group"] == "set:lookalike") & (table["method"] == "knn") & (table["variant"] == "raw")]
-    assert set(lookalike["metric"]) == {"far", "false_alarms_per_hour_at_threshold"}  # normal video only
+    assert set(lookalike["metric"]) == {"far", "far_normal", "false_alarms_per_hour_at_threshold"}  # normal video
     detection(get_profile("smoke", seeds="0,1", jobs=2), scored_run / "evaluate")
     assert path.read_bytes() == first
     assert sorted(path.name for path in (scored_run / "scores" / "random").iterdir()) == ["0", "1"]

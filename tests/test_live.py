@@ -1,13 +1,14 @@
 """Live scoring equals the causal mode; streams reconnect, and drop frames that nobody waits for."""
 
 import contextlib
+import io
 import itertools
-import re
 import time
 from array import array
 from fractions import Fraction
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,81 +93,95 @@ def test_a_stream_that_breaks_off_is_opened_again(monkeypatch, capsys):
         opened.append(source)
         if len(opened) == 3:
             raise ZsadError("gone")
-        yield NEVER, np.zeros((4, 4, 3), np.uint8)
+        return False, iter([(NEVER, np.zeros((4, 4, 3), np.uint8))])
 
     monkeypatch.setattr(live, "open_stream", breaks)
     monkeypatch.setattr(live, "PAUSE_S", 0.0)
     camera, got = live.Camera("rtsp://camera"), []
-    for _, frame, _ in camera:
-        got.append(frame)
+    for arrived in camera:
+        got.append(arrived.frame)
         if len(got) == 4:
             break
     assert camera.reconnected >= 4 and opened[:4] == ["rtsp://camera"] * 4
     assert "rtsp://camera: the stream ended; attempt 1 of 5 in 0 s\n" in capsys.readouterr().err
 
+    once = []
+
     def silent(source):
-        if len(opened) > 0:
+        if source in once:
             raise ZsadError("gone")
-        opened.append(source)
-        yield NEVER, np.zeros((4, 4, 3), np.uint8)
+        once.append(source)
+        return False, iter([(NEVER, np.zeros((4, 4, 3), np.uint8))])
 
     monkeypatch.setattr(live, "open_stream", silent)
-    with pytest.raises(ZsadError, match="^gone$"):  # it never gave a frame: nobody waits for a wrong address
-        list(live.Camera("rtsp://camera"))
-    opened.clear()
     with pytest.raises(ZsadError, match="gone; no more frames after 5 attempts"):
-        list(live.Camera("rtsp://camera"))
+        list(live.Camera("rtsp://other"))
+    with pytest.raises(ZsadError, match="^gone$"):  # it never gave a frame: nobody waits for a wrong address
+        list(live.Camera("rtsp://other"))
 
 
 def test_a_stream_drops_the_oldest_frames_and_counts_them(monkeypatch):
     done = []
 
+    def frames():
+        yield from ((NEVER, np.full((1, 1, 3), i, np.uint8)) for i in range(100))
+        done.append(1)
+
     def many(source):
-        if not done:
-            yield from ((NEVER, np.full((1, 1, 3), i, np.uint8)) for i in range(100))
-            done.append(1)
-        raise ZsadError("over")
+        if done:
+            raise ZsadError("over")
+        return False, frames()
 
     monkeypatch.setattr(live, "open_stream", many)
     monkeypatch.setattr(live, "PAUSE_S", 0.0)
     camera, got = live.Camera("0"), []
     try:
-        for _, frame, _ in camera:
+        for arrived in camera:
             while not done:  # the reader goes on while this frame is looked at
                 time.sleep(0)
-            got.append(int(frame[0, 0, 0]))
+            got.append(int(arrived.frame[0, 0, 0]))
     except ZsadError:
         pass
     assert camera.dropped > 0 and len(got) + camera.dropped == 100 and got[1:] == sorted(got[1:]) and got[-1] == 99
 
 
-@pytest.mark.parametrize("clock", ["stream", "arrival", "stuck"])
-def test_a_stream_is_scored_when_its_own_rate_is_known(clock, monkeypatch):
-    """At 30 frames/s; where the stream has a clock, its first frames come at once, as after opening."""
-    arrivals = 5 + np.arange(200) / 30  # it took five seconds to open
-    stamps = {"stream": 7 + np.arange(200) / 30, "arrival": np.full(200, NEVER), "stuck": np.zeros(200)}[clock]
-    arrivals[:40] += (clock == "stream") * (arrivals[40] - arrivals[:40])
-    now = {"t": 0.0}
-
-    def stream(source):
-        for arrival, stamp in zip(arrivals, stamps):
-            now["t"] = arrival
-            yield stamp, np.zeros((4, 4, 3), np.uint8)
+def watched(monkeypatch, arrivals, stamps, frames, breaks=None):
+    """Columns of `watch` over frames that arrive at these seconds, as `Camera` hands them on without a thread; and the steps."""
+    now, steps, push = {"t": 0.0}, [], live.LiveScorer.push
 
     def one_by_one(camera):
-        """What `Camera` does, without a thread."""
-        for seconds, frame in stream(camera.source):
-            camera.rate or camera._measure(now["t"], seconds)
-            yield now["t"], frame, 0
+        for number, (at, stamp, frame) in enumerate(zip(arrivals, stamps, frames)):
+            now["t"], broken = at, int(breaks is not None and number >= breaks)
+            if number in (0, breaks):
+                camera._first = []
+            if camera._first is not None:
+                camera._measure(at, stamp)
+            yield live.Arrived(at, stamp, frame, broken)
 
     monkeypatch.setattr(live.time, "monotonic", lambda: now["t"])
     monkeypatch.setattr(live.Camera, "__iter__", one_by_one)
-    steps, push = [], live.LiveScorer.push
     monkeypatch.setattr(live.LiveScorer, "push", lambda self, frame: steps.append(self.step) or push(self, frame))
     lines = [line.split(",") for line in live.watch("rtsp://camera") if not line.startswith(("#", "frame"))]
-    assert len(lines) == 200 and set(steps) == {3} and len(steps) == 140  # two seconds to see the rate
-    warmup = [line[4] for line in lines]
-    assert warmup[: 60 + 29 * 3] == ["True"] * 147 and warmup[-1] == "False"
+    return pd.DataFrame(lines, columns=["frame", "time_s", "delay_s", "score", "warmup", "alarm"]), steps
+
+
+@pytest.mark.parametrize("clock", ["stream", "arrival", "stuck"])
+def test_a_stream_is_scored_at_its_own_rate_from_its_first_frame_on(clock, video, causal, monkeypatch):
+    """At 30 frames/s; where the stream has a clock, its first frames come at once, as after opening."""
+    arrivals = 5 + np.arange(230) / 30  # it took five seconds to open
+    stamps = {"stream": 7 + np.arange(230) / 30, "arrival": np.full(230, NEVER), "stuck": np.zeros(230)}[clock]
+    arrivals[:40] += (clock == "stream") * (arrivals[40] - arrivals[:40])
+    found, steps = watched(monkeypatch, arrivals, stamps, iter_frames(video))
+    assert set(steps) == {3} and len(steps) == 230  # two seconds tell the rate; their frames wait for it
+    assert (found.warmup == "True").tolist() == causal.warmup.tolist()
+    np.testing.assert_allclose(found.score.astype(float), causal.score, rtol=1e-4)
+
+
+def test_the_rate_is_measured_anew_after_a_break(monkeypatch):
+    arrivals = np.concatenate([np.arange(45) / 30, 4 + np.arange(150) / 30])  # it broke off before its rate was known
+    found, steps = watched(monkeypatch, arrivals, np.full(195, NEVER), np.zeros((195, 4, 4, 3), np.uint8), breaks=45)
+    assert set(steps) == {3} and len(steps) == 150
+    assert (found.warmup == "True").tolist() == [True] * (45 + 87) + [False] * 63
 
 
 def test_no_window_spans_the_gap_of_a_stream_that_broke_off(scorer, monkeypatch):
@@ -174,7 +189,7 @@ def test_no_window_spans_the_gap_of_a_stream_that_broke_off(scorer, monkeypatch)
 
     def broken(camera):
         camera.rate = 10.0
-        yield from ((0.0, frame, int(number >= 40)) for number, frame in enumerate(frames))
+        yield from (live.Arrived(0.0, NEVER, frame, int(number >= 40)) for number, frame in enumerate(frames))
 
     monkeypatch.setattr(live.Camera, "__iter__", broken)
     lines = [line.split(",")[3:5] for line in live.watch("rtsp://camera") if not line.startswith(("#", "frame"))]
@@ -186,7 +201,7 @@ def test_no_window_spans_the_gap_of_a_stream_that_broke_off(scorer, monkeypatch)
 
 def test_ctrl_c_ends_a_camera_with_its_report_and_warm_up_alarms_never(monkeypatch):
     def stopped():
-        yield from ((second, np.zeros((4, 4, 3), np.uint8), 0) for second in (0.0, 0.1))
+        yield from (live.Arrived(second, NEVER, np.zeros((4, 4, 3), np.uint8), 0) for second in (0.0, 0.1))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(live.Camera, "__iter__", lambda self: stopped())
@@ -197,44 +212,60 @@ def test_ctrl_c_ends_a_camera_with_its_report_and_warm_up_alarms_never(monkeypat
     assert [line.rsplit(",", 1)[1] for line in lines[1:3]] == ["0", "0"] and lines[3].startswith("# 2 frames")
 
 
-def test_a_file_at_an_address_is_read_once(video, server, capsys):
-    server.content = video.read_bytes()
-    assert main(["live", server.url, "--seconds", "20"]) == 0  # does not take that long
+@pytest.mark.parametrize("kind", ["mp4", "ts"])  # a .ts does not tell its length, the server does
+def test_a_file_at_an_address_is_scored_like_the_file(kind, video, causal, server, capsys, tmp_path):
+    file = video
+    if kind == "ts":
+        file = tmp_path / "camera.ts"
+        with av.open(str(video)) as source, av.open(str(file), "w") as target:
+            copy = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    target.mux(packet)
+    server.content = file.read_bytes()
+    assert main(["live", server.url, "--seconds", "60"]) == 0  # does not take that long
     shown = capsys.readouterr()
-    dropped = int(re.search(r"dropped (\d+), reconnected 0", shown.err)[1])
-    assert len(shown.out.splitlines()) - 1 + dropped == 230
-    assert dropped or "False" in shown.out  # the file's own clock tells its rate, however fast it is read
+    assert "1 in 3 of them seen; dropped 0, reconnected 0" in shown.err
+    found = pd.read_csv(io.StringIO(shown.out))
+    np.testing.assert_allclose(found.score, causal.score, rtol=1e-4)
+    np.testing.assert_allclose(np.diff(found.time_s), 1 / 30, atol=2e-3)  # its place, not when it came
 
 
 @pytest.mark.parametrize(
-    "address, last, flags, over, clock",
+    "address, duration, size, flags, is_file, clock",
     [
-        ("rtsp://camera", 39.5, 0, True, [0.0, 39.5]),
-        ("rtsp://camera", 8.0, 0, False, [0.0, 8.0]),  # its server went away
-        ("http://host/film", 8.0, 0, True, [0.0, 8.0]),  # sound can be longer than its picture
-        ("http://host/mjpeg", 8.0, 128, True, [NEVER, NEVER]),  # a format without time stamps
+        ("rtsp://camera", 40, 0, 0, False, [0.0, 8.0]),  # some servers declare a length
+        ("http://host/film", 40, 0, 0, True, [0.0, 8.0]),
+        ("http://host/film.ts", None, 999, 0, True, [0.0, 8.0]),
+        ("http://host/live.ts", None, -1, 0, False, [0.0, 8.0]),
+        ("http://host/mjpeg", None, -1, 128, False, [NEVER, NEVER]),  # a format without time stamps
+        ("0", None, -1, 0, False, [0.0, 8.0]),
     ],
 )
-def test_a_stream_knows_its_clock_and_its_end(address, last, flags, over, clock, monkeypatch):
-    import av
-
+def test_a_stream_says_whether_it_is_a_file_and_has_a_clock(
+    address, duration, size, flags, is_file, clock, monkeypatch
+):
     frames = [av.VideoFrame(16, 16, "rgb24") for _ in range(2)]
-    for frame, second in zip(frames, (0, last)):
-        frame.pts, frame.time_base = int(second * 1000), Fraction(1, 1000)
-    container = SimpleNamespace(
-        format=SimpleNamespace(flags=flags), start_time=None, duration=40_000_000, decode=lambda video: iter(frames)
+    for frame, second in zip(frames, (0, 8)):
+        frame.pts, frame.time_base = second, Fraction(1, 1)
+    container = contextlib.nullcontext()
+    vars(container).update(
+        format=SimpleNamespace(flags=flags), duration=duration, size=size, decode=lambda video: frames
     )
-    monkeypatch.setattr(av, "open", lambda *_, **__: contextlib.nullcontext(container))
-    stream, seconds = open_stream(address), []
-    with pytest.raises(StopIteration) as end:
-        while True:
-            seconds.append(next(stream)[0])
-    np.testing.assert_array_equal(seconds, clock)
-    assert end.value.value is over
+    monkeypatch.setattr(av, "open", lambda *_, **__: container)
+    found, stream = open_stream(address)
+    assert found is is_file
+    np.testing.assert_array_equal([seconds for seconds, _ in stream], clock)
+
+
+def test_a_negative_duration_is_refused(capsys):
+    assert main(["live", "0", "--seconds", "-3"]) == 2
+    assert "-3 seconds: give a positive number" in capsys.readouterr().err
 
 
 def test_an_address_that_nobody_answers_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(live, "PAUSE_S", 0.0)
     assert main(["live", "http://127.0.0.1:9/stream"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "cannot read this camera or stream" in error
+    assert error.count("\n") == 1 and "http://127.0.0.1:9/stream: cannot be read (Connection refused)" in error

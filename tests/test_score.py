@@ -7,7 +7,7 @@ import torch
 
 from zsad_lib import score
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import cache_folder, feature_file, load_features, to_frames
+from zsad_lib.features import BLOCK_LEN, WINDOW, cache_folder, feature_file, load_features, to_frames
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPCOutput
 from zsad_lib.own_video import score_video
@@ -97,6 +97,22 @@ def test_every_method_and_seed_has_every_frame(tiny_run):
             windows = np.load(home / "windows.npz")
             assert set(windows.files) == set(test.video)
             np.testing.assert_allclose(to_frames(windows[row.video], row.n_frames), table.score, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", score.CAUSAL)
+def test_causal_rows_know_ended_windows_alone(tiny_run, method):
+    _, folder = tiny_run
+    home, whole = folder / "scores" / f"{method}@causal" / "0", folder / "scores" / method / "0"
+    windows, normal = np.load(whole / "windows.npz"), np.load(home / "normal.npz")
+    for video in windows.files:
+        found = pd.read_csv(home / f"{video}.csv").score.to_numpy()
+        assert (found[: WINDOW - 1] == 0).all() and len(found) == len(pd.read_csv(whole / f"{video}.csv"))
+        for frame in range(WINDOW - 1, len(found)):
+            latest = min((frame + 1 - WINDOW) // BLOCK_LEN, len(windows[video]) - 1)
+            assert found[frame] == pytest.approx(windows[video][latest], rel=1e-4)
+    raw = np.load(whole / "normal.npz")
+    for video in raw.files:  # a threshold is fixed on frames that have a score
+        assert len(normal[video]) == len(raw[video]) - WINDOW + 1 and np.isfinite(normal[video]).all()
 
 
 def test_the_full_score_is_the_sum_of_its_terms(tiny_run, scorer):

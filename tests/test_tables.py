@@ -47,11 +47,37 @@ def test_caption_says_what_the_numbers_are():
     text = tables.caption(TIDY, "Mine", "Frame level.")
     for part in (
         "Mine. Frame level.",
-        "Test split: 12 videos, 1,234 frames, 25.0 % of frames abnormal",
-        "5 seeds",
+        "Test split: 12 videos, 1,234 frames, 25.0 % of frames and 25.0 % of clips abnormal.",
+        "Mean over 5 seeds, in",
         "95 %",
     ):
         assert part in text
+
+
+def test_caption_counts_parts_of_unequal_size_each_and_names_fewer_seeds():
+    table = rows(
+        ("full", "raw", "micro_auc", "frame", "set:night", "all", 0.9),
+        ("full", "raw", "micro_auc", "frame", "set:long", "all", 0.9),
+        ("full", "raw", "class_auc", "frame", "class:fire", "all", 0.9),
+    )
+    table.loc[1, ["n_videos", "n_frames", "prevalence", "seeds"]] = 6, 7200, 0.1, 1
+    both = tables.caption(table, "Mine", "Frame level.", ["set:night", "set:long"])
+    assert "split: set:night: 12 videos, 1,234 frames, 25.0 % of frames abnormal; set:long: 6 videos, 7,200" in both
+    assert "Mean over 5 seeds (1 where fewer were trained or none)" in both
+    assert "25.0 % of frames of this class." in tables.caption(table, "Mine", "Frame level.", ["class:fire"])
+
+
+def test_a_column_with_a_unit_has_one_number_of_digits():
+    name = "false_alarms_per_hour_at_threshold"
+    table = rows(
+        *((method, "raw", name, "event", "all", "all", value) for method, value in (("a", 69.46), ("b", 149.2)))
+    )
+    table["high"] = [90.0, 178.4]
+    cells = tables.table(table, [name], intervals=False)
+    assert cells["False alarms per hour"].tolist() == ["69", "149"]
+    assert "lets 5% of the frames of held-out normal video alarm" in tables.alarms(table, 0.05)
+    assert "(causal)" not in tables.alarms(table, 0.05)
+    assert "(causal)" in tables.alarms(table.assign(variant="causal"), 0.05)
 
 
 def test_latex_is_escaped_and_ruled():

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,6 +152,7 @@ def _live(options: argparse.Namespace) -> int:
     from zsad_lib.live import watch
 
     _one_thread()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped reports as on Ctrl-C
     for line in watch(options.source, options.run, options.seconds, _words(options)):
         print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
     return 0

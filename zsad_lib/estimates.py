@@ -34,6 +34,7 @@ METRICS = {  # metric -> level
     "abnormal_auc": "frame",
     "macro_auc": "video",
     "far": "frame",
+    "far_normal": "frame",
     "recall": "frame",
     "event_f1": "event",
     **{f"event_f1@{iou}": "event" for iou in IOUS},
@@ -128,12 +129,16 @@ def ranking_metrics(frames: Frames, parts: list[Part], weigh: Weigh, with_ap: bo
 
 
 def threshold_metrics(frames: Frames, thresholds: np.ndarray, parts: list[Part], weigh: Weigh) -> Found:
-    """far, recall (families too) and event F1 at one threshold per seed [S]."""
+    """far (of wholly normal videos too), recall (families too) and event F1 at one threshold per seed [S]."""
     alarms = frames.scores >= thresholds[:, None]  # [S, n]
     false = np.mean([frames.per_video(alarm & ~frames.labels) for alarm in alarms], axis=0)
     true = np.mean([frames.per_video(alarm & frames.labels) for alarm in alarms], axis=0)
     weights = weigh(parts[0].index)
     yield "far", parts[0], ratio(weights @ false, weights @ frames.negatives)
+    calm = parts[0]._replace(index=parts[0].index[frames.positives[parts[0].index] == 0])
+    if len(calm.index):
+        own = weigh(calm.index)
+        yield "far_normal", calm, ratio(own @ false[calm.index], own @ frames.negatives[calm.index])
     for part in parts:
         if part.group == parts[0].group:
             hit = part._replace(index=part.index[frames.positives[part.index] > 0])

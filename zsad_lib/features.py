@@ -117,9 +117,11 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
     return (total[..., last + 1] - total[..., first]) / (last + 1 - first)
 
 
-def at_frames(windows: np.ndarray, n_frames: int, stride: int = 1) -> np.ndarray:
+def at_frames(
+    windows: np.ndarray, n_frames: int, stride: int = 1, causal: bool = False, before: float | None = None
+) -> np.ndarray:
     """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] -> [..., n_frames]."""
-    return np.repeat(to_frames(windows, -(-n_frames // stride)), stride, axis=-1)[..., :n_frames]
+    return np.repeat(to_frames(windows, -(-n_frames // stride), causal, before), stride, axis=-1)[..., :n_frames]
 
 
 def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:

@@ -14,20 +14,32 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from zsad_lib.backbones import STAND_IN_SIZE
 from zsad_lib.errors import ZsadError
+from zsad_lib.features import WINDOW
 from zsad_lib.own_detector import NO_WORDS, Words
 from zsad_lib.own_video import step_for, thinning
 from zsad_lib.streaming import LiveScorer
-from zsad_lib.video import open_stream, timed_frames
+from zsad_lib.video import open_stream, resize, timed_frames
 
 WAITING = 30  # frames between camera and scorer, at most
 RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
 RATE_S = 2.0  # seconds of a stream that tell its rate
 DELAYS = 10_000  # latest frames that the report's delays are of: a camera never ends, and memory is bounded
 _END = None
+
+
+class Arrived(NamedTuple):
+    """A frame as it came."""
+
+    at: float  # monotonic seconds
+    seconds: float  # on the source's own clock; NaN where it has none
+    frame: np.ndarray  # uint8 [H, W, 3]
+    breaks: int  # times that the stream had been opened again
 
 
 class Camera:
@@ -37,22 +49,27 @@ class Camera:
         source: path, "0", or "rtsp://..." and other addresses that FFmpeg opens.
 
     Attributes:
-        rate: of a stream, frames per second, once `RATE_S` seconds of it have been read; 0 before.
+        live: it does not wait; a file does, and so does a file at an address.
+        rate: frames per second of a stream, once `RATE_S` seconds of it have been read; 0 before. Measured anew after a break.
         dropped: frames thrown away because nobody was ready for them.
         reconnected: how often a stream was opened again.
         reading: seconds spent on reading and decoding; of a camera, waiting for its next frame is among them.
     """
 
     def __init__(self, source: str):
-        self.source, self.live = source, source.isdigit() or "://" in source
+        self.source = source
+        self.is_path = not (source.isdigit() or "://" in source)
+        self.live = not self.is_path
         self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
-        self._times: list[tuple[float, float]] = []  # of a stream's first frames: arrival, and its own clock
+        self._first: list[tuple[float, float]] | None = (
+            None  # frames that tell the rate: arrival, and the stream's own clock
+        )
         self._frames: queue.Queue = queue.Queue(WAITING)
         self._stop = threading.Event()
         self._error: BaseException | None = None
 
-    def __iter__(self) -> Iterator[tuple[float, np.ndarray, int]]:
-        """Arrival (monotonic seconds), frame, and `reconnected` by then; raises ZsadError where the source cannot be read any more."""
+    def __iter__(self) -> Iterator[Arrived]:
+        """The frames; raises ZsadError where the source cannot be read any more."""
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         try:
@@ -66,13 +83,14 @@ class Camera:
     def _read(self) -> None:
         try:
             began = time.monotonic()
-            for seconds, frame in self._reopened() if self.live else timed_frames(self.source):
-                self.reading += time.monotonic() - began
+            for seconds, frame in timed_frames(self.source) if self.is_path else self._reopened():
+                arrived = time.monotonic()
+                self.reading += arrived - began
                 if self._stop.is_set():
                     return
-                if self.live and not self.rate:
-                    self._measure(time.monotonic(), seconds)
-                self._put((time.monotonic(), frame, self.reconnected))
+                if self._first is not None:
+                    self._measure(arrived, seconds)
+                self._put(Arrived(arrived, seconds, frame, self.reconnected))
                 began = time.monotonic()
         except BaseException as error:  # told where the frames are used
             self._error = error
@@ -80,14 +98,14 @@ class Camera:
 
     def _measure(self, arrived: float, seconds: float) -> None:
         """The stream's own clock tells the rate: opening reads ahead, and then many frames arrive at once."""
-        self._times.append((arrived, seconds))
-        times = [own for _, own in self._times if not math.isnan(own)]
+        self._first.append((arrived, seconds))
+        times = [own for _, own in self._first if not math.isnan(own)]
         if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
-            times = [came for came, _ in self._times]
+            times = [came for came, _ in self._first]
         if (spent := times[-1] - times[0]) >= RATE_S:
-            self.rate = (len(times) - 1) / spent
+            self.rate, self._first = (len(times) - 1) / spent, None
 
-    def _put(self, item: tuple[float, np.ndarray, int]) -> None:
+    def _put(self, item: Arrived) -> None:
         while self.live and self._frames.full():
             try:
                 self._frames.get_nowait()
@@ -104,13 +122,12 @@ class Camera:
         tries, seen = 0, False
         while True:
             try:
-                stream = open_stream(self.source)
-                while True:
-                    frame = next(stream)
+                is_file, frames = open_stream(self.source)
+                self.live, self._first = not is_file, []
+                for item in frames:
                     tries, seen = 0, True
-                    yield frame
-            except StopIteration as end:
-                if end.value:
+                    yield item
+                if is_file:
                     return
                 reason = f"{self.source}: the stream ended"
             except ZsadError as error:
@@ -130,8 +147,9 @@ class Camera:
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
 
-    `time_s` counts from the start to a frame's arrival. Nothing is scored until a stream's rate is known, and after a stream broke off
-    until a whole window of it has come again.
+    `time_s` is the place in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty without a calibrated
+    detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then, which is before the first window has
+    ended. After a break a whole window must come again.
 
     Args:
         source: see `Camera`.
@@ -141,25 +159,39 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
 
     Yields:
         Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per frame by stage.
+
+    Raises:
+        ZsadError: a source that cannot be read, or `seconds` below 0.
     """
+    if seconds < 0:
+        raise ZsadError(f"{seconds:g} seconds: give a positive number, or 0 for the whole source")
     camera = Camera(source)
-    step = None if camera.live else thinning(source)
+    step = thinning(source) if camera.is_path else None
     scorer = LiveScorer(run, step or 1, words)
     began = time.monotonic()
     number, breaks, waited, delays, error = 0, 0, 0.0, collections.deque(maxlen=DELAYS), None
+    held: list[np.ndarray] = []  # small frames that wait for the rate
     yield "frame,time_s,delay_s,score,warmup,alarm"
     try:
-        for arrived, frame, reconnected in camera:
-            waited += time.monotonic() - arrived
-            if reconnected > breaks:
-                breaks = reconnected
+        for arrived in camera:
+            waited += time.monotonic() - arrived.at
+            if arrived.breaks > breaks:
+                breaks = arrived.breaks
                 scorer.restart()
-            if step is None and camera.rate:
+                held.clear()
+            if camera.rate and step_for(camera.rate) != step:
                 step = scorer.step = step_for(camera.rate)
-            found = scorer.last if step is None else scorer.push(frame)
-            delays.append(time.monotonic() - arrived)
+                scorer.restart()
+                for small in held:
+                    scorer.push(small)
+                held.clear()
+            if step is None:
+                held.append(resize(arrived.frame, STAND_IN_SIZE))
+            found = scorer.last if step is None else scorer.push(arrived.frame)
+            delays.append(time.monotonic() - arrived.at)
             alarm = "" if scorer.threshold is None else int(not found.warmup and found.score > scorer.threshold)
-            yield f"{number},{arrived - began:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
+            place = arrived.at - began if camera.live or math.isnan(arrived.seconds) else arrived.seconds
+            yield f"{number},{place:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
             number += 1
             if seconds and time.monotonic() - began > seconds:
                 break
@@ -171,13 +203,15 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         error = lost
     spent = max(time.monotonic() - began, 1e-9)
     yield (
-        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second; dropped {camera.dropped}, reconnected "
-        f"{camera.reconnected}"
+        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {step or 1} of them seen; dropped {camera.dropped}, "
+        f"reconnected {camera.reconnected}"
     )
     if number:
         mean, late = 1e3 * np.mean(delays), 1e3 * np.quantile(delays, 0.95)
         yield f"# from a frame's arrival to its score: {mean:.1f} ms on average, 95 % within {late:.1f} ms"
         stages = {"reading": camera.reading, "waiting": waited, **scorer.seconds}
         yield "# ms per frame: " + "; ".join(f"{name} {1e3 * took / number:.2f}" for name, took in stages.items())
+        if scorer.last.warmup:
+            yield f"# no score at the end: no window of {WINDOW} seen frames has ended since the start or the last break"
     if error is not None:
         raise error

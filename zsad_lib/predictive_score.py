@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.manifest import load_manifest
 from zsad_lib.models.dpc import DPC
 from zsad_lib.motion import blurred_change
 from zsad_lib.predictive import Recipe, as_blocks, cell_motion, load, normalise, read_grey
-from zsad_lib.series import write_scores
+from zsad_lib.series import write_archive, write_scores
 from zsad_lib.workers import parallel
 
 NEIGHBOURS = 5  # of `knn`
@@ -152,7 +151,7 @@ def score_all(profile: Profile, folder: Path) -> dict:
         for method, scored in methods.items():
             number = profile.seeds[0] if seed is None else seed
             if rows["split"][video] == "test" and scored.maps is not None:
-                _save(run / "maps" / method / str(number) / f"{video}.npz", {"maps": scored.maps})
+                write_archive(run / "maps" / method / str(number) / f"{video}.npz", {"maps": scored.maps})
             found.setdefault((method, number), {})[video] = scored._replace(maps=None)
     for (method, seed), scored in found.items():
         _write(run / "scores" / method / str(seed), scored, rows["split"], rows["fps"])
@@ -183,10 +182,5 @@ def _write(folder: Path, scored: Mapping[str, Scored], split: Mapping[str, str],
     expected = np.concatenate(list(normal.values())).mean()
     frames = {video: np.nan_to_num(scored[video].frames, nan=expected) for video in chosen("test")}
     write_scores(folder, frames, fps)
-    _save(folder / "normal.npz", normal)
-    _save(folder / "windows.npz", {video: scored[video].windows for video in chosen("test")})
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with paths.atomic(path, mode="wb") as file:
-        np.savez(file, **arrays)
+    write_archive(folder / "normal.npz", normal)
+    write_archive(folder / "windows.npz", {video: scored[video].windows for video in chosen("test")})

@@ -52,7 +52,7 @@ def write(profile: Profile) -> Path:
     title = tables.heading(profile)
     glossary, terms = _glossary()
     sections = [
-        *_headline(table, title, run, terms),
+        *_headline(table, title, run, terms, profile.far_target),
         *_supervision(table, run, terms),
         *_films(run, profile),
         *_figures(run),
@@ -70,22 +70,27 @@ def write(profile: Profile) -> Path:
     return target
 
 
-def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str]) -> list[str]:
+def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str], far_target: float) -> list[str]:
     whole = table[(table["group"] == "all") & (table["family"] == "all")]
     families = ["all", *(name for name in table["family"].unique() if name != "all")]
     parts = _pictures(run, ["headline"])
     if (table["metric"] == "clip_auc").any() and len(families) > 1:
         cells = tables.table(table, ["clip_auc"], families=families)
-        text = tables.caption(table, title, "Clip level: a family's abnormal clips against all normal ones.")
+        level = "Clip level: a family's abnormal clips against all normal ones."
+        text = tables.caption(table, title, level, families=families)
         parts += [page.soft(text), page.table(cells, terms)]
     ranking = [name for name in tables.RANKING if (whole["metric"] == name).any()]
     text = tables.caption(table, title, "Frame level unless the column says otherwise.")
     parts += [page.soft(text), page.table(tables.table(table, ranking), terms)]
     sections = [page.section("Headline", *parts)]
     if whole["metric"].isin(tables.THRESHOLD).any():
-        text = "What an operator would see: alarms at the threshold that held-out normal video fixes."
-        cells = tables.table(table, tables.THRESHOLD)
-        sections.append(page.section("Alarms", page.soft(text), page.table(cells, terms)))
+        sets = [name for name in table["group"].unique() if name.startswith("set:")]
+        parts = []
+        for metrics, groups in ((tables.THRESHOLD, ["all"]), (tables.SET_ALARMS, sets)):
+            if (table["metric"].isin(metrics) & table["group"].isin(groups)).any():
+                text = tables.caption(table, title, tables.alarms(table, far_target), groups)
+                parts += [page.soft(text), page.table(tables.table(table, metrics, groups=groups), terms)]
+        sections.append(page.section("Alarms", *parts))
     return sections
 
 

@@ -40,6 +40,7 @@ from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
+from zsad_lib.series import write_archive
 from zsad_lib.train import detector_from, load_detector, variants_of
 from zsad_lib.weights import load_weights, save_weights
 from zsad_lib.windows import training_rows
@@ -60,6 +61,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained varian
     "knn_predictive": ("full", ("s_mem", "s_pred")),
     "motion_floor": ("full", ("s_motion",)),
 }
+CAUSAL = ("full", "full_memory")  # methods whose frames are scored a second time from what a live camera would know
 SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one seed stands for all
 
 
@@ -266,6 +268,7 @@ def score_all(profile, folder: Path) -> dict:
     """Pipeline step: frame and window scores of every method and seed on the test videos, and on held-out normals.
 
     Writes scores/<method>/<seed>/<video>.csv, windows.npz and normal.npz beside the step's folder; a finished (variant, seed) is kept.
+    ``<method>@causal`` of the methods in `CAUSAL` is what a live camera would have known at each frame.
     """
     run = folder.parent
     table, b = load_manifest(run / "data"), frozen_streams(profile)
@@ -300,13 +303,13 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
     detector, cache = load_detector(trained), cache_folder(profile)
     scorer, terms = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
     test, lengths = table[table.split == "test"], table.set_index("video").n_frames
-    held_out = list(terms)
+    normal = list(terms)
     terms |= _terms(scorer, cache, test)
     for method, (source, names) in METHODS.items():
         if (
             source != variant
             or (method in SEED_FREE and seed != profile.seeds[0])
-            or not set(names) <= set(terms[held_out[0]])
+            or not set(names) <= set(terms[normal[0]])
         ):
             continue
         home = folder.parent / "scores" / method / str(seed)
@@ -318,12 +321,15 @@ def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tu
                 row.fps,
                 {name: at_frames(values, row.n_frames, profile.stride) for name, values in shown.items()},
             )
-        for file, arrays in (
-            ("windows.npz", {row.video: fused[row.video] for row in test.itertuples()}),
-            ("normal.npz", {v: at_frames(fused[v], lengths[v], profile.stride) for v in held_out}),
-        ):
-            with paths.atomic(home / file, mode="wb") as handle:
-                np.savez(handle, **arrays)
+        held_out = {video: at_frames(fused[video], lengths[video], profile.stride) for video in normal}
+        write_archive(home / "normal.npz", held_out)
+        write_archive(home / "windows.npz", {row.video: fused[row.video] for row in test.itertuples()})
+        if method in CAUSAL:
+            live = {v: at_frames(fused[v], lengths[v], profile.stride, causal=True, before=np.nan) for v in fused}
+            home = home.parent.with_name(f"{method}@causal") / home.name
+            for row in test.itertuples():  # until a window has ended: the mean of normal video
+                write_frames(home / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(live[row.video])})
+            write_archive(home / "normal.npz", {video: live[video][np.isfinite(live[video])] for video in normal})
     paths.flush_all()
     save_scorer(
         target,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.paths import PARTIAL, file_errors, make_folder
+from zsad_lib.paths import PARTIAL, atomic, file_errors, make_folder
 
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
 
@@ -127,6 +127,12 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ZsadError(f"{path}: not readable ({error}); score the videos again") from None
+
+
+def write_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as ``.npz``, whole or not at all."""
+    with atomic(path, mode="wb") as handle:
+        np.savez(handle, **arrays)
 
 
 def _read_archives(seeds: list[Path], name: str) -> dict[str, np.ndarray]:

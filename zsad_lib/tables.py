@@ -10,6 +10,7 @@ from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.floors import FLOORS
+from zsad_lib.frames import FAR_TARGET
 from zsad_lib.pipeline import run_folder
 
 _NORMAL, _CAPTIONS, _CLASSES, _NOTHING = (
@@ -40,6 +41,7 @@ HEADINGS = {  # metric -> column heading with its unit
     "macro_auc": "Macro AUC",
     "pixel_auc": "Pixel AUC",
     "far": "False alarm rate",
+    "far_normal": "False alarm rate, normal videos",
     "recall": "Recall",
     "event_f1": "Event F1",
     "false_alarms_per_hour": "False alarms per hour",
@@ -55,12 +57,14 @@ HEADINGS = {  # metric -> column heading with its unit
 RANKING = ("clip_auc", "micro_auc", "ap", "abnormal_auc", "macro_auc", "pixel_auc")
 THRESHOLD = (
     "far",
+    "far_normal",
     "recall",
     "event_f1",
     "event_recall_at_threshold",
     "false_alarms_per_hour_at_threshold",
     "delay_s_at_threshold",
 )
+SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_f1")
 RECALL = ("false_alarms_per_hour", "delay_s")
 KINDS = {  # column `score` of an ablation -> in words
     "semantic": "Without the prediction term",
@@ -69,7 +73,8 @@ KINDS = {  # column `score` of an ablation -> in words
 }
 PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
-    "Paired differences on the same draws; * p below 0.05, Holm-corrected over the metrics and families of a pair."
+    "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics and "
+    "families of a pair."
 )
 COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
 
@@ -107,7 +112,8 @@ def table(
                 rows = chosen[(chosen["metric"] == metric) & (chosen["group"] == group) & (chosen["family"] == family)]
                 if len(rows):
                     heading = ", ".join([_heading(metric), *(part for part in (group, family) if part != "all")])
-                    columns[heading] = {(r.method, r.variant): _cell(r, intervals) for r in rows.itertuples()}
+                    digits = _digits(metric, rows["high"].max())
+                    columns[heading] = {(r.method, r.variant): _cell(r, digits, intervals) for r in rows.itertuples()}
     known = sorted(set(zip(chosen["method"], chosen["variant"])), key=_place)
     labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in known]
     cells = {heading: [column.get(key, "-") for key in known] for heading, column in columns.items()}
@@ -118,8 +124,13 @@ def _heading(metric: str) -> str:
     return HEADINGS.get(metric) or metric.replace("event_f1@", "Event F1 at IoU ")
 
 
-def _cell(row: Any, intervals: bool) -> str:
-    digits = 3 if row.high <= 1.5 and "_s" not in row.metric else 2 if row.high < 100 else 0
+def _digits(metric: str, largest: float) -> int:
+    """After the point, for a whole column: rates per hour and seconds have units, all others lie in 0..1."""
+    has_unit = metric in HEADINGS and HEADINGS[metric].endswith(("per hour", "(s)"))
+    return 3 if not has_unit else 2 if largest < 10 else 1 if largest < 100 else 0
+
+
+def _cell(row: Any, digits: int, intervals: bool = True) -> str:
     value = f"{row.value:.{digits}f}"
     return f"{value} [{row.low:.{digits}f}, {row.high:.{digits}f}]" if intervals and row.low == row.low else value
 
@@ -130,18 +141,41 @@ def _place(key: tuple[str, str]) -> tuple:
     return method in FLOORS, known.index(method), method, variant != "raw", variant
 
 
-def caption(df: pd.DataFrame, title: str, level: str) -> str:
-    """Says what a table holds: split, level, videos, frames, prevalence, seeds and the kind of interval."""
-    whole = df[(df["group"] == "all") & (df["family"] == "all")]
-    row = whole.loc[whole["n_frames"].idxmax()]
-    frames = whole[(whole["level"] == "frame") & (whole["n_frames"] == row["n_frames"])]
-    share = f", {100 * frames['prevalence'].iloc[0]:.1f} % of frames abnormal" if len(frames) else ""
-    seeds = sorted(set(whole["seeds"]))
-    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+def caption(
+    df: pd.DataFrame, title: str, level: str, groups: Sequence[str] = ("all",), families: Sequence[str] = ("all",)
+) -> str:
+    """Says what a table holds: split, level, videos, frames, prevalence, seeds and the kind of interval.
+
+    Args:
+        df: tidy table.
+        title, level: sentences that open it.
+        groups, families: as of `table`; parts of unequal size are counted each.
+    """
+    parts = [(group, family) for group in groups for family in families]
+    shown = df[[part in parts for part in zip(df["group"], df["family"])]]
+    counts = [(part, _counts(shown, *part)) for part in parts]
+    if len({count for _, count in counts}) > 1:
+        counts = [(part, f"{', '.join(name for name in part if name != 'all')}: {count}") for part, count in counts]
+    seeds = sorted(set(shown["seeds"]))
+    many = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[-1]} seeds"
+    fewer = f" ({', '.join(map(str, seeds[:-1]))} where fewer were trained or none)" if len(seeds) > 1 else ""
     return (
-        f"{title}. {level} Test split: {row['n_videos']} videos, {row['n_frames']:,} frames{share}. "
-        f"Mean over {many} seed{'s' if seeds[-1] > 1 else ''}, in brackets the 95 % interval (bootstrap over videos)."
+        f"{title}. {level} Test split: {'; '.join(dict.fromkeys(count for _, count in counts))}. "
+        f"Mean over {many}{fewer}, in brackets the 95 % interval (bootstrap over videos)."
     )
+
+
+def _counts(df: pd.DataFrame, group: str, family: str) -> str:
+    """Videos, frames and prevalence of one part: '810 videos, 38,880 frames, 44.3 % of frames and 60.0 % of clips abnormal'."""
+    rows = df[(df["group"] == group) & (df["family"] == family)]
+    row = rows.loc[rows["n_frames"].idxmax()]
+    rows = rows[rows["n_frames"] == row["n_frames"]]
+    shares = rows[rows["level"].isin(["frame", "clip"])].drop_duplicates("level", ignore_index=True)
+    each = [
+        f"{100 * r.prevalence:.1f} % of {r.level}s" for r in shares.sort_values("level", ascending=False).itertuples()
+    ]
+    what = "of this class" if group.startswith("class:") else "abnormal"
+    return f"{row['n_videos']} videos, {row['n_frames']:,} frames" + (f", {' and '.join(each)} {what}" if each else "")
 
 
 def to_markdown(cells: pd.DataFrame, text: str) -> str:
@@ -191,13 +225,23 @@ def _escape(text: str) -> str:
     return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
+def alarms(df: pd.DataFrame, far_target: float) -> str:
+    """What the columns `THRESHOLD` of a table rest on."""
+    live = " Only rows marked (causal) are what a live camera would give; the others average over windows that reach ahead."
+    return (
+        f"Alarms at the threshold that lets {far_target:.0%} of the frames of held-out normal video alarm; F1 is the mean over temporal "
+        f"IoU 0.1 to 0.5.{live if 'causal' in set(df['variant']) else ''}"
+    )
+
+
+def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR_TARGET) -> str:
     """Writes ``<stem>.md`` and ``<stem>.tex``: ranking, families, alarms, scenes and sets, each where it has rows.
 
     Args:
         df: tidy detection table.
         stem: path without suffix.
         title: what was evaluated on what; opens each caption.
+        far_target: share of held-out normal frames that the threshold lets alarm, 0..1.
 
     Returns:
         the Markdown text.
@@ -207,9 +251,7 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
     sets = [name for name in df["group"].unique() if name.startswith("set:")]
     classes = [name for name in df["group"].unique() if name.startswith("class:")]
     by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
-    at_threshold = (
-        "Alarms at the threshold that held-out normal video fixes; F1 is the mean over temporal IoU 0.1 to 0.5."
-    )
+    at_threshold = alarms(df, far_target)
     at_recall = "Threshold set where 80 % of the test events are detected, hence not known beforehand."
     ranked = "Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes."
     per_part = "Clip level." if by_part == ["clip_auc"] else "Frame level."
@@ -231,13 +273,19 @@ def save(df: pd.DataFrame, stem: str | Path, title: str) -> str:
             dict(groups=classes),
         ),
         ("sets", per_part + " Further sets of test videos, each on its own.", by_part, dict(groups=sets)),
+        ("set-alarms", "Further sets of test videos. " + at_threshold, SET_ALARMS, dict(groups=sets)),
     ]
     markdown, latex = [], []
     for name, level, metrics, parts in plans:
         groups, kinds = parts.get("groups", ["all"]), parts.get("families", ["all"])
-        if df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)].empty:
+        rows = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)]
+        if rows.empty:
             continue
-        cells, text = table(df, metrics, **parts), caption(df, title, level)
+        groups, kinds = (
+            [name for name in groups if name in set(rows["group"])],
+            [name for name in kinds if name in set(rows["family"])],
+        )
+        cells, text = table(df, metrics, **parts), caption(df, title, level, groups, kinds)
         markdown.append(to_markdown(cells, text))
         latex.append(to_latex(cells, text, f"tab:{name}"))
     stem = Path(stem)
@@ -259,7 +307,7 @@ def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc
     cells: dict[str, dict[str, str]] = {}
     for r in chosen.itertuples():
         name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
-        text = _cell(r, True)
+        text = _cell(r, _digits(metric, r.high))
         if deltas:
             star = "*" if r.p < 0.05 else ""
             text = f"{r.delta:+.3f} [{r.delta_low:+.3f}, {r.delta_high:+.3f}]{star}" if r.delta == r.delta else "-"
@@ -359,7 +407,7 @@ def write(profile: Profile, folder: Path) -> dict[str, Any]:
         raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
     title = warning + heading(profile)
-    save(pd.read_csv(source), folder / "detection", title)
+    save(pd.read_csv(source), folder / "detection", title, profile.far_target)
     with paths.atomic(folder / "detection.csv", "wb") as handle:
         handle.write(source.read_bytes())
     publish_ablations(folder.parent)

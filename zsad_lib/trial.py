@@ -9,7 +9,6 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from zsad_lib.models.detector import Detector
 from zsad_lib.models.text import encode_captions
 from zsad_lib.released import acting_in
 from zsad_lib.score import predictive_terms, prompt_scores, semantic_score
+from zsad_lib.series import write_archive
 from zsad_lib.train import Variant, load_detector, train_detector
 from zsad_lib.windows import Windows, load_windows, with_context
 
@@ -100,8 +100,7 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
             shown = shown._replace(dpc=split.plain)
         terms = {term: split.terms[term] for term in ("s_pred", "s_all", "s_peak", "s_mem")}
         terms |= text_terms(detector, shown, banks, look_alike(train, split, variant.max_cosine))
-        with paths.atomic(folder / f"{name}.npz", mode="wb") as file:
-            np.savez(file, **{term: value.numpy() for term, value in terms.items()})
+        write_archive(folder / f"{name}.npz", {term: value.numpy() for term, value in terms.items()})
     paths.write_json(folder / "result.json", {"key": key, "variant": dataclasses.asdict(variant), "seed": seed})
     return folder
 

@@ -4,11 +4,12 @@ decord reads (random access), PyAV counts, streams, writes, and reads wherever d
 trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -101,44 +102,51 @@ def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.nd
         yield time - start, to_rgb(frame) if number % step == 0 else None
 
 
-def open_stream(source: str, timeout: float = 10.0) -> Generator[tuple[float, np.ndarray], None, bool]:
-    """Frames of a camera or a network stream, until it ends.
+def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tuple[float, np.ndarray]]]:
+    """Opens a camera or a network stream.
 
     Args:
         source: number of a camera ("0"), or an address that FFmpeg opens, as rtsp:// or http://.
         timeout: seconds without an answer.
 
-    Yields:
-        Seconds on the stream's own clock, NaN where it has none, and uint8 [H, W, 3].
-
     Returns:
-        At its end: whether that was the end of a file at an address, and not a camera that broke off.
+        Whether it is a file at an address: it has a length, and its end is no break (an rtsp:// address is always a camera, even where
+        it declares a length). And its frames: seconds on its own clock, NaN where it has none, and uint8 [H, W, 3].
 
     Raises:
-        ZsadError: it cannot be opened, or breaks off.
+        ZsadError: it cannot be opened; or, from the frames, it breaks off.
     """
     import av
     import av.format
 
     av.logging.set_level(av.logging.PANIC)
-    address, options = (
-        (f"/dev/video{source}", {"format": "v4l2"}) if source.isdigit() else (source, {"timeout": timeout})
-    )
-    try:
-        with av.open(address, **options) as container:
-            to_rgb, seconds = _rgb_converter(), float("nan")
-            clock = not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
+    number = source.isdigit()
+    address, options = (f"/dev/video{source}", {"format": "v4l2"}) if number else (source, {"timeout": timeout})
+
+    @contextlib.contextmanager
+    def told() -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError, IndexError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            remedy = (
+                "number, plug and rights" if number else "address, network and rights; fetch a file before you score it"
+            )
+            raise ZsadError(
+                f"{f'camera {address}' if number else source}: cannot be read ({reason}); check {remedy}"
+            ) from error
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        to_rgb = _rgb_converter()
+        clock = is_file or not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
+        with told(), container:
             for frame in container.decode(video=0):
-                seconds = frame.time if clock and frame.time is not None else float("nan")
-                yield seconds, to_rgb(frame)
-            end = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
-            broke_off = source.startswith("rtsp") and seconds < end - 1  # a server that goes away ends like a film
-            return bool(container.duration) and not broke_off
-    except (av.FFmpegError, OSError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ZsadError(
-            f"{source}: cannot read this camera or stream ({reason}); check address, network and rights"
-        ) from error
+                yield frame.time if clock and frame.time is not None else float("nan"), to_rgb(frame)
+
+    with told():
+        container = av.open(address, **options)
+    is_file = not number and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
+    return is_file, frames()
 
 
 def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarray]:

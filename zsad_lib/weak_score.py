@@ -21,6 +21,7 @@ from zsad_lib.frame_features import listed_features
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
 from zsad_lib.models.text import encode_captions
 from zsad_lib.score import write_frames
+from zsad_lib.series import write_archive
 from zsad_lib.weights import load_weights
 from zsad_lib.workers import parallel
 
@@ -100,8 +101,7 @@ def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
     if name != CAUSAL:  # clip scores see whole clips
         archives |= {"windows.npz": windows, "classes.npz": shares}
     for file, arrays in archives.items():
-        with paths.atomic(home / file, mode="wb") as handle:
-            np.savez(handle, **arrays)
+        write_archive(home / file, arrays)
     return name, seed
 
 
