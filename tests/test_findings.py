@@ -24,7 +24,7 @@ def run(run_home):
             dict(PART, variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc", group=group,
                  family=family, control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
                  delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49,
-                 p=rng.choice([0.01, 0.5]) if row.control else np.nan)
+                 p=rng.choice([0.01, 0.06]) if row.control else np.nan)
             for row in grid(name)
             for group, family in [*[("all", f) for f in findings.FAMILIES], ("set:night", "all")]
             for value in [rng.uniform(0.1, 0.9)]
@@ -35,7 +35,7 @@ def run(run_home):
         for part, own, score in (("best", "bilinear", "semantic"), ("memory", "memory", "full")):
             itself = (table.variant == own) & (table.objective == "swap")
             others = table[~itself & (table.score == score)].rename(columns={"variant": "other"}).drop(columns="score")
-            others = others.assign(best=own, delta=others.value, p=rng.choice([0.01, 0.5], len(others)))
+            others = others.assign(best=own, delta=others.value, p=rng.choice([0.01, 0.06], len(others)))
             others.to_csv(folder / "tables" / f"ablation_{name}_{part}.csv", index=False)
     return folder
 

@@ -191,7 +191,7 @@ def components(table: pd.DataFrame, run: Path) -> str:
     cells, lines = _differences(rows, "family", FAMILIES, _says("components")), []
     for variant, name in zip(rows.variant.unique(), cells.index):
         row = _of_variant(rows, variant).loc[list(FAMILIES[1:])]
-        lost = row.delta[(row.p < 0.05) & (row.delta < 0)]
+        lost = row.delta[_star(row) & (row.delta < 0)]
         cells.loc[name, "largest loss with a star"] = lost.idxmin() if len(lost) else "-"
         if variant in own:
             worst = row.delta.idxmin()
@@ -337,14 +337,18 @@ def _value(row: pd.Series) -> str:
 
 
 def _delta(row: pd.Series) -> str:
-    return f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]{'*' if row.p < 0.05 else ''}"
+    return f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]{'*' if _star(row) else ''}"
 
 
 def _said(row: pd.Series) -> str:
     """A difference in a sentence: without a star, that it has none, and whether its own interval would have shown it."""
-    if row.p < 0.05:
+    if _star(row):
         return _delta(row)
     return f"{_delta(row)} (no star{', though its interval excludes 0' if _excludes_0(row) else ''})"
+
+
+def _star(rows: pd.DataFrame | pd.Series):
+    return rows.p < 0.05  # of the table, which holds Holm's
 
 
 def _excludes_0(rows: pd.DataFrame | pd.Series):
@@ -353,7 +357,7 @@ def _excludes_0(rows: pd.DataFrame | pd.Series):
 
 def _sorted(rows: pd.DataFrame) -> dict[str, list[str]]:
     """Names (the index, which may repeat) by what their differences show: a star on any of them, or an interval without 0."""
-    star = rows.p < 0.05
+    star = _star(rows)
     bare = rows[~rows.index.isin(rows.index[star])]
     open_ = bare.index[_excludes_0(bare)]
     kinds = {
