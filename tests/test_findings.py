@@ -1,24 +1,30 @@
 """The findings page says what the tables hold, and nothing else."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from zsad_lib import findings, showcase
-from zsad_lib.grids import GRIDS, grid
+from zsad_lib import config, findings, showcase, weak_ablate
+from zsad_lib.errors import ZsadError
+from zsad_lib.grids import GRIDS, WEAKLY, grid
+
+PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
 
 @pytest.fixture
 def run(run_home):
-    """A run with tables of all grids, filled with numbers that are easy to find again."""
+    """A run with tables of all grids, filled with numbers that are easy to find again; validation chose `bilinear` with swaps."""
     folder = run_home / "runs" / "demo"
     (folder / "tables").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in GRIDS:
         rows = [
-            dict(variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc", group=group,
+            dict(PART, variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc", group=group,
                  family=family, control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
-                 delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49, p=0.04)
+                 delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49,
+                 p=rng.choice([0.01, 0.06]) if row.control else np.nan)
             for row in grid(name)
             for group, family in [*[("all", f) for f in findings.FAMILIES], ("set:night", "all")]
             for value in [rng.uniform(0.1, 0.9)]
@@ -26,26 +32,108 @@ def run(run_home):
         table = pd.DataFrame(rows)
         table.to_csv(folder / "tables" / f"ablation_{name}.csv", index=False)
         (folder / "tables" / f"ablation_{name}.md").write_text(f"table {name}")
-        for part, own, score in (("best", "relevance", "semantic"), ("memory", "memory", "full")):
-            others = table[(table.variant != own) & (table.score == score)].rename(columns={"variant": "other"})
-            others.assign(best=own).to_csv(folder / "tables" / f"ablation_{name}_{part}.csv", index=False)
+        for part, own, score in (("best", "bilinear", "semantic"), ("memory", "memory", "full")):
+            itself = (table.variant == own) & (table.objective == "swap")
+            others = table[~itself & (table.score == score)].rename(columns={"variant": "other"}).drop(columns="score")
+            others = others.assign(best=own, delta=others.value, p=rng.choice([0.01, 0.06], len(others)))
+            others.to_csv(folder / "tables" / f"ablation_{name}_{part}.csv", index=False)
     return folder
 
 
-def test_every_grid_has_its_chapter_with_the_tables_numbers(run):
+def contextual(run, name):
+    table = pd.read_csv(run / "tables" / f"ablation_{name}.csv").query("group == 'all' and family == 'contextual'")
+    return table[table.score == "semantic"] if "score" in table else table
+
+
+def chapter(text, heading):
+    return next(part for part in text.split("\n## ") if part.startswith(heading))
+
+
+def test_every_row_of_every_grid_is_there_with_its_words(run):
     text = findings.findings([run])
-    assert text.count("\n## ") == len(GRIDS) + 1 and "What is not shown" in text
-    table = pd.read_csv(run / "tables" / "ablation_gate.csv")
-    row = table.query("variant == 'relevance' and objective == 'swap' and score == 'semantic' and group == 'all'")
-    contextual = row.set_index("family").loc["contextual"]
-    assert f"{contextual.value:.3f} [{contextual.low:.3f}, {contextual.high:.3f}]" in text
-    components = pd.read_csv(run / "tables" / "ablation_components.csv").query(
-        "variant == 'no_text' and group == 'all'"
+    assert text.count("\n## ") == len(GRIDS) + 2 and "What is not shown" in text
+    for name, heading in (("components", "The components"), ("prompts", "The prompts"), ("released", "The published")):
+        part = chapter(text, heading)
+        for row in grid(name):
+            told = f"(`{row.name}`)" if row.name == "as_released" else row.says
+            assert told in part and row.name in part, row.name
+    gates, explained = chapter(text, "The gate"), chapter(text, "The rows of the gate")
+    for row in grid("gate"):
+        assert f"| `{row.name}` ({row.objective}) " in gates and f"- `{row.name}`: " in explained
+
+
+def test_every_difference_has_a_star_exactly_where_its_p_is_low(run):
+    text = findings.findings([run])
+    for name, heading in (("gate", "The gate"), ("held_out", "Without any exposure")):
+        part = chapter(text, heading)
+        for table in (contextual(run, name).query("delta == delta"), contextual(run, f"{name}_best")):
+            assert {True, False} == set(table.p < 0.05)
+            for row in table.itertuples():
+                shown = f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]"
+                assert shown in part and (f"{shown}*" in part) == (row.p < 0.05)
+        value = contextual(run, name).iloc[0]
+        assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in part
+
+
+def test_the_gate_quoted_is_the_one_that_validation_chose(run):
+    table = contextual(run, "gate").set_index(["variant", "objective"])
+    assert table.value.idxmax() != ("bilinear", "swap")  # another one is better on the test videos
+    part = chapter(findings.findings([run]), "The gate")
+    row = table.loc[("bilinear", "swap")]
+    assert (
+        f"validation cameras** is `bilinear` (swap): contextual family {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]."
+        in part
     )
-    deltas = components.set_index("family").delta.drop("all")
-    assert f"`no_text` hurts {deltas.idxmin()} most" in text
-    designed = deltas.idxmin() == "semantic"
-    assert ("NOT semantic as designed" in text) is not designed
+    ahead = (contextual(run, "gate_best").query("p < 0.05").delta > 0).sum()
+    assert f"Against the {len(table) - 1} other rows it is higher with a star than {ahead};" in part
+    for file in ("runs/demo/tables/ablation_gate.csv", "ablation_gate_best.csv", "ablation_gate_memory.csv"):
+        assert f"`{file}`" in part
+    assert "77 videos, 7,700 frames" in part and "contextual 25.0 % of 77 videos" in part and "5 seeds" in part
+
+
+@pytest.mark.parametrize("interaction", [True, False])
+@pytest.mark.parametrize("swaps", [True, False])
+def test_how_far_each_kind_of_gate_gets(run, interaction, swaps):
+    additive, moving = {"silu", "ln"}, {"film", "cross_attention", "residual_mlp", "bilinear", "relevance"}
+    rows = contextual(run, "gate")
+    rows = rows[rows.variant.isin(moving if interaction else additive) & ((rows.objective != "plain") == swaps)]
+    best = rows.loc[rows.value.idxmax()]
+    words = f"| gate {'with' if interaction else 'without'} interaction, {'swaps' if swaps else 'no swaps'} "
+    part = chapter(findings.findings([run]), "The gate")
+    line = next(line for line in part.splitlines() if line.startswith(words))
+    assert [cell.strip() for cell in line.split("|")[2:5]] == [
+        f"{len(rows)}",
+        f"`{best.variant}` ({best.objective})",
+        f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]",
+    ]
+
+
+def test_components_say_which_family_loses_most_and_whether_as_designed(run):
+    text = chapter(findings.findings([run]), "The components")
+    rows = pd.read_csv(run / "tables" / "ablation_components.csv").query("group == 'all' and family != 'all'")
+    for name, family in (("no_text", "semantic"), ("no_prediction", "temporal"), ("no_gate", "contextual")):
+        deltas = rows[rows.variant == name].set_index("family").delta
+        said = f"`{name}`, meant for the {family} family, loses most on {deltas.idxmin()}: {deltas.min():+.3f}"
+        assert said in text
+        sentence = text[text.index(said) :].split(". ")[0]
+        assert ("NOT as designed" in sentence) == (deltas.idxmin() != family)
+
+
+def test_all_defects_together_are_no_defect_alone(run):
+    part = chapter(findings.findings([run]), "The published")
+    alone, together = (next(line for line in part.splitlines() if words in line) for words in ("alone,", "together"))
+    assert "as_released" not in alone and "`as_released`" in together and "| as_released" not in part
+
+
+def test_differences_are_sorted_by_what_they_show():
+    rows = pd.DataFrame(
+        [("up", 0.2, 0.1, 0.01), ("down", -0.2, -0.3, 0.01), ("down", -0.2, -0.3, 0.9), ("bare", 0.2, 0.1, 0.06), ("flat", 0.0, -0.1, 1)],
+        columns=["name", "delta", "delta_low", "p"],
+    ).set_index("name")  # fmt: skip
+    rows["delta_high"] = rows.delta_low + 0.2
+    assert list(findings._sorted(rows).values()) == [["up"], ["down"], ["bare"], ["flat"]]
+    assert findings._said(rows.loc["up"]).endswith("*") and findings._said(rows.loc["flat"]).endswith("(no star)")
+    assert findings._said(rows.loc["bare"]).endswith("(no star, though its interval excludes 0)")
 
 
 def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(run, run_home):
@@ -57,20 +145,32 @@ def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(ru
         (run / "tables" / f"ablation_gate_{part}.csv").rename(other / f"ablation_gate_{part}.csv")
     text = findings.findings([run, other.parent])
     assert "run `demo-seed1`, score without prediction" in text and "The prompts" not in text
+    (other / "ablation_gate_best.csv").unlink()
+    with pytest.raises(
+        ZsadError, match=r"ablation_gate_best.csv: missing; delete .*made_\*.json and run `make ablate`"
+    ):
+        findings.findings([run, other.parent])
 
 
-def test_parts_of_the_weakly_supervised_method_and_what_differs(run):
+def test_parts_of_the_weakly_supervised_method_differ_on_metrics_that_are_shown(run):
+    gaps = {"anomaly_clip": (np.nan, np.nan), "no_temporal": (-0.25, 0.01), "concat": (0.125, 0.5)}
     rows = [
-        dict(variant=variant, metric=metric, group="all", family="all", value=0.7, low=0.6, high=0.8,
-             delta=np.nan if variant == "anomaly_clip" else gap, delta_low=gap - 0.01, delta_high=gap + 0.01, p=p)
-        for variant, gap, p in (("anomaly_clip", np.nan, np.nan), ("no_temporal", -0.25, 0.01), ("concat", 0.125, 0.5))
-        for metric in ("clip_auc", "micro_auc", "mauc")
+        dict(PART, variant=variant, metric=metric, group="all", family="all", value=0.7, low=0.6, high=0.8, delta=gap,
+             delta_low=gap - 0.01, delta_high=gap + 0.01, p=0.01 if (variant, metric) == ("concat", "far") else p)
+        for variant, (gap, p) in gaps.items()
+        for metric in ("clip_auc", "micro_auc", "mauc", "map", "far")
     ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(run / "tables" / "ablation_anomaly_clip.csv", index=False)
-    text = findings.findings([run])
-    assert "| anomaly_clip | 0.700 [0.600, 0.800] |" in text
-    assert "| no_temporal | -0.250 [-0.260, -0.240]* |" in text and "| concat | +0.125 [+0.115, +0.135] |" in text
-    assert "difference on at least one metric: `no_temporal`." in text
+    pd.DataFrame(rows).to_csv(run / "tables" / f"ablation_{WEAKLY}.csv", index=False)
+    part = chapter(findings.findings([run]), "AnomalyCLIP")
+    lines = {line.split("|")[1].strip(" `"): line for line in part.splitlines() if line.startswith("| `")}
+    assert lines["anomaly_clip"].count("0.700 [0.600, 0.800]") == 4
+    assert lines["no_temporal"].count("-0.250 [-0.260, -0.240]*") == 4
+    assert lines["concat"].count("+0.125 [+0.115, +0.135] ") == 4 and "*" not in lines["concat"]
+    assert all(row.says in lines[row.name] for row in weak_ablate.ROWS if row.name in gaps)
+    assert (
+        "higher with a star: none; lower with a star: `no_temporal`; no star, though an interval excludes 0: `concat`"
+        in part
+    )
 
 
 def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
@@ -78,3 +178,9 @@ def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
     assert "demo: ablation_gate shown" in lines
     assert (run_home / "docs" / "results" / "demo_ablation_gate.md").read_text() == "table gate"
     assert (run_home / "docs" / "findings.md").read_text().startswith("# What the ablations show")
+
+
+def test_glossary_names_every_profile():
+    lines = (Path(findings.__file__).parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("| **profile**"))
+    assert all(f"`{name}`" in line for name in config.PROFILES)
