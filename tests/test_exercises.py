@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,11 @@ WRONG = {
     "attention_rollout": lambda layers: solutions.attention_rollout(layers.flip(0)),
     "lift_on_motion": lambda relevance, motion: (relevance * motion).mean() / relevance.mean(),
 }
+
+
+def test_a_lift_without_motion_is_asked_for():
+    with np.errstate(invalid="ignore"), pytest.raises(AssertionError, match="lift where nothing moves"):
+        checks.lift_on_motion(lambda relevance, motion: (relevance * motion).sum() / motion.sum() / relevance.mean())
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -455,7 +455,7 @@ def attention_rollout(answer: Callable) -> None:
 
 
 def lift_on_motion(answer: Callable) -> None:
-    """`answer(relevance, motion)` against `zsad_lib.why.lift`, and 1 for an even map."""
+    """`answer(relevance, motion)` against `zsad_lib.why.lift`, and 1 for an even map or where nothing moves."""
     import numpy as np
 
     from zsad_lib.why import lift
@@ -464,6 +464,7 @@ def lift_on_motion(answer: Callable) -> None:
     relevance, motion = rng.random((4, 5)), rng.random((4, 5))
     close(answer(relevance, motion), lift(relevance, motion), "lift of a random map")
     close(answer(np.ones((4, 5)), motion), 1.0, "lift of an even map")
+    close(answer(relevance, np.zeros((4, 5))), 1.0, "lift where nothing moves")
 
 
 # --- 60: tables ------------------------------------------------------------------------------------------------------

@@ -300,8 +300,8 @@ def attention_rollout(attention: Tensor) -> Tensor:
 
 
 def lift_on_motion(relevance, motion) -> float:
-    """Mean of `relevance` with `motion` as weights, over its plain mean."""
-    return (relevance * motion).sum() / motion.sum() / relevance.mean()
+    """Mean of `relevance` with `motion` as weights, over its plain mean; 1 where nothing moves."""
+    return (relevance * motion).sum() / motion.sum() / relevance.mean() if motion.any() else 1.0
 
 
 # --- 60: tables ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from zsad_lib.frames import collect, frame_rates
 from zsad_lib.why import Why, at_strength, fit
 
 STRENGTHS = 11  # positions of the gate's slider
-QUANTILES = np.linspace(0.5, 0.99, 50)  # of the scores: positions of the threshold's slider
+QUANTILES = np.linspace(0.01, 0.99, 50)  # of the scores: positions of the threshold's slider
 
 
 def scrub(why: Why) -> Figure | None:
@@ -34,7 +34,10 @@ def scrub(why: Why) -> Figure | None:
 
 
 def threshold(
-    scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], fps: float | Mapping[str, float]
+    scores: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    fps: float | Mapping[str, float],
+    fixed: float | None = None,
 ) -> Figure | None:
     """Slider over the alarm threshold: confusion of frames, false alarms per hour and delay.
 
@@ -42,6 +45,7 @@ def threshold(
         scores: video -> [n] frame scores.
         labels: video -> [n] of 0 (normal) and 1 (abnormal).
         fps: frames per second.
+        fixed: threshold that normal video gave beforehand: a position of the slider, and a dotted line.
 
     Raises:
         ZsadError: as `zsad_lib.frames.collect`; or the labels hold one class only.
@@ -50,7 +54,7 @@ def threshold(
     if frames.labels.all() or not frames.labels.any():
         raise ZsadError("threshold: the labels hold one class only; give normal and abnormal frames")
     score, seconds = frames.scores[0], 1 / frame_rates(fps, frames.names)
-    levels = np.unique(np.quantile(score, QUANTILES))
+    levels = np.unique(np.append(np.quantile(score, QUANTILES), [] if fixed is None else fixed))
     false, delay, found = alarm_rates(frames, score, levels, np.ones((len(levels), len(seconds))), seconds)
 
     def draw(on: Figure | SubFigure, threshold: float) -> None:
@@ -71,6 +75,8 @@ def threshold(
         other.set_ylabel("mean delay (s)", color=METHOD_COLOURS["full_memory"])
         other.spines["right"].set_visible(True)
         right.axvline(levels[i], color="0.3", linewidth=0.8)
+        if fixed is not None:
+            right.axvline(fixed, color="0.3", linewidth=0.8, linestyle=":")
         late = f"mean delay {delay[i]:.1f} s" if np.isfinite(delay[i]) else "no event detected"
         title = f"threshold {levels[i]:.2f}: {false[i]:.0f} false alarms per hour, {found[i]:.0%} of events, {late}"
         on.suptitle(title, fontsize=8)

@@ -97,6 +97,8 @@ def _body(code: list[tuple[int, str]], count: int):
         yield f"{len(says)} statements of z.say, expected three with computed values"
     if len(re.findall(r"z\.checks\.\w+\(my_", everything)) < 2:
         yield "fewer than two checked exercises"
+    if re.search(r"^my_\w+ = (?!z\.solutions\.\w+  # replace by your own$)", everything, re.MULTILINE):
+        yield "an exercise does not say where one's own answer goes"
     if re.search(r"chdir|sys\.exit|[\"']\.\./", everything):
         yield "chdir, sys.exit or a relative path"
 
@@ -147,6 +149,7 @@ def test_parameters_are_settings(path):
         (lambda book: book["cells"][-1].update(source="x = 1\n" * 26), "has 26 lines"),
         (lambda book: book["cells"][-1].update(source="class A:\n    x = 1"), "class A belongs into the library"),
         (lambda book: book["cells"][-1].update(source='z.say("typed")'), "4 statements of z.say"),
+        (lambda book: book["cells"][-1].update(source="my_cell = z.solutions.cell"), "one's own answer goes"),
         (lambda book: book["cells"][0].update(source="# Title"), "does not start with '# 00 · Title'"),
         (lambda book: book["metadata"]["kernelspec"].update(name="python"), "kernelspec is not python3"),
         (lambda book: book["cells"].__delitem__(slice(5, 12)), "expected 20 to 40"),
