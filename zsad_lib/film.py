@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zsad_lib.manifest import labels_to_spans, parse_spans
 from zsad_lib.own_events import alarms, prompt_columns, prompt_of
 from zsad_lib.own_video import told
-from zsad_lib.video import iter_frames, resize, write_video
+from zsad_lib.video import resize, timed_frames, write_video
 
 WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words can be read, and wider ones down
 STRIP = 0.22  # height of the curve, as a share of the picture's width
@@ -61,10 +61,10 @@ def write_film(
         progress: tell on standard error how far it is.
 
     Returns:
-        Frames written: as many as were decoded.
+        Frames written: as many as were scored.
     """
 
-    frames = iter_frames(path)
+    frames = (frame for _, frame in timed_frames(path, tell=False))
     first = next(frames)
     width = int(np.clip(first.shape[1], *WIDTHS))
     height, font = max(2, round(first.shape[0] * width / first.shape[1])), _font(max(11, width // 60))

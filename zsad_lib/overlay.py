@@ -15,7 +15,7 @@ from zsad_lib.film import ALARM, TRUTH, extremes, hexed, write_film
 from zsad_lib.manifest import labels_to_spans, parse_spans
 from zsad_lib.own_detector import RATE
 from zsad_lib.own_events import alarms, events, threshold_of
-from zsad_lib.video import iter_frames, read_video
+from zsad_lib.video import read_video, timed_frames
 
 PEAKS = 12  # pictures of the contact sheet, at most
 PIECES = 1500  # of the drawn curve: more would not be seen, and a night has a million frames
@@ -56,13 +56,21 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     return figure
 
 
-def contact_sheet(path: str | Path, found: pd.DataFrame, title: str) -> Figure | None:
-    """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event."""
+def contact_sheet(path: str | Path, found: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
+    """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event.
+
+    Args:
+        path: the video.
+        found: of `events`.
+        title: above all pictures.
+        decoded: frames that were scored, of a video that may be damaged; see `read_video`.
+    """
     if found.empty:
         return None
     figures.style()
     shown = found.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
-    pictures = read_video(path, indices=list(shown["peak_frame"]), size=next(iter_frames(path)).shape[:2])
+    _, first = next(timed_frames(path))
+    pictures = read_video(path, indices=list(shown["peak_frame"]), size=first.shape[:2], decoded=decoded)
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(
@@ -99,7 +107,7 @@ def write_all(
     with paths.atomic(made["events"]) as handle:
         found.to_csv(handle, index=False, float_format="%.9g", lineterminator="\n")
     made["curve"], _ = figures.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
-    if (sheet := contact_sheet(path, found, f"{name}: highest events")) is not None:
+    if (sheet := contact_sheet(path, found, f"{name}: highest events", len(table))) is not None:
         made["peaks"], _ = figures.save(sheet, folder / "peaks")
     if play:
         apart = np.diff(table["time_s"])

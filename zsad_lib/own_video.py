@@ -42,7 +42,7 @@ def thinning(path: str | Path) -> int:
     The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
     later on, the frames that are seen lie apart as unevenly as the video's own.
     """
-    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), WINDOW)]
+    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize, tell=False), WINDOW)]
     apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
     return step_for(1 / apart) if apart > 0 else 1
 
@@ -110,7 +110,7 @@ def score_video(
         progress: tell on standard error how far it is.
 
     Returns:
-        One row per DECODED frame: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
+        One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
         deviations, as long as the detector keeps its own captions and sees the scene itself), the raw terms `s_sem`, `s_pred`, `s_mem`,
         `warmup` (causal: True before the first ended window, where the score is the calibrated normal mean and nothing is named),
         `caption` (the normal caption that fits best), `prompt` (the abnormal prompt that fits best), `p_prompt`, and one column
