@@ -88,7 +88,9 @@ def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
 
 def test_the_closing_line_says_what_was_found(scored):
     table = scored(np.r_[np.sin(np.arange(40)), 9.0, 9.5])
-    assert own_events.in_words(table).startswith("1 events above ") and "(9.50) at 4.1 s" in own_events.in_words(table)
+    assert own_events.in_words(table).startswith(
+        "events above "
+    ) and ": 1, the highest (9.50) at 4.1 s" in own_events.in_words(table)
     assert own_events.in_words(table[:40]).startswith("no event: no score above ")
     assert "flat" in own_events.in_words(scored(np.full(40, 1.25)))
     assert "no window has ended" in own_events.in_words(table.assign(warmup=True))

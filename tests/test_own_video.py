@@ -150,9 +150,10 @@ def test_files_that_are_no_video_are_one_line(folder, camera, capsys):
 
 
 def test_a_blank_scene_is_none_and_many_prompts_are_quiet(camera, plain, recwarn):
-    prompts = [f"a man walks {'by ' * number}" for number in range(1, 120)]  # columns one by one would warn from 100 on
+    words = "man woman car dog fire walks falls burns runs drives by".split()
+    prompts = [f"a {one} {other}" for one in words for other in words]  # columns one by one would warn from 100 on
     told = own_video.score_video(camera, words=Words(scene="  ", abnormal=prompts))
-    np.testing.assert_array_equal(told.score, plain.score)
+    np.testing.assert_allclose(told.score, plain.score, atol=1e-4)
     assert not [one for one in recwarn if "Performance" in one.category.__name__]
 
 
@@ -166,7 +167,7 @@ def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeyp
     table = own_video.score_video(tmp_path, fps=4.0, progress=True)
     assert table.time_s.tolist() == [number / 4 for number in range(8)]
     [short] = capsys.readouterr().err.splitlines()
-    assert "8 frames were seen, a window takes 30" in short
+    assert "frames seen: 8, a window takes 30" in short
     assert own_video.score_video(tmp_path, progress=True).time_s.iloc[-1] == 0.7
     assert "10 per second are assumed" in capsys.readouterr().err.splitlines()[0]
     for path, fps, message in ((tmp_path / "0.png", None, "single picture"), (tmp_path, 0.0, "above 0")):
@@ -195,7 +196,7 @@ def test_a_damaged_recording_has_a_row_a_picture_and_a_film_frame_per_decoded_fr
     data[hole[0] : sum(hole)] = bytes(hole[1])
     (tmp_path / "hole.mp4").write_bytes(data)
     assert main(["score", str(tmp_path / "hole.mp4"), "--output", str(tmp_path / "hole.csv")]) == 0
-    assert "skipped packets that cannot be decoded: 1\n" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("skipped packets that cannot be decoded: 1\n") == 1  # not by the film again
     rows = (tmp_path / "hole.csv").read_text().count("\n") - 1
     assert rows == 44 == probe(tmp_path / "hole" / "overlay.mp4").n_frames
     whole = read_video(folder / "gops.mp4", [44])

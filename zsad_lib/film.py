@@ -147,12 +147,8 @@ def _bars(words: np.ndarray, shares: np.ndarray, font: ImageFont.FreeTypeFont) -
 
 
 def _legend(labelled: bool, threshold: float, kind: str, width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    said = [
-        ("— score", SCORE),
-        (f"- - threshold {threshold:.2f}", ALARM),
-        ("| now", INK),
-        ("orange border: alarm", ALARM),
-    ]
+    line = [(f"- - threshold {threshold:.2f}", ALARM)] if np.isfinite(threshold) else []
+    said = [("— score", SCORE), *line, ("| now", INK), ("orange border: alarm", ALARM)]
     return _flow(said + [("shaded: labelled abnormal", TRUTH)] * labelled + [(kind, INK)], width, font)
 
 

@@ -124,11 +124,13 @@ def in_words(table: pd.DataFrame) -> str:
         return "no event: no window has ended, the video is too short for causal scores"
     if len(found := events(table, threshold)):
         top = found.loc[found["peak_score"].idxmax()]
-        return (
-            f"{len(found)} events above {threshold:.2f}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
-        )
+        return f"events above {threshold:.2f}: {len(found)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
     flat = round(scored.max() - scored.min(), 2) == 0
-    return "no event: the score is flat, as of a still picture" if flat else f"no event: no score above {threshold:.2f}"
+    return (
+        "no event: the score is flat, as of a still picture or of a single window"
+        if flat
+        else f"no event: no score above {threshold:.2f}"
+    )
 
 
 def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarray]:

@@ -200,7 +200,7 @@ def score_video(
     used = -(-len(times) // step)  # frames that were seen
     if progress and used < WINDOW and not causal:
         print(
-            f"{path}: {used} frames were seen, a window takes {WINDOW}: the last one was repeated to fill it, and the score is no "
+            f"{path}: frames seen: {used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no "
             "measurement of so short a video",
             file=sys.stderr,
         )
