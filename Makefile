@@ -33,6 +33,7 @@ CAPTIONS ?=
 PROMPTS ?=
 SCENE ?=
 TRUTH ?=
+FPS ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
@@ -45,7 +46,9 @@ PYTHON := $(VENV)/bin/python
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
 	$(foreach item,$(SET),'$(item)')
 PIPELINE = $(PYTHON) -m zsad_lib.pipeline
-WORDS = $(if $(CAPTIONS),--captions '$(CAPTIONS)') $(if $(SCENE),--scene '$(SCENE)')
+# What may hold any letter, a quote too, reaches the shell through the environment.
+export VIDEO RUN TRUTH CAPTIONS PROMPTS SCENE NORMAL FAR FPS
+WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene "$$SCENE")
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
@@ -122,18 +125,18 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(PYTHON) -m zsad_lib.pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor']
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor'] [FPS=25: of a folder of frames]
 ifdef VIDEO
-	@$(PYTHON) -m zsad_lib score '$(VIDEO)' $(if $(RUN),--run '$(RUN)') $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
-		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth '$(TRUTH)') $(WORDS) \
-		$(if $(PROMPTS),--prompts '$(PROMPTS)')
+	@$(PYTHON) -m zsad_lib score $(if $(RUN),--run "$$RUN") $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
+		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth "$$TRUTH") $(WORDS) \
+		$(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
 else
 	@$(STEP) score
 endif
 
-calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.1] [CAPTIONS=file]; then score with its RUN
-	@$(PYTHON) -m zsad_lib calibrate '$(NORMAL)' $(if $(RUN),--run '$(RUN)') $(if $(FAR),--far '$(FAR)') \
-		$(if $(CAPTIONS),--captions '$(CAPTIONS)')
+calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.1] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
+	@$(PYTHON) -m zsad_lib calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
+		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
 
 live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
 	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)

@@ -73,7 +73,42 @@ def test_bad_input_is_one_line_and_writes_nothing(camera, run_home, tmp_path, ca
         calibrate(tmp_path / "one", "mine")
     with pytest.raises(ZsadError, match="far=1.5"):
         calibrate(camera / "normal", "mine", far=1.5)
-    (tmp_path / "one" / "b.mp4").write_bytes(b"no video")
-    assert main(["calibrate", str(tmp_path / "one"), "--name", "mine"]) == 2
-    assert "b.mp4: not a readable video" in capsys.readouterr().err
+    with pytest.raises(ZsadError, match="38 windows of held-out normal video cannot tell less than far=0.026"):
+        calibrate(camera / "normal", "mine", far=0.02)
+    with pytest.raises(ZsadError, match="a file; give the folder"):
+        calibrate(camera / "quiet.mp4", "mine")
+    write_video(tmp_path / "one" / "b.mp4", footage(1, frames=29), 10)
+    with pytest.raises(ZsadError, match="too little video.* 0 windows"):
+        calibrate(tmp_path / "one", "mine")
+    write_video(tmp_path / "one" / "b.mp4", np.full((60, 48, 64, 3), 90, np.uint8), 10)
+    with pytest.raises(ZsadError, match="all its scores are equal"):
+        calibrate(tmp_path / "one", "mine", far=0.5)
     assert not (run_home / "runs" / "mine").exists()
+
+
+def test_all_unreadable_videos_are_named_and_can_be_left_out(camera, run_home, tmp_path, capsys):
+    folder = tmp_path / "some"
+    for number in (0, 1):
+        (folder / f"{number}.mp4").parent.mkdir(exist_ok=True)
+        (folder / f"{number}.mp4").symlink_to(camera / "normal" / f"{number}.mp4")
+    for name in ("bad.mp4", "worse.mp4"):
+        (folder / name).write_bytes(b"no video")
+    command = ["calibrate", str(folder), "--name", "mine", "--far", "0.5"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "bad.mp4: not a readable" in told and "worse.mp4: not a readable" in told
+    assert "error: 2 of 4 videos cannot be read" in told and not (run_home / "runs" / "mine").exists()
+    assert main([*command, "--allow-missing"]) == 0
+    shown = capsys.readouterr().out
+    assert "held-out half of 2 normal videos (1 videos, 0.2 minutes, 19 windows)" in shown
+    assert "causal and live above" in shown and "uncertain" in shown
+    assert main([*command, "--allow-missing"]) == 0 and "is replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, message", [("demo", "a run that is no calibration"), ("a/b", "without a slash"), ("..", "no calibration")]
+)
+def test_other_runs_are_never_touched(camera, run_home, name, message):
+    (run_home / "runs" / "demo").mkdir(parents=True)
+    with pytest.raises(ZsadError, match=message):
+        calibrate(camera / "normal", name)

@@ -16,7 +16,7 @@ def score(monkeypatch, scored):
     """A scorer that needs no weights; returns what it was called with."""
     calls = []
 
-    def score_video(path, run=None, *, words, causal=False, progress=False):
+    def score_video(path, run=None, *, words, causal=False, fps=None, progress=False):
         calls.append((path, run, causal, words))
         if not path.exists():
             raise ZsadError(f"{path}: no such video file or frame folder")
@@ -34,7 +34,8 @@ def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
     Path("a.mp4").write_text("")
     assert main(["score", "a.mp4"]) == 0
     assert Path("a.scores.csv").read_text() == ("frame,time_s,score,warmup\n0,0.0,0.2,False\n1,0.1,0.9,False\n")
-    first, second, third = capsys.readouterr().out.splitlines()
+    first, events, second, third = capsys.readouterr().out.splitlines()
+    assert events.startswith("no event: no score above ")
     assert first == "2 frames, highest score 0.900 at 0.1 s, written to a.scores.csv"
     assert (
         second.startswith("events.csv in a.scores; threshold of this video alone") and "rendered footage only" in third
@@ -45,26 +46,75 @@ def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
 
 def test_words_and_truth_reach_the_score(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, text in (("a.mp4", ""), ("said.txt", "a man walks\n\na car drives\n"), ("empty.txt", "\n")):
+    for name, text in (("a.mp4", ""), ("said.txt", "# a comment\na man walks\n\na car drives\n"), ("empty.txt", "#\n")):
         Path(name).write_text(text)
     Path("labels.csv").write_text("label\n0\n1\n")
     words = ["--captions", "said.txt", "--scene", "in a corridor"]
     assert main(["score", "a.mp4", *words, "--truth", "labels.csv"]) == 0
     assert score[0][3] == NO_WORDS._replace(normal=["a man walks", "a car drives"], scene="in a corridor")
     assert Path("a.scores.csv").read_text().splitlines()[-1] == "1,0.1,0.9,False,True"
-    for name in ("empty.txt", "absent.txt"):
+    for name, message in (("empty.txt", "no sentence in it"), ("absent.txt", "no readable sentences (No such file")):
         capsys.readouterr()
         assert main(["score", "a.mp4", "--prompts", name]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"error: {name}: ") and error.count("\n") == 1
+        assert error.startswith(f"error: {name}: {message}") and error.count("\n") == 1
 
 
 def test_labels_that_do_not_fit_cost_no_scores(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").touch()
+    Path("long.csv").write_text("label\n0\n1\n1\n")
     assert main(["score", "a.mp4", "--truth", "typo.csv"]) == 2 and "typo.csv" in capsys.readouterr().err
+    assert not score and not Path("a.scores.csv").exists()  # hours of scoring come after what can be known at once
+    assert main(["score", "a.mp4", "--truth", "long.csv"]) == 2 and "[3] for 2 frames" in capsys.readouterr().err
     assert Path("a.scores.csv").read_text().startswith("frame,")
-    assert main(["score", "a.mp4", "--output", "scores"]) == 2 and "as scores.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "output, message",
+    [
+        ("a.mp4", "give a file that ends in .csv, as a.csv"),
+        ("b.MKV", "give a file that ends in .csv, as b.csv"),
+        ("scores", "as scores.csv"),
+        ("mine.csv", "mine.csv: exists and is no score table"),
+        ("folder.csv", "folder.csv: "),
+        ("cam.csv", "cam: the pictures need a folder of this name, and it is a file"),
+        ("frames.csv", "frames: the pictures would go to the video itself"),
+        ("other.csv", "other: the pictures need this folder, and it holds other files"),
+        ("mine.csv/a.csv", "cannot write into"),
+    ],
+)
+def test_nothing_of_the_users_is_overwritten(score, tmp_path, monkeypatch, capsys, output, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "mine.csv", "cam", "frames/0.png", "other/overlay.mp4", "folder.csv/x"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    video = "frames" if output == "frames.csv" else "a.mp4"
+    assert main(["score", video, "--output", output]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not score and sorted(tmp_path.rglob("*")) == before and Path("a.mp4").read_text() == "mine"
+
+
+def test_ones_own_table_and_pictures_are_written_again(score, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.mp4").touch()
+    Path("a.scores").mkdir()
+    Path("a.scores/events.csv").touch()
+    assert main(["score", "a.mp4"]) == main(["score", "a.mp4"]) == 0
+    assert (
+        main(["score", "a.scores/overlay.mp4", "--output", "a.scores.csv"]) == 2
+    )  # the film would be read and written
+    assert len(score) == 2
+
+
+def test_an_address_is_sent_to_live(score, capsys):
+    assert main(["score", "http://camera/x.mp4"]) == 2 and "make live SOURCE=" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    assert "./-name" in capsys.readouterr().out
+    assert main(["score", "--", "-d.mp4"]) == 2 and "error: -d.mp4: no such video" in capsys.readouterr().err
 
 
 def test_failures_are_one_line_and_write_nothing(score, tmp_path, capsys):

@@ -87,7 +87,13 @@ def test_a_launcher_and_any_setting_reach_the_pipeline(clone):
 
 def test_own_video_and_own_scores(clone):
     line = make("-n", "score", "VIDEO=my clip.mp4", "CAUSAL=1", cwd=clone).stdout
-    assert "-m zsad_lib score 'my clip.mp4'" in line and "--causal" in line
+    assert line.replace("\\\n", "").split("-m zsad_lib ")[1].split() == ["score", "--causal", "--", '"$VIDEO"']
+    (clone / ".venv/bin/python").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')  # a name with quotes arrives as it is
+    (clone / ".venv/bin/python").chmod(0o755)
+    for target, name in (("score", "VIDEO"), ("calibrate", "NORMAL")):
+        shown = make(target, f"""{name}=it's "mine".mp4""", "RUN=a'b", "FPS=25", cwd=clone).stdout
+        assert shown == f"""<-m><zsad_lib><{target}><--run><a'b><--fps><25><--><it's "mine".mp4>"""
+    assert "--allow-missing" in make("-n", "calibrate", "NORMAL=a", "ALLOW_MISSING=1", cwd=clone).stdout
     assert "pipeline step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
     line = make("-n", "features", "VIDEOS=my clips", "SHARD=0/4", "ALLOW_MISSING=1", cwd=clone).stdout
     assert "-m zsad_lib features 'my clips'" in line and "--shard '0/4'" in line and "--allow-missing" in line

@@ -75,3 +75,28 @@ def test_a_night_is_drawn_with_every_peak_in_few_points():
     score[123_456], score[234_567] = 50, -50
     kept = film.extremes(score, 1000)
     assert len(kept) <= 2000 and {123_456, 234_567} <= set(kept.tolist()) and (np.diff(kept) > 0).all()
+
+
+def test_before_the_first_window_nothing_is_drawn(video, scored, tmp_path):
+    table = scored(np.r_[np.zeros(20), np.full(10, 5.0)])
+    table["warmup"] = np.arange(30) < 20
+    line = overlay.curve(table, 4.0, "").axes[0].get_lines()[0]
+    assert np.isnan(line.get_ydata()[:20]).all() and (line.get_ydata()[20:] == 5).all()
+    strip = film._strip(table, 4.0, 300)
+    assert near(strip[:, :190], film.SCORE) == 0 < near(strip[:, 210:], film.SCORE)
+
+
+def test_odd_names_make_no_warning_and_no_cut_title(scored, recwarn):
+    name = overlay.in_title("x" * 200 + " 監視 📹 $a$.mp4")
+    assert len(name) <= overlay.TITLE + 1 and name.startswith("xxx") and name.endswith("□□ □ $a$.mp4")
+    figure = overlay.curve(scored(np.arange(9)), 1.0, name)
+    figure.draw_without_rendering()
+    title = figure.axes[0].title.get_window_extent()
+    assert not figure.axes[0].title.get_parse_math() and title.x0 > 0 and title.x1 < figure.bbox.x1 and not recwarn.list
+
+
+def test_a_threshold_is_named_after_its_run(scored):
+    table = scored(np.zeros(3))
+    assert overlay.threshold_kind(table) == overlay.OWN_THRESHOLD
+    table.attrs |= {"threshold": 1.0, "run": "runs/mine"}
+    assert overlay.threshold_kind(table).startswith("threshold of mine,")

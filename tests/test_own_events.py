@@ -66,10 +66,12 @@ def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-        found = own_events.read_truth(tmp_path / name, "videos/camera.mp4", 10)
+        found = own_events.read_truth(tmp_path / name, "videos/camera.mp4")(10)
         assert np.flatnonzero(found).tolist() == [2, 3, 8, 9], name
+    np.save(tmp_path / "column.npy", np.eye(10)[:, [3]])
+    assert np.flatnonzero(own_events.read_truth(tmp_path / "column.npy", "camera.mp4")(10)).tolist() == [3]
     (tmp_path / "spans.csv").write_text("event,first_frame,last_frame\n")  # an events.csv of a quiet video
-    assert not own_events.read_truth(tmp_path / "spans.csv", "camera.mp4", 10).any()
+    assert not own_events.read_truth(tmp_path / "spans.csv", "camera.mp4")(10).any()
     for name, video, frames, message in (
         ("labels.csv", "camera.mp4", 11, r"of shape \[10\] for 11 frames"),
         ("ucf.txt", "absent.mp4", 10, "no line on absent"),
@@ -77,4 +79,18 @@ def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
         ("absent.csv", "camera.mp4", 5, "no such label file"),
     ):
         with pytest.raises(ZsadError, match=message):
-            own_events.read_truth(tmp_path / name, video, frames)
+            own_events.read_truth(tmp_path / name, video)(frames)
+    for value in ("0.5", "nan", "-1", "2"):
+        (tmp_path / "labels.csv").write_text(f"label\n0\n{value}\n")
+        with pytest.raises(ZsadError, match="labels other than 0 and 1"):  # before any frame is scored
+            own_events.read_truth(tmp_path / "labels.csv", "camera.mp4")
+
+
+def test_the_closing_line_says_what_was_found(scored):
+    table = scored(np.r_[np.sin(np.arange(40)), 9.0, 9.5])
+    assert own_events.in_words(table).startswith(
+        "events above "
+    ) and ": 1, the highest (9.50) at 4.1 s" in own_events.in_words(table)
+    assert own_events.in_words(table[:40]).startswith("no event: no score above ")
+    assert "flat" in own_events.in_words(scored(np.full(40, 1.25)))
+    assert "no window has ended" in own_events.in_words(table.assign(warmup=True))

@@ -9,7 +9,7 @@ from zsad_lib import own_detector, own_video
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
 from zsad_lib.own_detector import Words, own_scorer
-from zsad_lib.video import write_video
+from zsad_lib.video import probe, read_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,14 @@ def test_a_described_scene_is_the_mean_of_the_windows_that_fit(monkeypatch):
 
 def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
     own_scorer(None, Words(normal=["a zebra walks by"], abnormal=["a zebra burns"], scene="a zebra"))
-    assert len(caplog.messages) == 1 and "zebra" in caplog.messages[0]
-    for words, message in ((Words(abnormal=()), "at least one"), (Words(normal="a man walks"), "give a list")):
+    [told] = caplog.messages
+    assert "'a zebra walks by' (zebra); 'a zebra burns' (zebra)" in told  # words, not the tokenizer's pieces
+    for words, message in (
+        (Words(abnormal=()), "at least one"),
+        (Words(normal="a man walks"), "give a list"),
+        (Words(abnormal=["a man walks", "Zebra, quagga!"]), "'Zebra, quagga!': the detector knows no word"),
+        (Words(scene="quagga"), "'quagga': the detector knows no word"),
+    ):
         with pytest.raises(ZsadError, match=message):
             own_scorer(None, words)
 
@@ -97,9 +103,10 @@ def test_a_detector_of_other_streams_is_refused(monkeypatch, streams):
 
 
 def encode(path, codec, pixels, pictures, rate=10, **options):
-    with av.open(str(path), "w", **options) as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], pixels
+        stream.options = options
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))
         container.mux(stream.encode(None))
@@ -134,9 +141,63 @@ def scorer():
 
 def test_files_that_are_no_video_are_one_line(folder, camera, capsys):
     data = camera.read_bytes()
-    for name, content in (("text.mp4", b"no video"), ("half.mp4", data[: len(data) // 2]), ("none.mp4", b"")):
+    for name, content in (("text.mp4", b"no video"), ("head.mp4", data[: data.index(b"moov") + 60]), ("none.mp4", b"")):
         (folder / name).write_bytes(content)
         assert main(["score", str(folder / name), "--output", str(folder / "none.csv")]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {folder / name}: ") and error.count("\n") == 1
     assert not (folder / "none.csv").exists()
+
+
+def test_a_blank_scene_is_none_and_many_prompts_are_quiet(camera, plain, recwarn):
+    words = "man woman car dog fire walks falls burns runs drives by".split()
+    prompts = [f"a {one} {other}" for one in words for other in words]  # columns one by one would warn from 100 on
+    told = own_video.score_video(camera, words=Words(scene="  ", abnormal=prompts))
+    np.testing.assert_allclose(told.score, plain.score, atol=1e-4)
+    assert not [one for one in recwarn if "Performance" in one.category.__name__]
+
+
+def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeypatch, scorer, capsys):
+    from PIL import Image
+
+    monkeypatch.setattr(own_video, "own_scorer", lambda *_: (scorer, {}))
+    for number in range(8):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    assert own_video.thinning(tmp_path) == 1 and own_video.thinning(tmp_path, 25.0) == 3
+    table = own_video.score_video(tmp_path, fps=4.0, progress=True)
+    assert table.time_s.tolist() == [number / 4 for number in range(8)]
+    [short] = capsys.readouterr().err.splitlines()
+    assert "frames seen: 8, a window takes 30" in short
+    assert own_video.score_video(tmp_path, progress=True).time_s.iloc[-1] == 0.7
+    assert "10 per second are assumed" in capsys.readouterr().err.splitlines()[0]
+    for path, fps, message in ((tmp_path / "0.png", None, "single picture"), (tmp_path, 0.0, "above 0")):
+        with pytest.raises(ZsadError, match=message):
+            own_video.score_video(path, fps=fps)
+
+
+def test_a_rate_is_refused_for_a_file_that_holds_its_times(camera):
+    with pytest.raises(ZsadError, match="only for a folder of frames"):
+        own_video.score_video(camera, fps=25.0)
+
+
+def test_a_damaged_recording_has_a_row_a_picture_and_a_film_frame_per_decoded_frame(folder, tmp_path, capsys):
+    encode(
+        folder / "gops.mp4",
+        "libx264",
+        "yuv420p",
+        np.random.default_rng(2).integers(0, 255, (45, 32, 48, 3), np.uint8),
+        g="5",
+        bf="0",
+    )
+    with av.open(str(folder / "gops.mp4")) as source:
+        [_, packet, *_] = [one for one in source.demux(video=0)]
+        hole = packet.pos, packet.size
+    data = bytearray((folder / "gops.mp4").read_bytes())
+    data[hole[0] : sum(hole)] = bytes(hole[1])
+    (tmp_path / "hole.mp4").write_bytes(data)
+    assert main(["score", str(tmp_path / "hole.mp4"), "--output", str(tmp_path / "hole.csv")]) == 0
+    assert capsys.readouterr().err.count("skipped packets that cannot be decoded: 1\n") == 1  # not by the film again
+    rows = (tmp_path / "hole.csv").read_text().count("\n") - 1
+    assert rows == 44 == probe(tmp_path / "hole" / "overlay.mp4").n_frames
+    whole = read_video(folder / "gops.mp4", [44])
+    np.testing.assert_array_equal(read_video(tmp_path / "hole.mp4", [43], decoded=44), whole)  # none is counted twice

@@ -1,6 +1,7 @@
 """Both decoders agree, frames are counted as decoded, and broken files are one clear line."""
 
 import math
+import re
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -228,3 +229,64 @@ def test_a_recording_that_starts_late_is_not_truncated(tmp_path):
     times = [seconds for seconds, _ in timed_frames(tmp_path / "late.mkv")]
     assert times[0] == 0 and times[-1] == pytest.approx(1.9)
     assert declared_seconds(tmp_path / "late.mkv") == pytest.approx(2.0, abs=0.2)
+
+
+def recording(path: Path, start: int, ticks: list[int]) -> bytes:
+    """A transport stream whose frames come at `start` and so many tenths of a second after it."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 10)
+        stream.options = {"bf": "0", "g": "5"}
+        for tick, image in zip(ticks, moving_square(len(ticks))):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = 10 * start + tick, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("starts", [(3333, 0), (0, 3333), (0, 0)])
+def test_a_clock_that_is_set_anew_is_no_pause(tmp_path, capsys, starts):
+    steady = list(range(20))
+    whole = b"".join(recording(tmp_path / "part.ts", start, steady) for start in starts)
+    (tmp_path / "restart.ts").write_bytes(whole)
+    times = [seconds for seconds, _ in timed_frames(tmp_path / "restart.ts")]
+    assert times == pytest.approx(np.arange(40) / 10, abs=1e-6)
+    [told] = capsys.readouterr().err.splitlines()
+    assert told == f"{tmp_path / 'restart.ts'}: jumps of its clock, cut to one usual interval each: 1"
+
+
+def test_a_slow_or_uneven_recording_keeps_its_times(tmp_path, capsys):
+    for ticks in (
+        [20 * n for n in range(12)],
+        [0, 1, 2, 3, 90, 91, 92, 170],
+    ):  # a frame every two seconds; a screen that rests
+        recording(tmp_path / "slow.ts", 5, ticks)
+        assert [t for t, _ in timed_frames(tmp_path / "slow.ts")] == pytest.approx(np.array(ticks) / 10, abs=1e-6)
+    assert capsys.readouterr().err == ""
+
+
+def test_ones_own_damaged_recording_is_read_as_far_as_it_goes(tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    write_video(tmp_path / "whole.mp4", frames, fps=10)
+    data = bytearray((tmp_path / "whole.mp4").read_bytes())
+    hole, half = data.copy(), data[: len(data) // 2]
+    hole[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
+    for name, content, line in (
+        ("hole.mp4", hole, r"skipped packets that cannot be decoded: \d"),
+        ("half.mp4", half, r"the file breaks off at \d\.\d of 4\.0 s, its end is missing"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        seen = [frame for _, frame in timed_frames(tmp_path / name)]
+        assert re.search(line, told := capsys.readouterr().err) and told.count("\n") == 1, name
+        assert 10 < len(seen) < 40
+        last = read_video(tmp_path / name, [len(seen) - 1, 0], decoded=len(seen))
+        np.testing.assert_array_equal(last, [seen[-1], seen[0]])
+        list(timed_frames(tmp_path / name, tell=False))
+        assert capsys.readouterr().err == ""
+        with pytest.raises(ZsadError, match="truncated"):
+            probe(tmp_path / name)
+    (tmp_path / "head.mp4").write_bytes(data[: data.index(b"moov") + 100])
+    with pytest.raises(ZsadError, match="it is truncated"):
+        next(timed_frames(tmp_path / "head.mp4"))

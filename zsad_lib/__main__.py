@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,10 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zsad_lib", description="Zero-shot anomaly detection in video.")
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="a score for every frame of one video")
-    score.add_argument("video", type=Path, help="video file or folder of frames")
+    score.add_argument(
+        "video", type=_video, help="video file or folder of frames; a name that begins with - as ./-name"
+    )
     score.add_argument("--run", help="run whose detector is used, as runs/demo; default: the one shipped with the kit")
     score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
     score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
+    _add_fps(score)
     _add_words(score)
     score.add_argument("--prompts", type=Path, help="text file: one sentence per line on what would be abnormal")
     score.add_argument("--truth", type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation")
@@ -36,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calibrate.add_argument("--run", help="run whose detector it starts from; default: the one shipped with the kit")
     calibrate.add_argument("--far", type=float, default=0.1, help="share of normal frames that may alarm; default: 0.1")
     calibrate.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
+    _add_fps(calibrate)
+    calibrate.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
     live = commands.add_parser("live", help="scores while a camera records, one line per frame")
     live.add_argument("source", help="number of a camera, an address as rtsp://..., or a file")
     live.add_argument("--run", help="run whose detector is used; default: the one shipped with the kit")
@@ -82,17 +88,23 @@ def _add_words(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scene", default="", help="where it is, as 'in a corridor'; default: what the camera shows")
 
 
-def _sentences(path: Path) -> list[str]:
-    from zsad_lib.manifest import lines
+def _add_fps(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--fps", type=float, help="frames per second of folders of frames; default: 10")
 
-    return [text for _, text in lines(path)]
+
+def _video(text: str) -> Path:
+    if re.match(r"\w+://", text):
+        raise ZsadError(
+            f"{text}: an address is no file; `live {text}` (make live SOURCE=...) scores a stream as it comes"
+        )
+    return Path(text)
 
 
 def _words(options: argparse.Namespace) -> "Words":
-    from zsad_lib.own_detector import Words
+    from zsad_lib.own_detector import Words, read_sentences
 
     given = {"normal": options.captions, "abnormal": getattr(options, "prompts", None)}
-    return Words(**{name: _sentences(path) for name, path in given.items() if path}, scene=options.scene)
+    return Words(**{name: read_sentences(path) for name, path in given.items() if path}, scene=options.scene)
 
 
 def _one_thread() -> None:
@@ -103,30 +115,29 @@ def _one_thread() -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from zsad_lib.own_video import score_video
+    from zsad_lib.own_events import in_words, read_truth
+    from zsad_lib.own_video import output_for, score_video
     from zsad_lib.paths import atomic
 
-    output = options.output or Path(f"{options.video.resolve().stem}.scores.csv")
-    if not output.suffix:
-        raise ZsadError(
-            f"{output}: give a file with an ending, as {output}.csv; the folder {output} is for the pictures"
-        )
+    output, words = output_for(options.video, options.output), _words(options)
+    truth = read_truth(options.truth, options.video) if options.truth else None
     _one_thread()
-    table = score_video(options.video, run=options.run, words=_words(options), causal=options.causal, progress=True)
+    table = score_video(
+        options.video, run=options.run, words=words, causal=options.causal, fps=options.fps, progress=True
+    )
     from zsad_lib import overlay  # drawing loads slowly, and a file that is no video shall not wait for it
-    from zsad_lib.own_events import read_truth
 
     with atomic(output) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
-    if options.truth:  # scores are safe by now, should the labels not fit
-        table["truth"] = read_truth(options.truth, options.video, len(table))
+    if truth:  # scores are safe by now, should the labels not fit
+        table["truth"] = truth(len(table))
         with atomic(output) as handle:
             table.to_csv(handle, index=False, lineterminator="\n")
     top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
-    print(f"{len(table)} frames, highest score {top['score']:.3f} at {top['time_s']:.1f} s, written to {output}")
-    if table["warmup"].all():
-        print("no window has ended: the video is too short for causal scores")
+    highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
+    print(f"{len(table)} frames{highest}, written to {output}")
     made = overlay.write_all(options.video, table, output.with_suffix(""), not options.no_overlay, progress=True)
+    print(in_words(table))
     print(
         f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {overlay.threshold_kind(table)}"
     )
@@ -136,15 +147,22 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from zsad_lib.calibrate import calibrate
+    from zsad_lib.calibrate import calibrate, in_words
+    from zsad_lib.own_detector import read_sentences
 
-    _one_thread()
     name = options.name or f"calibrated-{options.normal.resolve().name}"
-    captions = _sentences(options.captions) if options.captions else ()
-    target, threshold = calibrate(options.normal, name, options.run, options.far, captions)
-    print(
-        f"{target}: alarms above {threshold:.2f}, which {options.far:.3g} of its normal frames exceed; score with --run {name}"
+    captions = read_sentences(options.captions) if options.captions else ()
+    _one_thread()
+    target, _ = calibrate(
+        options.normal,
+        name,
+        options.run,
+        options.far,
+        captions,
+        fps=options.fps,
+        allow_missing=options.allow_missing,
     )
+    print(f"{in_words(target)}; score with --run {name}")
     return 0
 
 

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zsad_lib.manifest import labels_to_spans, parse_spans
 from zsad_lib.own_events import alarms, prompt_columns, prompt_of
 from zsad_lib.own_video import told
-from zsad_lib.video import iter_frames, resize, write_video
+from zsad_lib.video import resize, timed_frames, write_video
 
 WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words can be read, and wider ones down
 STRIP = 0.22  # height of the curve, as a share of the picture's width
@@ -61,20 +61,21 @@ def write_film(
         progress: tell on standard error how far it is.
 
     Returns:
-        Frames written: as many as were decoded.
+        Frames written: as many as were scored.
     """
 
-    frames = iter_frames(path)
+    frames = (frame for _, frame in timed_frames(path, tell=False))
     first = next(frames)
     width = int(np.clip(first.shape[1], *WIDTHS))
     height, font = max(2, round(first.shape[0] * width / first.shape[1])), _font(max(11, width // 60))
     alarm, seconds, score = alarms(table, threshold), table["time_s"].to_numpy(), table["score"].to_numpy()
+    warmup = table["warmup"].to_numpy()
     truth = table["truth"].to_numpy() if "truth" in table else np.zeros(len(table), bool)
     columns = prompt_columns(table)
     shown = table[columns].max().nlargest(BARS).index if columns else []
     shares = table[shown].to_numpy()  # [T, A]
     words = _words([prompt_of(name) for name in shown], width, font)
-    strip, legend = _strip(table, threshold, width), _legend("truth" in table, kind, width, font)
+    strip, legend = _strip(table, threshold, width), _legend("truth" in table, threshold, kind, width, font)
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 
     def drawn() -> Iterator[np.ndarray]:
@@ -85,7 +86,8 @@ def write_film(
             )  # some recorders change size in the middle
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
             under[:, max(0, cursor[number] - 1) : cursor[number] + 1] = INK
-            said = [(f"{seconds[number]:.1f} s", INK), (f"score {score[number]:.1f}", INK)]
+            told_score = "no window has ended yet" if warmup[number] else f"score {score[number]:.1f}"
+            said = [(f"{seconds[number]:.1f} s", INK), (told_score, INK)]
             said += [("ALARM", ALARM)] * bool(alarm[number]) + [("labelled abnormal", TRUTH)] * bool(truth[number])
             yield np.concatenate([picture, _flow(said, width, font), _bars(words, shares[number], font), under, legend])
 
@@ -144,8 +146,9 @@ def _bars(words: np.ndarray, shares: np.ndarray, font: ImageFont.FreeTypeFont) -
     return np.asarray(picture)
 
 
-def _legend(labelled: bool, kind: str, width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    said = [("— score", SCORE), ("- - threshold", ALARM), ("| now", INK), ("orange border: alarm", ALARM)]
+def _legend(labelled: bool, threshold: float, kind: str, width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    line = [(f"- - threshold {threshold:.2f}", ALARM)] if np.isfinite(threshold) else []
+    said = [("— score", SCORE), *line, ("| now", INK), ("orange border: alarm", ALARM)]
     return _flow(said + [("shaded: labelled abnormal", TRUTH)] * labelled + [(kind, INK)], width, font)
 
 
@@ -159,7 +162,7 @@ def _strip(table: pd.DataFrame, threshold: float, width: int) -> np.ndarray:
     axes.set_xlim(0, last)
     score = table["score"].to_numpy()
     kept = extremes(score, width)
-    axes.plot(kept, score[kept], color=hexed(SCORE), linewidth=1)
+    axes.plot(kept, np.where(table["warmup"], np.nan, score)[kept], color=hexed(SCORE), linewidth=1)
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--")
     for first, end in parse_spans(labels_to_spans(table["truth"])) if "truth" in table else ():

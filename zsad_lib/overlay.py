@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from zsad_lib import figures, paths
 from zsad_lib.events import runs
@@ -15,17 +16,31 @@ from zsad_lib.film import ALARM, TRUTH, extremes, hexed, write_film
 from zsad_lib.manifest import labels_to_spans, parse_spans
 from zsad_lib.own_detector import RATE
 from zsad_lib.own_events import alarms, events, threshold_of
-from zsad_lib.video import iter_frames, read_video
+from zsad_lib.video import read_video, timed_frames
 
 PEAKS = 12  # pictures of the contact sheet, at most
+TITLE = 80  # letters of a title
 PIECES = 1500  # of the drawn curve: more would not be seen, and a night has a million frames
-CALIBRATED = "threshold from normal video of this camera"
 OWN_THRESHOLD = "threshold of this video alone: it marks what stands out here, it is no calibrated alarm"
 
 
 def threshold_kind(table: pd.DataFrame) -> str:
     """What the threshold of a table of `score_video` is, in words."""
-    return OWN_THRESHOLD if table.attrs["threshold"] is None else CALIBRATED
+    if table.attrs["threshold"] is None:
+        return OWN_THRESHOLD
+    return f"threshold of {in_title(Path(table.attrs['run']).name)}, from the normal videos that it was calibrated with"
+
+
+def in_title(name: str) -> str:
+    """A file's name for a picture's title: the middle of a long one is left out, and what the font cannot draw is a box.
+
+    >>> in_title("camera 監視.mp4")
+    'camera □□.mp4'
+    """
+    if len(name) > TITLE:
+        name = f"{name[: TITLE // 2]}…{name[-TITLE // 2 :]}"
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(letter if ord(letter) in known else "□" for letter in name)
 
 
 def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
@@ -34,7 +49,8 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     figure, axes = plt.subplots(figsize=(figures.PAGE, 2.5), layout="constrained")
     score, seconds, alarm = table["score"].to_numpy(), table["time_s"].to_numpy(), alarms(table, threshold)
     kept = extremes(score, PIECES)
-    axes.plot(seconds[kept], score[kept], color=figures.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
+    scored = np.where(table["warmup"], np.nan, score)  # before the first window has ended there is nothing to draw
+    axes.plot(seconds[kept], scored[kept], color=figures.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
     low, high = axes.get_ylim()
@@ -52,17 +68,26 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
         xlim=(0, max(seconds.max(), 1e-3)),
         ylim=(low, high),
     )
+    axes.title.set_parse_math(False)  # names may hold $
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
-def contact_sheet(path: str | Path, found: pd.DataFrame, title: str) -> Figure | None:
-    """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event."""
+def contact_sheet(path: str | Path, found: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
+    """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event.
+
+    Args:
+        path: the video.
+        found: of `events`.
+        title: above all pictures.
+        decoded: frames that were scored, of a video that may be damaged; see `read_video`.
+    """
     if found.empty:
         return None
     figures.style()
     shown = found.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
-    pictures = read_video(path, indices=list(shown["peak_frame"]), size=next(iter_frames(path)).shape[:2])
+    _, first = next(timed_frames(path))
+    pictures = read_video(path, indices=list(shown["peak_frame"]), size=first.shape[:2], decoded=decoded)
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(
@@ -73,7 +98,7 @@ def contact_sheet(path: str | Path, found: pd.DataFrame, title: str) -> Figure |
     for axes, picture, row in zip(grid.flat, pictures, shown.itertuples()):
         axes.imshow(picture)
         axes.set_title(f"event {row.event}, {row.peak_s:.1f} s: {row.peak_score:.1f}")
-    figure.suptitle(title)
+    figure.suptitle(title).set_parse_math(False)
     return figure
 
 
@@ -94,12 +119,12 @@ def write_all(
     """
     for old in ("peaks.png", "peaks.pdf", "overlay.mp4"):  # of an earlier call; not each call makes them
         (folder / old).unlink(missing_ok=True)
-    threshold, kind, name = threshold_of(table), threshold_kind(table), Path(path).name
+    threshold, kind, name = threshold_of(table), threshold_kind(table), in_title(Path(path).resolve().name)
     found, made = events(table, threshold), {"events": folder / "events.csv"}
     with paths.atomic(made["events"]) as handle:
         found.to_csv(handle, index=False, float_format="%.9g", lineterminator="\n")
     made["curve"], _ = figures.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
-    if (sheet := contact_sheet(path, found, f"{name}: highest events")) is not None:
+    if (sheet := contact_sheet(path, found, f"{name}: highest events", len(table))) is not None:
         made["peaks"], _ = figures.save(sheet, folder / "peaks")
     if play:
         apart = np.diff(table["time_s"])

@@ -6,6 +6,8 @@ abnormal only NAME what is seen; no score reads them. A description of the scene
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from data_prep.scene_rules.world import SEMANTIC
 from zsad_lib import paths
 from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
-from zsad_lib.models.text import encode_captions
+from zsad_lib.models.text import Vocabulary, encode_captions
 from zsad_lib.score import METHODS, Scorer, load_scorer
 from zsad_lib.weights import SHIPPED
 
@@ -28,6 +30,10 @@ PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that t
 DESCRIBED_BY = (
     64  # remembered windows that stand for a described scene: several cameras, not the few windows of one clip
 )
+
+SHOWN = 5  # sentences with unknown words that the warning names
+
+log = logging.getLogger(__name__)
 
 
 class Words(NamedTuple):
@@ -39,6 +45,26 @@ class Words(NamedTuple):
 
 
 NO_WORDS = Words()
+
+
+def read_sentences(path: str | Path) -> list[str]:
+    """The sentences of a text file, one per line; empty lines and lines that begin with # are none.
+
+    Raises:
+        ZsadError: no such file, no text in UTF-8, or no sentence in it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ZsadError(
+            f"{path}: no readable sentences ({reason}); give a text file in UTF-8, a sentence per line"
+        ) from error
+    said = [line.strip() for line in text.splitlines()]
+    said = [line for line in said if line and not line.startswith("#")]
+    if not said:
+        raise ZsadError(f"{path}: no sentence in it; write one per line (a line that begins with # is a comment)")
+    return said
 
 
 def scorer_file(run: str | None) -> Path:
@@ -63,7 +89,7 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
 
     Raises:
         ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no prompt; a
-            described scene for a detector without a memory of several scenes.
+            sentence without a known word; a described scene for a detector without a memory of several scenes.
     """
     scorer, meta = load_scorer(scorer_file(run))
     if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
@@ -71,6 +97,7 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
             f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with them; single "
             "videos take a run on the stand-ins, or none"
         )
+    words = words._replace(scene=words.scene.strip())
     if words.scene and "normal" in meta:
         raise ZsadError(f"{run}: calibrated to one camera, it remembers no other scene; leave the scene out")
     normal, abnormal = (list(dict.fromkeys(_listed(said))) for said in (words.normal, words.abnormal))
@@ -78,7 +105,8 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
         raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list out")
     b = stand_ins()
     said = [*normal, *abnormal, *filter(None, [words.scene])]  # at once, so that unknown words are told once
-    vectors = encode_captions(b.clip, said, b.vocabulary).to(scorer.bank.device)
+    _tell_unknown(said, b.vocabulary)
+    vectors = encode_captions(b.clip, said, b.vocabulary, warn=False).to(scorer.bank.device)
     if normal:
         scorer.captions, scorer.bank = normal, vectors[: len(normal)]
     scorer.prompts, scorer.prompt_bank = abnormal, vectors[len(normal) :][: len(abnormal)]
@@ -93,6 +121,23 @@ def _listed(said: Sequence[str]) -> Sequence[str]:
     if isinstance(said, str):
         raise ZsadError(f"{said!r}: give a list of sentences, as [{said!r}]")
     return said
+
+
+def _tell_unknown(said: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Warns of words that the text tower has never seen, in one line; ZsadError where a sentence holds nothing else."""
+    known, told = set(vocabulary.ids), []
+    for sentence in dict.fromkeys(said):
+        spoken = re.findall(r"\w+", sentence.lower())
+        unknown = [word for word in spoken if not known.issuperset(Vocabulary.of([word]).ids)]
+        if len(unknown) == len(spoken):
+            raise ZsadError(
+                f"{sentence!r}: the detector knows no word of this sentence; say it in simpler English words"
+            )
+        if unknown:
+            told.append(f"{sentence!r} ({', '.join(dict.fromkeys(unknown))})")
+    if told:
+        more = f" and {len(told) - SHOWN} more sentences" if len(told) > SHOWN else ""
+        log.warning("words that the detector does not know: %s%s", "; ".join(told[:SHOWN]), more)
 
 
 def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ An alarm needs a threshold from NORMAL video of the same camera. Without one the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pandas as pd
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.events import runs
-from zsad_lib.manifest import format_spans, frame_labels, lines, read_temporal, stem
+from zsad_lib.manifest import format_spans, frame_labels, lines, parse_spans, read_temporal, stem
 from zsad_lib.own_detector import TERMS
 from zsad_lib.series import read_series
 
@@ -116,36 +117,62 @@ def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*names, *named])
 
 
-def read_truth(path: str | Path, video: str | Path, n_frames: int) -> np.ndarray:
-    """Ground truth of one video from a label file.
+def in_words(table: pd.DataFrame) -> str:
+    """How many events a table of `score_video` holds, and where the highest is, as a line."""
+    threshold, scored = threshold_of(table), table["score"][~table["warmup"]]
+    if scored.empty:
+        return "no event: no window has ended, the video is too short for causal scores"
+    if len(found := events(table, threshold)):
+        top = found.loc[found["peak_score"].idxmax()]
+        return f"events above {threshold:.2f}: {len(found)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
+    flat = round(scored.max() - scored.min(), 2) == 0
+    return (
+        "no event: the score is flat, as of a still picture or of a single window"
+        if flat
+        else f"no event: no score above {threshold:.2f}"
+    )
+
+
+def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarray]:
+    """Ground truth of one video from a label file, which is read and checked at once, before hours of scoring.
 
     Args:
         path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns `first_frame`
             and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation, which holds a line for the video.
         video: its path.
-        n_frames: frames of the video.
 
     Returns:
-        bool [n_frames], True where abnormal.
+        Number of frames T -> bool [T], True where abnormal; raises ZsadError where the labels do not fit so many.
 
     Raises:
-        ZsadError: a file that cannot be read, holds nothing on the video, or does not fit its length.
+        ZsadError: a file that cannot be read, holds nothing on the video, or labels other than 0 and 1.
     """
     path, video = Path(path), Path(video)
     if path.suffix not in (".csv", ".npy"):
         table = read_temporal(path).set_index("video")
         if stem(video.name) not in table.index:
             raise ZsadError(f"{path}: no line on {stem(video.name)}; the first column names the video")
-        spans = table.loc[stem(video.name), "spans"]
-    elif path.suffix == ".csv" and "first_frame" in next(lines(path))[1].split(","):
-        if len(list(lines(path))) == 1:
-            return np.zeros(n_frames, bool)
-        spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
-    else:
-        labels = read_series(path, "label")
-        if labels.shape != (n_frames,) or labels.dtype.kind not in "biuf":
+        return partial(_within_spans, f"{path}: {video.name}", table.loc[stem(video.name), "spans"])
+    if path.suffix == ".csv" and "first_frame" in next(lines(path))[1].split(","):
+        spans = ""
+        if len(list(lines(path))) > 1:
+            spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
+        parse_spans(spans)
+        return partial(_within_spans, f"{path}: {video.name}", spans)
+    labels = read_series(path, "label")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        raise ZsadError(f"{path}: labels other than 0 and 1; give 0 for normal and 1 for abnormal, a number per frame")
+    labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels  # a column
+
+    def of(n_frames: int) -> np.ndarray:
+        if labels.shape != (n_frames,):
             raise ZsadError(
-                f"{path}: {labels.dtype} of shape {list(labels.shape)} for {n_frames} frames of {video.name}; give a number per frame"
+                f"{path}: labels of shape {list(labels.shape)} for {n_frames} frames of {video.name}; give a number per frame"
             )
         return labels > 0
-    return frame_labels(SimpleNamespace(video=f"{path}: {video.name}", n_frames=n_frames, spans=spans)) > 0
+
+    return of
+
+
+def _within_spans(name: str, spans: str, n_frames: int) -> np.ndarray:
+    return frame_labels(SimpleNamespace(video=name, n_frames=n_frames, spans=spans)) > 0

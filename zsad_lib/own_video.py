@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 import time
 from array import array
@@ -16,14 +17,58 @@ import pandas as pd
 import torch
 
 from zsad_lib.backbones import STAND_IN_SIZE, stand_ins
+from zsad_lib.errors import ZsadError
 from zsad_lib.features import BLOCK_LEN, WINDOW, Extractor, VideoFeatures, chunks, to_frames
 from zsad_lib.own_detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_events import prompt_column
+from zsad_lib.paths import file_errors
 from zsad_lib.streaming import LiveScorer
-from zsad_lib.video import declared_seconds, resize, timed_frames
+from zsad_lib.video import IMAGE_SUFFIXES, declared_seconds, resize, timed_frames
 
 PROGRESS_S = 5.0  # seconds between two lines of progress
+TABLE = ("frame", "time_s", "score")  # the columns that a score table begins with
 T = TypeVar("T")
+
+
+def output_for(video: Path, given: Path | None) -> Path:
+    """Where the scores of a video go; beside them, in a folder of the same name without its ending, the pictures.
+
+    Refuses, before anything is computed, what could not be written, or would overwrite what this kit did not make.
+
+    Args:
+        video: file or folder of frames.
+        given: CSV to write; None: ``<name>.scores.csv`` in the current folder.
+
+    Raises:
+        ZsadError: names the file or folder in the way.
+    """
+    output = given or Path(f"{video.resolve().stem}.scores.csv")
+    folder = output.with_suffix("")
+    if output.suffix.lower() != ".csv":
+        raise ZsadError(f"{output}: scores are a table; give a file that ends in .csv, as {folder}.csv")
+    if output.exists() and not _is_table(output):
+        raise ZsadError(f"{output}: exists and is no score table of this kit; give --output another name")
+    if folder.exists() and not folder.is_dir():
+        raise ZsadError(
+            f"{folder}: the pictures need a folder of this name, and it is a file; give --output another name"
+        )
+    if folder.resolve() in (video.resolve(), *video.resolve().parents):
+        raise ZsadError(f"{folder}: the pictures would go to the video itself; give --output another name")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "events.csv").is_file():
+        raise ZsadError(
+            f"{folder}: the pictures need this folder, and it holds other files; give --output another name"
+        )
+    above = next(place for place in output.absolute().parents if place.exists())
+    for place in [above] + [folder] * folder.is_dir():
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ZsadError(f"{output}: cannot write into {place}; choose a writable folder")
+    return output
+
+
+def _is_table(path: Path) -> bool:
+    start = ",".join(TABLE).encode()
+    with file_errors(path), open(path, "rb") as file:
+        return file.read(len(start)) == start
 
 
 def step_for(rate: float) -> int:
@@ -36,13 +81,15 @@ def step_for(rate: float) -> int:
     return min(steps, key=lambda step: abs(rate / step - RATE))
 
 
-def thinning(path: str | Path) -> int:
-    """`step_for` the rate of a video; 1 where its frames hold no time.
+def thinning(path: str | Path, fps: float | None = None) -> int:
+    """`step_for` the rate of a video; where its frames hold no time, of `fps`, which is `RATE` unless it is given.
 
     The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
     later on, the frames that are seen lie apart as unevenly as the video's own.
     """
-    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize), WINDOW)]
+    if Path(path).is_dir():
+        return step_for(fps or RATE)
+    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize, tell=False), WINDOW)]
     apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
     return step_for(1 / apart) if apart > 0 else 1
 
@@ -96,6 +143,7 @@ def score_video(
     *,
     words: Words = NO_WORDS,
     causal: bool = False,
+    fps: float | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Anomaly scores of one video.
@@ -107,21 +155,28 @@ def score_video(
         words: own sentences on what is normal and what abnormal there, and on the scene.
         causal: a frame may only use windows that have ended by then, pushed through `LiveScorer`; otherwise the mean over the windows
             that cover it.
-        progress: tell on standard error how far it is.
+        fps: frames per second that a folder of frames was recorded at; None: `RATE`. A video file holds its own times.
+        progress: tell on standard error how far it is, and what had to be assumed.
 
     Returns:
-        One row per DECODED frame: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
+        One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
         deviations, as long as the detector keeps its own captions and sees the scene itself), the raw terms `s_sem`, `s_pred`, `s_mem`,
         `warmup` (causal: True before the first ended window, where the score is the calibrated normal mean and nothing is named),
         `caption` (the normal caption that fits best), `prompt` (the abnormal prompt that fits best), `p_prompt`, and one column
         ``p(<prompt>)`` per prompt: its probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read
-        them. ``attrs`` hold `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and deviation in
-        normal video.
+        them. ``attrs`` hold `run`, `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and deviation
+        in normal video.
 
     Raises:
-        ZsadError: unreadable video, a run without a detector, or words it cannot use.
+        ZsadError: no video, a run without a detector, or words it cannot use.
     """
-    step, seconds = thinning(path), array("d")
+    if Path(path).is_file() and Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        raise ZsadError(f"{path}: a single picture is no video; give a video file or a folder of frames")
+    if fps is not None and not (0 < fps < math.inf and Path(path).is_dir()):
+        raise ZsadError(
+            f"fps={fps}: give frames per second above 0, and only for a folder of frames: a video holds its times"
+        )
+    step, seconds = thinning(path, fps), array("d")
     frames = seen_frames(path, step, seconds, progress)
     if causal:
         live = LiveScorer(run, words=words)
@@ -136,12 +191,22 @@ def score_video(
     del terms
     times, count = np.array(seconds), len(joined["caption"])
     if not np.isfinite(times).all():
-        times = np.arange(len(times)) / RATE  # a folder of frames counts as recorded at the stand-ins' rate
+        times = np.arange(len(times)) / (fps or RATE)
+        if progress and not fps:
+            print(
+                f"{path}: its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise",
+                file=sys.stderr,
+            )
     used = -(-len(times) // step)  # frames that were seen
+    if progress and used < WINDOW and not causal:
+        print(
+            f"{path}: frames seen: {used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no "
+            "measurement of so short a video",
+            file=sys.stderr,
+        )
     back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one seen
     spread = lambda windows, before: to_frames(windows, used, causal, before)[..., back]  # [..., W] -> [..., T]
-    table = pd.DataFrame({"frame": np.arange(len(times)), "time_s": times})
-    table["score"] = spread(scorer.fuse(joined, TERMS), 0.0)
+    table = pd.DataFrame(dict(zip(TABLE, (np.arange(len(times)), times, spread(scorer.fuse(joined, TERMS), 0.0)))))
     for name in TERMS:
         table[name] = spread(joined[name], scorer.statistics[name][0])
     table["warmup"] = warmup = np.isnan(spread(np.zeros(count), np.nan))
@@ -150,9 +215,8 @@ def score_video(
     shares = spread(joined["prompts"].T, 0.0)  # [A, T]
     table["prompt"] = _named(np.where(warmup, -1, shares.argmax(0)), scorer.prompts)
     table["p_prompt"] = shares.max(0)
-    for prompt, share in zip(scorer.prompts, shares):
-        table[prompt_column(prompt)] = share
-    table.attrs.update(threshold=threshold, statistics=scorer.statistics)
+    table = pd.concat([table, pd.DataFrame(shares.T, columns=[*map(prompt_column, scorer.prompts)])], axis=1)
+    table.attrs.update(run=run, threshold=threshold, statistics=scorer.statistics)
     return table
 
 

@@ -1,6 +1,7 @@
 """Where the kit keeps its files, and how it writes them: whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -51,7 +52,8 @@ def file_errors(path: str | Path) -> Iterator[None]:
         if culprit.parent != Path(path).parent and not Path(path).is_relative_to(culprit):
             raise  # the body read another file, and that one is the trouble
         reason = error.strerror or str(error)
-        raise ZsadError(f"{path}: cannot write ({reason}); free some space or choose a writable folder") from error
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another name or a writable folder"
+        raise ZsadError(f"{path}: cannot write ({reason}); {remedy}") from error
 
 
 def make_folder(path: str | Path) -> Path:

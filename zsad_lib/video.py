@@ -4,11 +4,14 @@ decord reads (random access), PyAV counts, streams, writes, and reads wherever d
 trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
 """
 
+import collections
 import contextlib
 import dataclasses
 import itertools
 import os
 import re
+import statistics
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
+JUMP = 10.0  # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
+RECENT = 30  # intervals whose median is the usual one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,21 @@ class VideoInfo:
     fps: float  # average frames per second; NaN for a folder of frames, which holds no time
     width: int  # pixels
     height: int  # pixels
+
+
+@dataclasses.dataclass
+class Damage:
+    """What reading passed over; a reader without one is strict, and raises instead."""
+
+    skipped: int = 0  # packets that cannot be decoded
+    broken_off: str = ""  # where the file ends before its time, in words
+    jumps: int = 0  # times that were set right
+
+    def __str__(self) -> str:
+        said = [f"skipped packets that cannot be decoded: {self.skipped}"] if self.skipped else []
+        said += [f"{self.broken_off}, its end is missing"] if self.broken_off else []
+        said += [f"jumps of its clock, cut to one usual interval each: {self.jumps}"] if self.jumps else []
+        return "; ".join(said)
 
 
 def list_frames(folder: str | Path) -> list[Path]:
@@ -79,27 +99,43 @@ def declared_seconds(path: str | Path) -> float:
         return max(0.0, _declared_end(container, stream) - float(start))
 
 
-def timed_frames(path: str | Path, step: int = 1) -> Iterator[tuple[float, np.ndarray | None]]:
-    """Time of every decoded frame, in seconds from the first one, and every step-th frame itself.
+def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
+    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th frame itself.
 
-    A stream without time stamps counts as played at the rate that it declares.
+    A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes back, or ahead by more
+    than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame counts as one usual interval after the last
+    one. A stream without time stamps counts as played at the rate that it declares.
+
+    Args:
+        path: video file or folder of frames.
+        step: every how many-th frame is converted.
+        tell: say on standard error, once at the end, what was passed over.
 
     Yields:
         Seconds (NaN in a folder of frames, which holds no time), and uint8 [H, W, 3], or None for the frames between.
 
     Raises:
-        ZsadError: as `iter_frames`.
+        ZsadError: no video, or one of which no frame can be decoded; a damaged image in a folder.
     """
-    path = _existing(path)
+    path, damage = _existing(path), Damage()
     if path.is_dir():
         for number, image in enumerate(list_frames(path)):
             yield float("nan"), _read_image(image) if number % step == 0 else None
         return
-    to_rgb, start = _rgb_converter(), None
-    for number, (frame, fps) in enumerate(_decode(path)):
+    to_rgb, last, shift, apart = _rgb_converter(), 0.0, None, collections.deque(maxlen=RECENT)
+    for number, (frame, fps) in enumerate(_decode(path, damage)):
         time = number / fps if frame.time is None else frame.time
-        start = time if start is None else start
-        yield time - start, to_rgb(frame) if number % step == 0 else None
+        shift = time if shift is None else shift
+        ahead, usual = time - shift - last, statistics.median(apart or [1 / fps])
+        if ahead < 0 or ahead > JUMP * max(1.0, usual):
+            damage.jumps += 1
+            shift = time - last - usual
+        elif number:
+            apart.append(ahead)
+        last = time - shift
+        yield last, to_rgb(frame) if number % step == 0 else None
+    if tell and str(damage):
+        print(f"{path}: {damage}", file=sys.stderr, flush=True)
 
 
 def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tuple[float, np.ndarray]]]:
@@ -174,6 +210,7 @@ def read_video(
     indices: Sequence[int] | np.ndarray | None = None,
     size: Size | None = None,
     decoder: Literal["decord", "pyav"] = "decord",
+    decoded: int | None = None,
 ) -> np.ndarray:
     """Reads frames by number; both decoders give the same frames.
 
@@ -182,6 +219,7 @@ def read_video(
         indices: 0-based frame numbers in any order, repeats allowed; None reads all.
         size: output size in pixels, int or (height, width), bilinear with anti-aliasing; None keeps the size.
         decoder: "decord" (seeks) or "pyav" (decodes from the start).
+        decoded: frames that `timed_frames` gave: those are numbered, damage is passed over as there; None: a damaged file raises.
 
     Returns:
         uint8 [T, H, W, 3], RGB.
@@ -202,9 +240,9 @@ def read_video(
         files = list_frames(path)
         frames = [resize(_read_image(files[i]), size) for i in _within(path, indices, len(files))]
     else:
-        frames = _read_decord(path, indices, size) if decoder == "decord" else None
+        frames = _read_decord(path, indices, size, decoded) if decoder == "decord" else None
         if frames is None:
-            frames = _read_pyav(path, indices, size)
+            frames = _read_pyav(path, indices, size, None if decoded is None else Damage())
     shapes = sorted({frame.shape for frame in frames})
     if len(shapes) > 1:
         raise ZsadError(f"{path}: frames of different sizes, {shapes[0][:2]} and {shapes[-1][:2]}; give a size")
@@ -301,14 +339,19 @@ def _open(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
         raise ZsadError(
             f"{path}: not a readable video ({error.strerror}), or truncated; fetch it again or convert it to .mp4"
         ) from error
+    if not container.streams:
+        container.close()
+        raise ZsadError(f"{path}: nothing but a header in this file, it is truncated; fetch it again")
     if not container.streams.video:
         container.close()
         raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
     return container, container.streams.video[0]
 
 
-def _packets(path: Path, container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.Packet"]:
-    """All packets of the video stream; raises at the end where the file breaks off before its declared duration."""
+def _packets(
+    path: Path, container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage | None = None
+) -> Iterator["av.Packet"]:
+    """All packets of the video stream; raises, or notes in `damage`, where the file breaks off before its declared duration."""
     import av
 
     end = 0.0  # seconds
@@ -318,10 +361,15 @@ def _packets(path: Path, container: "av.container.InputContainer", stream: "av.V
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             yield packet
     except av.FFmpegError as error:
-        raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
+        if damage is None:
+            raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
+        damage.broken_off = f"the file breaks off at {end:.1f} s"
+        return
     declared = _declared_end(container, stream)
     if declared - end > 0.5 + 0.02 * declared:
-        raise ZsadError(f"{path}: the file is truncated at {end:.1f} of {declared:.1f} s; fetch it again")
+        if damage is None:
+            raise ZsadError(f"{path}: the file is truncated at {end:.1f} of {declared:.1f} s; fetch it again")
+        damage.broken_off = f"the file breaks off at {end:.1f} of {declared:.1f} s"
 
 
 def _declared_end(container: "av.container.InputContainer", stream: "av.VideoStream") -> float:
@@ -341,20 +389,23 @@ def _declared_end(container: "av.container.InputContainer", stream: "av.VideoStr
     return 0.0
 
 
-def _decode(path: Path) -> "Iterator[tuple[av.VideoFrame, float]]":
-    """Yields (frame, average frames per second); raises after the last good frame where the file breaks off."""
+def _decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.VideoFrame, float]]":
+    """Yields (frame, average frames per second); raises after the last good frame of a damaged file, or goes on and fills `damage`."""
     import av
 
     container, stream = _open(path)
     with container:
         fps = float(stream.average_rate or stream.guessed_rate or "nan")
         n_frames = 0
-        for packet in _packets(path, container, stream):
+        for packet in _packets(path, container, stream, damage):
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 if n_frames == 0:
                     continue  # a recording that starts between key frames: nothing can be shown yet
+                if damage is not None:
+                    damage.skipped += 1
+                    continue
                 raise ZsadError(
                     f"{path}: cannot decode after frame {n_frames - 1} ({error.strerror}); the file is truncated or "
                     "damaged, fetch or convert it again"
@@ -382,11 +433,11 @@ def _rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
     return to_rgb
 
 
-def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray]:
+def _read_pyav(path: Path, indices: list[int] | None, size: Size | None, damage: Damage | None) -> list[np.ndarray]:
     last = max(indices) if indices is not None else None
     wanted = None if indices is None else set(indices)
     kept, n_frames, to_rgb = {}, 0, _rgb_converter()
-    for number, (frame, _) in enumerate(_decode(path)):
+    for number, (frame, _) in enumerate(_decode(path, damage)):
         n_frames = number + 1
         if wanted is None or number in wanted:
             kept[number] = resize(to_rgb(frame), size)
@@ -395,18 +446,21 @@ def _read_pyav(path: Path, indices: list[int] | None, size: Size | None) -> list
     return [kept[i] for i in _within(path, indices, n_frames)]
 
 
-def _read_decord(path: Path, indices: list[int] | None, size: Size | None) -> list[np.ndarray] | None:
-    """Frames through decord, or None where its count differs from the packets or a frame would be made up."""
+def _read_decord(
+    path: Path, indices: list[int] | None, size: Size | None, decoded: int | None
+) -> list[np.ndarray] | None:
+    """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be made up."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
     import decord
 
     container, stream = _open(path)
     with container:
-        n_packets = sum(1 for p in _packets(path, container, stream) if p.size and not p.is_discard)
+        packets = _packets(path, container, stream, None if decoded is None else Damage())
+        n_packets = sum(1 for p in packets if p.size and not p.is_discard)
     try:
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(str(path), num_threads=1, fault_tol=1)
-        if len(reader) != n_packets:
+        if len(reader) != n_packets or decoded not in (None, n_packets):
             return None
         numbers = _within(path, indices, n_packets)
         frames = (reader.get_batch(numbers[i : i + 64]).asnumpy() for i in range(0, len(numbers), 64))

@@ -178,7 +178,11 @@ def untokenize(tokens: Tensor) -> str:
 
 @torch.no_grad()
 def encode_captions(
-    clip: nn.Module, captions: Sequence[str], vocabulary: Vocabulary | None = None, batch: int = 256
+    clip: nn.Module,
+    captions: Sequence[str],
+    vocabulary: Vocabulary | None = None,
+    batch: int = 256,
+    warn: bool = True,
 ) -> Tensor:
     """Unit text vectors, t = CLIP(caption) / |CLIP(caption)|; a caption that occurs often is encoded once.
 
@@ -187,6 +191,7 @@ def encode_captions(
         captions: K texts, at least one.
         vocabulary: The one that the text tower was built with, if its token table is cut.
         batch: Captions per forward pass.
+        warn: Name unknown words in the log.
 
     Returns:
         [K, D] on the model's device, norm 1 per row, in the order of ``captions``.
@@ -202,6 +207,6 @@ def encode_captions(
             f"the text tower has {clip.vocab_size} tokens, the vocabulary {size}; pass the one it was built with"
         )
     place = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-    tokens = tokenize(list(place), clip.context_length, vocabulary).to(clip.token_embedding.weight.device)
+    tokens = tokenize(list(place), clip.context_length, vocabulary, warn).to(clip.token_embedding.weight.device)
     vectors = torch.cat([F.normalize(clip.encode_text(part), dim=-1) for part in tokens.split(batch)])
     return vectors[[place[caption] for caption in captions]]
