@@ -136,10 +136,19 @@ def test_numbers_of_the_model_card_are_the_runs(run):
         far.assign(metric="false_alarms_per_hour_at_threshold", value=2.0),
         far.assign(metric="event_recall_at_threshold", value=0.5),
     ]
-    more += [far.assign(metric="macro_auc", group="set:long", value=0.715, low=0.644, high=0.798, n_videos=6)]
-    assert "set `long`" not in card
+    table = table[~table.metric.isin(["micro_auc", "far_normal"])]
+    long = far.assign(metric="macro_auc", group="set:long", value=0.715, low=0.644, high=0.798, n_videos=6)
+    more += [long, long.assign(method="centre", value=0.6), far.assign(group="set:night", value=0.25)]
+    more += [far.assign(metric="far_normal", value=0.11, n_videos=9), far.assign(metric="micro_auc")]
+    more += [far.assign(variant="causal", metric="micro_auc", value=0.66)]
+    more += [far.assign(variant="causal", metric="delay_s_at_threshold", value=2.03)]
+    assert "set `long`" not in card and "Other sets" not in card and "Live" not in card
     card = cards.model_card(profile, pd.concat([table, *more]))
-    assert "In the 6 test videos of the set `long` it is 0.71 (0.64 to 0.80)" in card
+    assert "In the 6 test videos of the set `long` it is 0.71 (0.64 to 0.80), the bump 0.60." in card
+    assert (
+        "In the 9 test videos without any event it is 11%" in card and "Other sets of test videos: night 25% of" in card
+    )
+    assert "micro AUC of 0.66 (" in card and "noticed 2.0 s after" in card
     assert "False alarms: 2 per hour" in card and "48 a day" in card and "one alarm in 97 would be true" in card
 
 

@@ -45,8 +45,9 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     picture, demo, ped2 = text.split("<!-- /results -->")[:3]
     assert "(docs/results/headline.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
     assert "| full | 0.912 [0.902, 0.922] | 0.912 [0.902, 0.922] |" in " ".join(demo.split())
-    assert "Clip AUC, semantic" in demo and "Micro AUC" not in demo and "content-free floors" in demo
-    assert "Run `demo`, revision 0123456789, torch 9.9: mean of 2 seeds" in demo
+    assert "Clip AUC, semantic" in demo and "Micro AUC" in demo and "content-free floors" in demo
+    assert "Run `demo`, revision 0123456789, torch 9.9. Clip level" in demo and "9 videos, 90 frames" in demo
+    assert "Mean over 2 seeds" in demo
     assert "revision" not in ped2 and "Micro AUC" in ped2  # the working copy had changes: no revision to name
     assert (results / "demo.md").read_text().startswith("Toy.")
     assert showcase.main() == 0 and (run_home / "README.md").read_text() == text
@@ -54,7 +55,7 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
 
 def test_missing_run_leaves_its_place_alone(run_home, capsys):
     (run_home / "README.md").write_text(README)
-    make_run(run_home, "demo", ["clip_auc"])
+    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
     assert showcase.main() == 0
     assert "ped2: not run; make reproduce PROFILE=ped2" in capsys.readouterr().out
     text = (run_home / "README.md").read_text()
@@ -64,7 +65,7 @@ def test_missing_run_leaves_its_place_alone(run_home, capsys):
 def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, capsys):
     (run_home / "README.md").write_text("# no place to fill")
     assert showcase.main() == 2 and "no run to show" in capsys.readouterr().err
-    make_run(run_home, "demo", ["clip_auc"])
+    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
     assert showcase.main() == 2 and "results:demo" in capsys.readouterr().err
     assert (run_home / "README.md").read_text() == "# no place to fill"
     (run_home / "runs" / "demo" / "figures" / "headline.png").unlink()

@@ -46,23 +46,36 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
         "test_videos": len(test),
         "test_hours": float((test["n_frames"] / test["fps"]).sum() / 3600),
     }
-    rows = table[(table["method"] == method) & (table["variant"] == "raw")]
-    long = rows[(rows["group"] == "set:long") & (rows["family"] == "all")].set_index("metric")
-    rows = rows[rows["group"] == "all"]
+    own = table[(table["method"] == method) & (table["variant"] == "raw")]
+    rows = own[own["group"] == "all"]
     whole = rows[rows["family"] == "all"].set_index("metric")
-    named = {
-        "far": "far",
-        "alarms": "false_alarms_per_hour_at_threshold",
-        "event_recall": "event_recall_at_threshold",
-        "macro": "macro_auc",
+    long = own[(own["group"] == "set:long") & (own["family"] == "all")].set_index("metric")
+    live = table[(table["method"] == method) & (table["variant"] == "causal") & (table["group"] == "all")]
+    live = live[live["family"] == "all"].set_index("metric")
+    middle = table[(table["method"] == "centre") & (table["metric"] == "macro_auc") & (table["family"] == "all")]
+    middle = middle.set_index("group")["value"]
+    found = {  # in the card -> rows, metric
+        "far": (whole, "far"),
+        "far_normal": (whole, "far_normal"),
+        "alarms": (whole, "false_alarms_per_hour_at_threshold"),
+        "event_recall": (whole, "event_recall_at_threshold"),
+        "micro": (whole, "micro_auc"),
+        "macro": (whole, "macro_auc"),
+        "long": (long, "macro_auc"),
+        "live": (live, "micro_auc"),
+        "live_delay": (live, "delay_s_at_threshold"),
     }
-    ends = {"": "value", "_low": "low", "_high": "high"}
-    for name, metric in named.items():
-        if metric in whole.index:
-            known |= {name + end: whole[column][metric] for end, column in ends.items()}
-    if "macro_auc" in long.index:
-        known |= {"long" + end: long[column]["macro_auc"] for end, column in ends.items()}
-        known["long_videos"] = int(long["n_videos"]["macro_auc"])
+    for name, (source, metric) in found.items():
+        if metric in source.index:
+            row = source.loc[metric]
+            known |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+            known[f"{name}_videos"] = int(row["n_videos"])
+    known |= {
+        name: middle[group] for name, group in (("macro_floor", "all"), ("long_floor", "set:long")) if group in middle
+    }
+    sets = own[own["group"].str.startswith("set:") & (own["metric"] == "far") & (own["family"] == "all")]
+    if len(sets):
+        known["sets_far"] = ", ".join(f"{r.group.removeprefix('set:')} {r.value:.0%}" for r in sets.itertuples())
     if "far" in whole.index:
         known["prevalence"] = whole["prevalence"]["far"]
     if {"alarms", "event_recall"} <= known.keys():

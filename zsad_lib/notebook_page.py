@@ -33,7 +33,8 @@ SHOWN = [
 STYLE = """
 .prompt, .anchor-link { display: none; } .cell { margin: .4rem 0; } .highlight { background: none; }
 .output pre { background: none; padding: 0 0 0 .8rem; border-left: 3px solid var(--line); border-radius: 0; }
-.output_stderr pre { color: var(--soft); } table { display: block; overflow-x: auto; } .output_html p { margin: .3rem 0; }
+.output_stderr pre { color: var(--soft); }
+table { display: block; overflow-x: auto; overflow-wrap: normal; } .output_html p { margin: .3rem 0; }
 @media print { table { display: table; overflow: visible; } }
 """
 

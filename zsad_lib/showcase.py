@@ -16,16 +16,18 @@ from zsad_lib.errors import ZsadError, one_line
 from zsad_lib.pipeline import run_folder
 
 FAMILIES = ("all", "semantic", "temporal", "contextual")
-SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows, metrics, families, variants
+SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows, level, (metrics, families) side by side, variants
     "demo": (
         "headline.png", "headline",
         "Every method and every content-free floor on the embedded benchmark, with 95 % intervals",
-        ("clip_auc",), FAMILIES, ("raw",),
+        "Clip level; micro AUC: frames.",
+        ((("clip_auc",), FAMILIES), (("micro_auc",), ("all",))), ("raw",),
     ),
     "ped2": (
         "ped2.png", "headline",
         "UCSD Ped2: predictive coding trained on normal video alone beside the motion floor, with 95 % intervals",
-        ("micro_auc", "ap", "pixel_auc"), ("all",), ("raw", "smoothed", "causal"),
+        "Frame and pixel level.",
+        ((("micro_auc", "ap", "pixel_auc"), ("all",)),), ("raw", "smoothed", "causal"),
     ),
 }  # fmt: skip
 RENDERS = (get_profile("demo"), get_profile("demo", bench_seed=1))  # whose ablations docs/findings.md is computed from
@@ -54,7 +56,7 @@ def show(home: Path) -> list[str]:
     """
     readme, results, lines, pictures = home / "README.md", home / "docs" / "results", [], {}
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    for name, (picture, figure, words, metrics, families, variants) in SHOWN.items():
+    for name, (picture, figure, words, level, parts, variants) in SHOWN.items():
         run = run_folder(get_profile(name))
         if not (run / "evaluate" / "result.json").is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
@@ -64,8 +66,9 @@ def show(home: Path) -> list[str]:
         if (run / "tables" / "comparison.md").is_file():
             copy(run / "tables" / "comparison.md", results / f"{name}_comparison.md")
         table = pd.read_csv(run / "tables" / "detection.csv")
-        cells = tables.table(table, metrics, families=families, variants=variants)
-        caption = f"{origin(run)} [All metrics](docs/results/{name}.md)."
+        cells = [tables.table(table, metrics, families=families, variants=variants) for metrics, families in parts]
+        cells = pd.concat(cells, axis=1).fillna("-").rename_axis("method")
+        caption = f"{tables.caption(table, origin(run), level)} [All metrics](docs/results/{name}.md)."
         text = fill(text, name, tables.to_markdown(cells, caption))
         pictures[name] = f"![{words}](docs/results/{picture})\n"
         lines.append(f"{name}: shown")
@@ -93,12 +96,11 @@ def show_ablations(home: Path) -> list[str]:
 
 
 def origin(run: Path) -> str:
-    """Which run the numbers are from: profile, number of seeds, revision and libraries."""
+    """Which run the numbers are from: profile, revision and libraries."""
     result = paths.read_json(run / "evaluate" / "result.json")
-    git, count = result["git"], len(result["profile"]["seeds"])
+    git = result["git"]
     revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
-    seeds = f"mean of {count} seeds" if count > 1 else "1 seed"
-    return f"Run `{run.name}`{revision}, torch {result['versions']['torch']}: {seeds}, 95 % intervals over videos."
+    return f"Run `{run.name}`{revision}, torch {result['versions']['torch']}"
 
 
 def fill(text: str, name: str, content: str) -> str:

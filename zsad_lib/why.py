@@ -222,7 +222,7 @@ def fit(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, list[str]]:
     unknown = [
         w for w in sentence.split() if (tokenize([w], b.clip.context_length, b.vocabulary, False) == UNKNOWN).any()
     ]
-    t = encode_captions(b.clip, [sentence], b.vocabulary)
+    t = encode_captions(b.clip, [sentence], b.vocabulary, warn=False)
     return why.scorer.detector.gate.logits(why.embedding, t, why.context)[:, 0].numpy(), unknown
 
 
