@@ -27,7 +27,7 @@ from zsad_lib.frames import normal_thresholds
 from zsad_lib.manifest import frame_labels, load_manifest, parse_spans
 from zsad_lib.pipeline import run_folder
 from zsad_lib.series import SeedScores, read_archive, read_seeds
-from zsad_lib.tables import ORDER
+from zsad_lib.tables import HEADINGS, ORDER
 from zsad_lib.video import read_video
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the full width of a two-column paper
@@ -181,8 +181,9 @@ def headline(
     names = [words(m) + (" (oracle)" if m in ORACLES else "") + ("" if v == "raw" else f", {v}") for m, v in order]
     axes[0, 0].set_yticks(list(rows.values()), names)
     axes[0, 0].invert_yaxis()
+    what = " / ".join(dict.fromkeys(HEADINGS[name] for part in shown for name in part["metric"]))
     figure.supxlabel(
-        "ROC-AUC, mean over seeds and 95 % interval; dotted: chance; hollow: content-free floors", fontsize=7
+        f"{what}, mean over seeds and 95 % interval; dotted: chance; hollow: content-free floors", fontsize=7
     )
     return figure
 
@@ -285,7 +286,7 @@ def scene_heatmap(table: pd.DataFrame, metric: str) -> Figure:
     order = [name for name in (*ORDER, *FLOORS) if name in cells.index]
     cells = cells.loc[order]
     figure, ax = plt.subplots(figsize=(PAGE * 0.72, 0.55 + 0.22 * len(cells)))
-    sns.heatmap(cells, ax=ax, vmin=0.5, vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
+    sns.heatmap(cells, ax=ax, vmin=min(0.5, cells.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
                 linewidths=0.5, cbar_kws={"label": "ROC-AUC", "pad": 0.02})  # fmt: skip
     ax.set_yticklabels([words(name) for name in cells.index], rotation=0)
     ax.set(

@@ -25,7 +25,8 @@ CAPTIONS = {  # figure -> what it shows, in the order of the page
     "score_curve": "Score over time of one test video, chosen by rule (median AUC; of the long ones alone where there are "
     "any), with what each term adds and the truth shaded. The dashed threshold was fixed on held-out normal video.",
     "roc_pr": "All test frames joined. The dotted line on the right is the prevalence: the precision of guessing.",
-    "densities": "Frame scores of normal frames and of abnormal ones.",
+    "densities": "Frame scores of normal frames and of abnormal ones, those of all seeds together (in brackets how many). The dashed "
+    "threshold is the first seed's.",
     "scenes": "Each scene on its own: its abnormal clips against its normal clips.",
     "confusion_anomaly_clip": "AnomalyCLIP: frames of each true class by the class of the largest probability, mean over "
     "seeds; rows add up to 1.",
