@@ -179,7 +179,14 @@ def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(d
     )
     assert backbones.weight_hashes(profile) == list(backbones.PUBLISHED)
     made = {path.name for path in (run_folder(profile) / "scores").iterdir()}
-    assert made == {"full", "paper", "semantic", "predictive", "motion_floor"}  # a memory needs an anchor
+    assert made == {
+        "full",
+        "full@causal",
+        "paper",
+        "semantic",
+        "predictive",
+        "motion_floor",
+    }  # a memory needs an anchor
     score = pd.read_csv(run_folder(profile) / "scores" / "full" / "0" / "Abuse101_x264.csv").score
     assert len(score) == FRAMES and np.isfinite(score).all()
     with pytest.raises(ZsadError, match="ucf_crime: trained on other streams"):

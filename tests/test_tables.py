@@ -63,7 +63,7 @@ def test_caption_counts_parts_of_unequal_size_each_and_names_fewer_seeds():
     table.loc[1, ["n_videos", "n_frames", "prevalence", "seeds"]] = 6, 7200, 0.1, 1
     both = tables.caption(table, "Mine", "Frame level.", ["set:night", "set:long"])
     assert "split: set:night: 12 videos, 1,234 frames, 25.0 % of frames abnormal; set:long: 6 videos, 7,200" in both
-    assert "Mean over 5 seeds (1 where fewer were trained or none)" in both
+    assert "Mean over 5 seeds (1 where nothing is trained)" in both
     assert "25.0 % of frames of this class." in tables.caption(table, "Mine", "Frame level.", ["class:fire"])
 
 

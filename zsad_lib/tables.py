@@ -158,7 +158,7 @@ def caption(
         counts = [(part, f"{', '.join(name for name in part if name != 'all')}: {count}") for part, count in counts]
     seeds = sorted(set(shown["seeds"]))
     many = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[-1]} seeds"
-    fewer = f" ({', '.join(map(str, seeds[:-1]))} where fewer were trained or none)" if len(seeds) > 1 else ""
+    fewer = f" ({', '.join(map(str, seeds[:-1]))} where nothing is trained)" if len(seeds) > 1 else ""
     return (
         f"{title}. {level} Test split: {'; '.join(dict.fromkeys(count for _, count in counts))}. "
         f"Mean over {many}{fewer}, in brackets the 95 % interval (bootstrap over videos)."
