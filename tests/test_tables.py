@@ -64,6 +64,8 @@ def test_caption_counts_parts_of_unequal_size_each_and_names_fewer_seeds():
     both = tables.caption(table, "Mine", "Frame level.", ["set:night", "set:long"])
     assert "split: set:night: 12 videos, 1,234 frames, 25.0 % of frames abnormal; set:long: 6 videos, 7,200" in both
     assert "Mean over 5 seeds (1 where nothing is trained)" in both
+    whole = pd.concat([table, table.iloc[[1]].assign(group="all")])
+    assert "split: all: 6 videos" in tables.caption(whole, "Mine", "Frame level.", ["all", "set:night"])
     assert "25.0 % of frames of this class." in tables.caption(table, "Mine", "Frame level.", ["class:fire"])
 
 

@@ -155,7 +155,9 @@ def caption(
     shown = df[[part in parts for part in zip(df["group"], df["family"])]]
     counts = [(part, _counts(shown, *part)) for part in parts]
     if len({count for _, count in counts}) > 1:
-        counts = [(part, f"{', '.join(name for name in part if name != 'all')}: {count}") for part, count in counts]
+        counts = [
+            (part, f"{', '.join(name for name in part if name != 'all') or 'all'}: {count}") for part, count in counts
+        ]
     seeds = sorted(set(shown["seeds"]))
     many = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[-1]} seeds"
     fewer = f" ({', '.join(map(str, seeds[:-1]))} where nothing is trained)" if len(seeds) > 1 else ""
