@@ -39,6 +39,11 @@ GRID ?= all
 CLUSTER ?=
 LAUNCH ?=
 SET ?=
+INSTALLER ?=
+UPGRADE ?=
+COLD ?=
+PYTHONS ?=
+TESTS ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -77,7 +82,7 @@ NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
-	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint strip lock clean
+	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint strip lock lock-check fresh clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
@@ -91,7 +96,7 @@ test: env  ## the whole test suite with coverage, and every notebook in the smok
 	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
 	@$(MAKE) test-notebooks
 
-env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first)
+env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first) [INSTALLER=pip: without uv]
 
 doctor: env  ## check this machine and say how to mend what is missing
 	@$(PYTHON) -m zsad_lib doctor
@@ -187,11 +192,15 @@ lint: env  ## check style and that notebooks hold no outputs
 strip: env  ## take the outputs out of the notebooks
 	@$(NBSTRIPOUT) notebooks/*.ipynb
 
-lock:  ## pin all libraries again after a change of pyproject.toml
-	@$(FIND_PYTHON); rm -rf build/lock; "$$python" -m venv build/lock; build/lock/bin/python -m pip install --quiet uv
-	@build/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
-	@rm -rf build/lock; echo "requirements.lock: written"
+lock: $(if $(wildcard $(VENV)/bin/uv),,env)  ## pin what pyproject.toml newly needs, all else stays; UPGRADE=1: the newest of everything
+	@$(PYTHON) -m zsad_lib.maintenance.lock write $(if $(filter-out 0 no,$(UPGRADE)),--upgrade)
+
+lock-check: env  ## which pins are yanked or gone, and whether today's newest versions pass the smoke profile
+	@$(PYTHON) -m zsad_lib.maintenance.lock check
+
+fresh:  ## try the committed kit as a newcomer, on every Python of this machine: [COLD=1: empty caches] [PYTHONS='3.11 3.13'] [TESTS=quick|all|none]
+	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/fresh.py $(if $(filter-out 0 no,$(COLD)),--cold) \
+		$(if $(PYTHONS),--pythons '$(PYTHONS)') $(if $(TESTS),--tests '$(TESTS)')
 
 clean:  ## remove results and caches; keeps data/, cache/weights and .venv
 	@rm -rf runs $(filter-out cache/weights,$(wildcard cache/*)) build .pytest_cache .ruff_cache .coverage .coverage.*
@@ -199,31 +208,19 @@ clean:  ## remove results and caches; keeps data/, cache/weights and .venv
 
 # --- set-up ----------------------------------------------------------------------------------------------------------
 # The stamp holds the content hash of the lock, of pyproject.toml up to its tool settings, and of this folder's path:
-# touching a file does nothing; a change, a move or an interrupted set-up starts again.
+# touching a file does nothing; a change, a move, an interrupted set-up or a Python that is gone starts again.
 
 define FIND_PYTHON
 python=; for name in python3 python3.13 python3.12 python3.11 python3.14; do \
-	if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then python=$$name; break; fi; \
 done; \
-if [ -z "$$python" ]; then echo "error: no Python 3.11 or newer found; install one (Debian, Ubuntu: apt install python3 python3-venv)" >&2; exit 1; fi
+if [ -z "$$python" ]; then echo "error: no Python 3.11 to 3.14 found; install one (Debian, Ubuntu: apt install python3 python3-venv)" >&2; exit 1; fi
 endef
 
-ENV_MARK := $(shell { cat requirements.lock; sed '/^\[tool.ruff/,$$d' pyproject.toml; pwd; } 2>/dev/null | git hash-object --stdin 2>/dev/null)
-ifneq ($(ENV_MARK),$(shell cat $(VENV)/.ready 2>/dev/null))
+ENV_MARK := $(or $(shell { cat requirements.lock; sed '/^\[tool.ruff/,$$d' pyproject.toml; pwd; } 2>/dev/null | git hash-object --stdin 2>/dev/null),unknown)
+ifneq ($(ENV_MARK),$(shell [ -x $(PYTHON) ] && cat $(VENV)/.ready 2>/dev/null))
 .PHONY: $(VENV)/.ready
 endif
 
 $(VENV)/.ready:
-	@$(FIND_PYTHON); \
-	rm -rf $(VENV); \
-	echo "set-up: $$("$$python" --version) into $(VENV)"; \
-	if ! "$$python" -m venv $(VENV) >/dev/null 2>&1; then \
-		rm -rf $(VENV); \
-		echo "error: $$python cannot make a virtual environment (no ensurepip); install it: apt install python3-venv" >&2; \
-		exit 1; \
-	fi; \
-	echo "set-up: installing the pinned libraries (about 3 GB, some minutes)"; \
-	$(PYTHON) -m pip install -qq --no-compile --require-hashes -r requirements.lock; \
-	$(PYTHON) -m pip install -qq --no-deps --no-build-isolation --editable .; \
-	echo "$(ENV_MARK)" > $(VENV)/.ready; \
-	echo "set-up: done in $$SECONDS s"
+	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/set_up.py --mark "$(ENV_MARK)" $(if $(INSTALLER),--with '$(INSTALLER)')

@@ -132,7 +132,10 @@ def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callab
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"User-Agent": "zsad-lib"}
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}  # another version: sent from the start
+        headers |= {
+            "Range": f"bytes={have}-",
+            "If-Range": tag.read_text(encoding="utf-8"),
+        }  # another version: sent from the start
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
             _receive(answer, part, tag, have if answer.status == 206 else 0)
@@ -157,7 +160,7 @@ def _receive(answer: http.client.HTTPResponse, part: Path, tag: Path, start: int
     if start and not re.match(rf"bytes {start}-", answer.headers.get("Content-Range", "")):
         raise ZsadError(f"{answer.url}: the server continued at another byte than {start}; delete {part}")
     if not start and (validator := answer.headers.get("ETag") or answer.headers.get("Last-Modified")):
-        tag.write_text(validator)
+        tag.write_text(validator, encoding="utf-8")
     length = answer.headers.get("Content-Length")
     total = None if length is None else start + int(length)
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)  # only on terminals

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
             return next((run for run in ("tiny_run", "weak_run") if run in text), file)
 
     return ByRun(config, log)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A parameter's id is a few plain words: of a text its first ones, of bytes and lambdas the argument's name."""
+    if isinstance(val, bytes) or getattr(val, "__name__", "") == "<lambda>":
+        return argname
+    if isinstance(val, str) and not re.fullmatch(r"[\w.+-]{1,24}", val, re.ASCII):
+        return "-".join(re.findall(r"\w+", val, re.ASCII)[:4])[:32] or argname
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +77,7 @@ def process_ended() -> Callable[[int], bool]:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             try:
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
                     return True
             except (FileNotFoundError, ProcessLookupError):
                 return True

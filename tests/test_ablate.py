@@ -334,8 +334,7 @@ def test_bad_input_is_one_line(run_home: Path, capsys, arguments, message):
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(distributed, "Client", lambda *a, **k: (_ for _ in ()).throw(OSError("timed out")))
+    monkeypatch.setattr("distributed.Client", lambda *a, **k: (_ for _ in ()).throw(OSError("timed out")))
     with (
         pytest.raises(ZsadError, match="tcp://nowhere:1: no dask scheduler answers"),
         ablate._workers(1, "tcp://nowhere:1"),

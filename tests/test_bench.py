@@ -20,7 +20,6 @@ def check(row: bench.Row) -> None:
 
 
 def test_fused_attention_or_a_reason(monkeypatch):
-    pytest.importorskip("transformers")
     row = bench.fused_attention(1, 2, **SMALL)
     check(row)
     assert row.measure == "TimeSformer, 2 x 16 x 16, batch 2"
@@ -30,14 +29,12 @@ def test_fused_attention_or_a_reason(monkeypatch):
 
 
 def test_different_weights_are_noticed(monkeypatch):
-    transformers = pytest.importorskip("transformers")
-    monkeypatch.setattr(transformers.TimesformerModel, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr("transformers.TimesformerModel.load_state_dict", lambda self, state: None)
     with pytest.raises(AssertionError, match="not close"):
         bench.fused_attention(1, 1, **SMALL)
 
 
 def test_half_precision_where_there_are_units(monkeypatch):
-    transformers = pytest.importorskip("transformers")
     monkeypatch.setattr(bench, "has_bfloat16_units", lambda: False)
     row = bench.half_precision(1, 2, **SMALL)
     assert math.isnan(row.ratio) and row.note == "skipped: this device has no bfloat16 units"
@@ -45,7 +42,7 @@ def test_half_precision_where_there_are_units(monkeypatch):
     row = bench.half_precision(1, 2, **SMALL)
     check(row)
     assert row.measure == "TimeSformer in bfloat16, 2 x 16 x 16, batch 2"
-    monkeypatch.setattr(transformers.TimesformerModel, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr("transformers.TimesformerModel.load_state_dict", lambda self, state: None)
     with pytest.raises(AssertionError, match="not close: cosine"):
         bench.half_precision(1, 2, **SMALL)
 
@@ -56,7 +53,9 @@ def test_half_precision_where_there_are_units(monkeypatch):
 def test_units_are_read_from_the_flags(flags, has, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(bench.Path, "is_file", lambda path: True)
-    monkeypatch.setattr(bench.Path, "read_text", lambda path: f"model name : some bf16-free name\nflags : {flags}\n")
+    monkeypatch.setattr(
+        bench.Path, "read_text", lambda path, encoding: f"model name : some bf16-free name\nflags : {flags}\n"
+    )
     assert bench.has_bfloat16_units() == has
 
 

@@ -31,9 +31,11 @@ def score(monkeypatch, scored):
 
 def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("a.mp4").write_text("")
+    Path("a.mp4").write_text("", encoding="utf-8")
     assert main(["score", "a.mp4"]) == 0
-    assert Path("a.scores.csv").read_text() == ("frame,time_s,score,warmup\n0,0.0,0.2,False\n1,0.1,0.9,False\n")
+    assert Path("a.scores.csv").read_text(encoding="utf-8") == (
+        "frame,time_s,score,warmup\n0,0.0,0.2,False\n1,0.1,0.9,False\n"
+    )
     first, events, second, third = capsys.readouterr().out.splitlines()
     assert events.startswith("no event: no score above ")
     assert first == "2 frames, highest score 0.900 at 0.1 s, written to a.scores.csv"
@@ -47,12 +49,12 @@ def test_score_writes_one_row_per_frame(score, tmp_path, monkeypatch, capsys):
 def test_words_and_truth_reach_the_score(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, text in (("a.mp4", ""), ("said.txt", "# a comment\na man walks\n\na car drives\n"), ("empty.txt", "#\n")):
-        Path(name).write_text(text)
-    Path("labels.csv").write_text("label\n0\n1\n")
+        Path(name).write_text(text, encoding="utf-8")
+    Path("labels.csv").write_text("label\n0\n1\n", encoding="utf-8")
     words = ["--captions", "said.txt", "--scene", "in a corridor"]
     assert main(["score", "a.mp4", *words, "--truth", "labels.csv"]) == 0
     assert score[0][3] == NO_WORDS._replace(normal=["a man walks", "a car drives"], scene="in a corridor")
-    assert Path("a.scores.csv").read_text().splitlines()[-1] == "1,0.1,0.9,False,True"
+    assert Path("a.scores.csv").read_text(encoding="utf-8").splitlines()[-1] == "1,0.1,0.9,False,True"
     for name, message in (("empty.txt", "no sentence in it"), ("absent.txt", "no readable sentences (No such file")):
         capsys.readouterr()
         assert main(["score", "a.mp4", "--prompts", name]) == 2
@@ -63,11 +65,11 @@ def test_words_and_truth_reach_the_score(score, tmp_path, monkeypatch, capsys):
 def test_labels_that_do_not_fit_cost_no_scores(score, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").touch()
-    Path("long.csv").write_text("label\n0\n1\n1\n")
+    Path("long.csv").write_text("label\n0\n1\n1\n", encoding="utf-8")
     assert main(["score", "a.mp4", "--truth", "typo.csv"]) == 2 and "typo.csv" in capsys.readouterr().err
     assert not score and not Path("a.scores.csv").exists()  # hours of scoring come after what can be known at once
     assert main(["score", "a.mp4", "--truth", "long.csv"]) == 2 and "[3] for 2 frames" in capsys.readouterr().err
-    assert Path("a.scores.csv").read_text().startswith("frame,")
+    assert Path("a.scores.csv").read_text(encoding="utf-8").startswith("frame,")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +90,13 @@ def test_nothing_of_the_users_is_overwritten(score, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     for name in ("a.mp4", "mine.csv", "cam", "frames/0.png", "other/overlay.mp4", "folder.csv/x"):
         Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text("mine")
+        Path(name).write_text("mine", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     video = "frames" if output == "frames.csv" else "a.mp4"
     assert main(["score", video, "--output", output]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
-    assert not score and sorted(tmp_path.rglob("*")) == before and Path("a.mp4").read_text() == "mine"
+    assert not score and sorted(tmp_path.rglob("*")) == before and Path("a.mp4").read_text(encoding="utf-8") == "mine"
 
 
 def test_ones_own_table_and_pictures_are_written_again(score, tmp_path, monkeypatch):

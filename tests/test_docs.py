@@ -22,7 +22,7 @@ with open(ROOT / "docs" / "equations.csv", encoding="utf-8", newline="") as file
     EQUATIONS = list(csv.DictReader(file))
 PAGES = [
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "zsad_lib/weights/README.md")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), ROOT / "zsad_lib/weights/README.md")
 ]
 SOURCE = re.compile(r"Papers?:|Paper\b|References:|Eq\. ?\(?\d|[Rr]eleased code|kit's|[Pp]rotocol|arXiv")
 

@@ -40,7 +40,6 @@ def test_panels_get_a_figure_each_one_below_the_other():
 
 @pytest.mark.parametrize("panels", [False, True])
 def test_live_controls_draw_again_and_close_their_figures(monkeypatch, panels):
-    pytest.importorskip("ipywidgets")
     shown, drawn = [], []
     monkeypatch.setattr(explorers, "is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))

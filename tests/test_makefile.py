@@ -28,6 +28,8 @@ def clone(tmp_path: Path) -> Path:
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
     mark = make("-pn", "help", cwd=tmp_path).stdout.split("ENV_MARK := ")[1].split("\n")[0]
     assert len(mark) == 40
     (tmp_path / ".venv" / ".ready").write_text(mark + "\n")
@@ -62,8 +64,6 @@ def test_reproduce_names_notebooks_in_order(clone, profile):
 
 
 def test_declared_notebooks_exist():
-    if not (ROOT / "notebooks").is_dir():
-        pytest.skip("no notebooks yet")
     names = {word for word in make("-n", "reproduce").stdout.split() if word.endswith(".ipynb")}
     assert {name for name in names if not (ROOT / name).is_file()} == set()
 
@@ -130,32 +130,27 @@ def test_weights_and_what_clean_keeps(clone):
 def test_touching_does_not_set_up_again_but_a_change_or_an_interruption_does(clone):
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         os.utime(clone / name)
-    assert "-m venv" not in make("-n", "data", cwd=clone).stdout
+    assert "set_up.py" not in make("-n", "data", cwd=clone).stdout
     text = (clone / "pyproject.toml").read_text()
     (clone / "pyproject.toml").write_text(text + "\n# lint settings only\n")
-    assert "-m venv" not in make("-n", "data", cwd=clone).stdout
+    assert "set_up.py" not in make("-n", "data", cwd=clone).stdout
     (clone / "pyproject.toml").write_text(text.replace("numpy>=", "numpy>"))
-    assert "-m venv" in make("-n", "data", cwd=clone).stdout
+    assert "set_up.py" in make("-n", "data", cwd=clone).stdout
     (clone / "pyproject.toml").write_text(text)
     (clone / ".venv" / ".ready").unlink()
-    assert "-m venv" in make("-n", "data", cwd=clone).stdout
+    assert "set_up.py" in make("-n", "data", cwd=clone).stdout
 
 
-def test_missing_python_and_missing_ensurepip_are_one_line(clone, tmp_path):
+def test_a_missing_python_is_one_line(clone, tmp_path):
     (clone / ".venv" / ".ready").unlink()
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "make", "git", "sed", "cat", "rm", "pwd"):
+    for name in ("bash", "make", "git", "sed", "cat", "pwd"):
         (tools / name).symlink_to(shutil.which(name))
-    result = make("env", cwd=clone, PATH=str(tools))
-    assert result.returncode != 0 and "error: no Python 3.11 or newer found" in result.stderr
-    (tools / "python3").write_text(
-        '#!/bin/sh\n[ "$1" = -c ] && exit 0\n[ "$1" = --version ] && echo Python 3.11 && exit 0\nexit 1\n'
-    )
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # too old, or too new for the lock's wheels
     (tools / "python3").chmod(0o755)
     result = make("env", cwd=clone, PATH=str(tools))
-    assert result.returncode != 0 and "apt install python3-venv" in result.stderr
-    assert not (clone / ".venv").exists()
+    assert result.returncode != 0 and "error: no Python 3.11 to 3.14 found" in result.stderr
 
 
 @pytest.mark.parametrize(

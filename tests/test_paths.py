@@ -86,7 +86,7 @@ def test_file_in_the_place_of_a_folder(tmp_path):
 
 def test_error_about_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError), paths.atomic(tmp_path / "a" / "out.txt"):
-        open(tmp_path / "b" / "absent.txt")
+        open(tmp_path / "b" / "absent.txt", encoding="utf-8")
 
 
 def test_json_round_trip_and_errors(tmp_path):

@@ -87,7 +87,7 @@ def write_notebook(
         "source": ["# 07 · Look twice\n", "\n", claim, "\n\n**Needs** `make ablate GRID=gate`"],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"cells": [cell], "metadata": {"papermill": {"duration": seconds}}}))
+    file.write_text(json.dumps({"cells": [cell], "metadata": {"papermill": {"duration": seconds}}}), encoding="utf-8")
     if seconds:
         (file.with_suffix("")).mkdir()
         (file.with_suffix("") / "result.json").write_text("{}")

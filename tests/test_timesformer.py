@@ -47,7 +47,6 @@ def test_folding_saves_a_product_and_changes_no_token():
 
 
 def test_transformers_oracle():
-    pytest.importorskip("transformers")
     ours = random_model(image_size=16)
     theirs = transformers_twin(ours)
     video = torch.randn(2, 3, 3, 16, 16)

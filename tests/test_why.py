@@ -196,7 +196,6 @@ def test_threshold_counts_frames_and_events(monkeypatch):
 
 
 def test_a_live_scrubber_moves(why, monkeypatch):
-    pytest.importorskip("ipywidgets")
     shown = []
     monkeypatch.setattr(explorers, "is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", shown.append)

@@ -41,7 +41,7 @@ def test_workers_end_with_a_killed_caller():
 def _runs(pid: int) -> bool:
     """A process that has ended and waits for its parent to notice counts as ended."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False

@@ -23,7 +23,7 @@ import torch
 
 from zsad_lib import frozen, notebooks, paths, tables, weak_ablate
 from zsad_lib.config import Profile, get_profile, settings
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.errors import ZsadError, one_line, optional
 from zsad_lib.estimates import Estimate, estimates
 from zsad_lib.evaluate import holm, paired_difference, tabulate
 from zsad_lib.features import extract, to_frames
@@ -85,10 +85,8 @@ def _workers(jobs: int, cluster: str) -> Iterator[None]:
             )  # a grown worker was replaced: nothing is lost
             yield
         return
-    try:
+    with optional("cluster"):
         from distributed import Client
-    except ImportError:
-        raise ZsadError("a cluster needs the package distributed: pip install distributed") from None
     try:
         client = Client(cluster, timeout=20)
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ from torch import nn
 
 from zsad_lib import metrics, paths
 from zsad_lib.backbones import EMBED_DIM, STAND_IN_SIZE, device, stand_ins
-from zsad_lib.errors import one_line
+from zsad_lib.errors import ZsadError, one_line, optional
 from zsad_lib.features import Extractor, chunks, window_count
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.models import AnomalyCLIP, build_clip
@@ -72,9 +72,10 @@ def transformers_twin(model: TimeSformer) -> nn.Module:
     It takes frames before channels, [B, T, 3, H, W]; the tokens of its ``last_hidden_state`` have our order.
 
     Raises:
-        ImportError: transformers is not installed (it is a development dependency).
+        ZsadError: transformers is not installed (it is a development dependency).
     """
-    from transformers import TimesformerConfig, TimesformerModel
+    with optional("dev"):
+        from transformers import TimesformerConfig, TimesformerModel
 
     width, depth = model.cls_token.shape[-1], len(model.blocks)
     config = TimesformerConfig(
@@ -116,7 +117,7 @@ def fused_attention(repeats: int = 3, batch: int = 1, **sizes) -> Row:
     measure, baseline = f"TimeSformer, {_size(video)}", "transformers' TimesformerModel"
     try:
         twin = transformers_twin(ours).to(device())
-    except ImportError as error:
+    except ZsadError as error:
         ours.to(device()).fold()(video)
         seconds = statistics.median(timed(lambda: ours(video)) for _ in range(repeats))
         return Row(measure, seconds, baseline, np.nan, np.nan, f"not compared: {error}")
@@ -144,7 +145,7 @@ def half_precision(repeats: int = 3, batch: int = 1, **sizes) -> Row:
         return Row(measure, np.nan, baseline, np.nan, np.nan, "skipped: this device has no bfloat16 units")
     try:
         twin = transformers_twin(ours).to(device())
-    except ImportError as error:
+    except ZsadError as error:
         return Row(measure, np.nan, baseline, np.nan, np.nan, f"not compared: {error}")
     ours.fold().to(device(), torch.bfloat16)
     turned, halved = video.transpose(1, 2), video.bfloat16()
@@ -173,7 +174,7 @@ def has_bfloat16_units() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else set()
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # bf16: as Arm calls it
 
 
@@ -428,7 +429,7 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return f"{model or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 

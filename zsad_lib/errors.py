@@ -1,9 +1,10 @@
 """The one error that a user of the kit is meant to read, and how a command tells it."""
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class ZsadError(Exception):
@@ -16,6 +17,24 @@ class ZsadError(Exception):
     ...
     zsad_lib.errors.ZsadError: labels.csv: no rows; give one line per video
     """
+
+
+@contextlib.contextmanager
+def optional(extra: str) -> Iterator[None]:
+    """Stands around imports of what only the extra `extra` of pyproject.toml installs; ZsadError where it is not there.
+
+    >>> with optional("notebooks"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ...
+    zsad_lib.errors.ZsadError: no_such_package is not installed; in the kit's folder: pip install ".[notebooks]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("zsad_lib", "data_prep", ""):
+            raise
+        raise ZsadError(f'{error.name} is not installed; in the kit\'s folder: pip install ".[{extra}]"') from error
 
 
 def one_line(main: Callable[..., int], interrupted: str = "interrupted") -> Callable[..., int]:

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, optional
 from zsad_lib.figures import PAGE
 from zsad_lib.run import is_live
 
@@ -81,8 +81,9 @@ def _stacked(draw: Callable[..., None], size: tuple[float, float], controls: dic
 def _live(
     draw: Callable[..., None], size: tuple[float, float], panels: bool, controls: dict[str, Sequence[Any]]
 ) -> None:
-    import ipywidgets
-    from IPython.display import Image, display
+    with optional("notebooks"):
+        import ipywidgets
+        from IPython.display import Image, display
 
     def make(name: str, values: Sequence[Any]) -> ipywidgets.Widget:
         if isinstance(values, Text):

@@ -11,15 +11,17 @@ from html import escape, unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
-from jinja2 import pass_context
-from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
-from traitlets.config import Config
-
 from zsad_lib import page, paths
+from zsad_lib.errors import optional
 from zsad_lib.fingerprint import closure, digest
+
+with optional("notebooks"):
+    from jinja2 import pass_context
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from pygments.formatters import HtmlFormatter
+    from traitlets.config import Config
 
 SHOWN = [
     "text/html",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from zsad_lib import paths, pipeline
 from zsad_lib.config import Profile, as_dict, changes
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, optional
 from zsad_lib.fingerprint import closure, digest, scan
 from zsad_lib.workers import parallel
 
@@ -136,7 +136,7 @@ def _run(notebook: Path, profile: Profile) -> None:
 
 
 def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), optional("notebooks"):
         warnings.simplefilter("ignore")
         import papermill
         from nbclient.exceptions import DeadKernelError

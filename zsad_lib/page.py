@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from zsad_lib.errors import optional
 from zsad_lib.floors import FLOORS
 
 STYLE = """
@@ -182,7 +183,8 @@ def markdown(text: str, kind: str = "") -> str:
     Args:
         kind: class of the tables.
     """
-    from nbconvert.filters.markdown import markdown2html
+    with optional("notebooks"):
+        from nbconvert.filters.markdown import markdown2html
 
     body = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>| style="text-align:\s*left"', "", markdown2html(text))
     body = re.sub(r"(</?)h([1-3])\b", lambda part: f"{part[1]}h{int(part[2]) + 2}", body)

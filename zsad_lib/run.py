@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from zsad_lib import paths, pipeline
 from zsad_lib.config import Profile, as_dict, get_profile, nearest, typed
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, optional
 
 T = TypeVar("T")
 
@@ -116,7 +116,8 @@ def say(template: str, **values: Any) -> None:
     if _kernel() is None:
         print(text)
     else:
-        from IPython.display import Markdown, display
+        with optional("notebooks"):
+            from IPython.display import Markdown, display
 
         display(Markdown(text))
 
@@ -132,7 +133,8 @@ def show(function: Callable | type) -> None:
     if _kernel() is None:
         print(source)
     else:
-        from IPython.display import Code, display
+        with optional("notebooks"):
+            from IPython.display import Code, display
 
         display(Code(source, language="python"))
 
