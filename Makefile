@@ -56,7 +56,7 @@ export VIDEO RUN TRUTH CAPTIONS PROMPTS SCENE NORMAL FAR FPS
 WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene "$$SCENE")
 STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
-PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
 NBSTRIPOUT = $(VENV)/bin/nbstripout --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill metadata.widgets'
 
 # The order of notebooks is declared here, never inferred from their numbers.

@@ -219,7 +219,9 @@ def _function(target: str) -> Callable[[Profile, Path], dict | None]:
 
 def _git() -> dict[str, Any]:
     def answer(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *command], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     if shutil.which("git") is None or not (commit := answer("rev-parse", "HEAD")):

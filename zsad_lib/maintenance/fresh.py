@@ -102,7 +102,7 @@ def installed_pythons() -> list[Python]:
     for path in paths:
         code = "import ensurepip, sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix == sys.base_prefix, sys.executable)"
         if path.is_file() and "shims" not in path.parts:
-            done = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, check=False)
+            done = subprocess.run([path, "-I", "-c", code], capture_output=True, encoding="utf-8", check=False)
             version, own, executable = (done.stdout.strip().split(" ", 2) + [""] * 3)[:3]
             if own == "True" and (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 14):
                 found.setdefault(Path(executable).resolve(), Python(version, Path(executable)))
@@ -258,7 +258,7 @@ def stage(name: str, command: Sequence[str], where: Path, environment: dict[str,
 
 def versions(environment: Path) -> dict[str, str]:
     """Package -> version of all that `environment` holds but pip, which came with its Python."""
-    answer = subprocess.check_output([environment / "bin/python", "-I", "-c", VERSIONS], text=True)
+    answer = subprocess.check_output([environment / "bin/python", "-I", "-c", VERSIONS], encoding="utf-8")
     return {name: version for name, version in json.loads(answer).items() if name != "pip"}
 
 
@@ -284,7 +284,7 @@ def _starts(python: Python, person: dict) -> bool:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", check=False).stdout.strip()
 
 
 if __name__ == "__main__":
