@@ -246,7 +246,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "fault", "message"), FAULTS, ids=[f"{n}-{m[:25]}" for n, _, m in FAULTS])
+@pytest.mark.parametrize(("name", "fault", "message"), FAULTS)
 def test_each_fault_is_one_clear_line(step, run_home, name, fault, message):
     root, run = step(name)
     fault(root)

@@ -36,7 +36,7 @@ def causal(video):
     return score_video(video, causal=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def scorer():
     return live.LiveScorer(step=3)
 

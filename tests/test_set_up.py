@@ -75,7 +75,7 @@ def settings(kit: Path, **more: str) -> dict[str, str]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PIP_", "UV_"))
     }
-    links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(kit.parent / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+    links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (kit.parent / "wheels").as_uri(), "PIP_CONFIG_FILE": os.devnull}
     return {**clean, **links, "UV_LOG": str(kit.parent / "uv.log"), "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 

@@ -29,7 +29,7 @@ def machine_bytes() -> int:
     """Main memory that this process may use: the machine's, or less in a container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
             total = min(total, int(text))
     return total
 

@@ -202,7 +202,7 @@ def _listing(data_root: str) -> dict[str, int]:
 def _clear(folder: Path, mark: str) -> None:
     """Makes `folder` ready: empty, or with what an interrupted run of the same fingerprint has finished."""
     started = folder / "started.json"
-    if not (started.is_file() and started.read_text().strip() == f'"{mark}"') and folder.is_dir():
+    if not (started.is_file() and started.read_text(encoding="utf-8").strip() == f'"{mark}"') and folder.is_dir():
         with paths.file_errors(folder):
             shutil.rmtree(folder)
     paths.make_folder(folder)

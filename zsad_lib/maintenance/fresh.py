@@ -95,13 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def installed_pythons() -> list[Python]:
     """Every Python 3.11 to 3.14 here, pyenv's too, oldest first; an interpreter under several names counts once."""
     homes = {Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser(), Path("~/.pyenv").expanduser()}
-    paths = [path for home in sorted(homes) for path in sorted(home.glob("versions/3.*/bin/python3"))]
+    homes = [home for home in sorted(homes) if os.access(home, os.R_OK)]
+    paths = [path for home in homes for path in sorted(home.glob("versions/3.*/bin/python3"))]
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
         paths += [Path(folder, name) for folder in os.environ.get("PATH", "").split(os.pathsep)]
     found = {}
     for path in paths:
         code = "import ensurepip, sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix == sys.base_prefix, sys.executable)"
-        if path.is_file() and "shims" not in path.parts:
+        if shutil.which(path.name, path=str(path.parent)) and "shims" not in path.parts:
             done = subprocess.run([path, "-I", "-c", code], capture_output=True, encoding="utf-8", check=False)
             version, own, executable = (done.stdout.strip().split(" ", 2) + [""] * 3)[:3]
             if own == "True" and (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 14):
