@@ -250,7 +250,10 @@ def read_video(
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
-    """Writes H.264 in yuv420p (plays everywhere), whole or not at all; the same frames give the same bytes.
+    """Writes H.264 in yuv420p (plays everywhere), whole or not at all.
+
+    The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock tree reads
+    memory that nobody has written, and may choose another quantiser.
 
     Args:
         path: target, usually ``.mp4``.
