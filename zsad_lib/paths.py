@@ -79,7 +79,7 @@ def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iter
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic(Path(folder) / "note.txt") as handle:
     ...         _ = handle.write("whole")
-    ...     (Path(folder) / "note.txt").read_text()
+    ...     (Path(folder) / "note.txt").read_text(encoding="utf-8")
     'whole'
     """
     path = Path(path)
