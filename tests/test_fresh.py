@@ -52,3 +52,9 @@ def test_a_stage_that_fails_names_its_log(tmp_path):
 def test_a_python_that_is_not_there_is_one_line(capsys):
     assert fresh.main(["--pythons", "3.99"]) == 2
     assert capsys.readouterr().err == "error: no Python 3.99 on this machine\n"
+
+
+def test_tests_run_as_make_test_runs_them():
+    makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")
+    assert fresh.TESTED in makefile
+    assert all(f"{name}={value} " in makefile for name, value in fresh.AS_MAKE_TEST.items())

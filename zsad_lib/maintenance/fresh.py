@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = (
     "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
 )
+TESTED = "--doctest-modules tests zsad_lib data_prep"  # both as in the Makefile's `make test`
+AS_MAKE_TEST = {"OMP_NUM_THREADS": "1", "PYTHONWARNDEFAULTENCODING": "1"}
 CLIP = """
 import numpy as np, zsad_lib as z
 frames = np.full((60, 96, 128, 3), 90, np.uint8)
@@ -170,12 +172,12 @@ def trial(python: Python, way: Way, folder: Path, tests: str, caches: dict[str, 
         temporary.mkdir(mode=0o777)
         temporary.chmod(0o777)
         marks = "not browser and not slow" if tests == "quick" else "not browser"
-        command = f". .venv/bin/activate; python -m pytest -n auto --maxprocesses 4 --dist loadfile -q -m '{marks}' {way.options} tests"
+        command = f". .venv/bin/activate; python -m pytest -n auto --maxprocesses 4 --dist loadfile -q -m '{marks}' {way.options} {TESTED}"
         seconds = stage(
             "tests",
             ["bash", "-c", command],
             project,
-            environment | way.environment | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
+            environment | way.environment | {**AS_MAKE_TEST, "TMPDIR": str(temporary)},
             **way.process,
         )
         counted = re.findall(
