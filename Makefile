@@ -90,7 +90,7 @@ help:  ## this list
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
 	@$(PIPELINE) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
-	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
+	@$(PYTHON) -m zsad_lib.results.report --profile '$(PROFILE)' $(SETTINGS)
 
 test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
 	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
@@ -114,7 +114,7 @@ weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROO
 		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
 
 cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on this device: hours and disk per stage
-	@$(PYTHON) -m zsad_lib.cost --profile '$(PROFILE)' $(SETTINGS)
+	@$(PYTHON) -m zsad_lib.maintenance.cost --profile '$(PROFILE)' $(SETTINGS)
 
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
 	@$(PYTHON) -m data_prep.floors --profile '$(PROFILE)' $(SETTINGS)
@@ -128,7 +128,7 @@ else
 endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
-	@$(PYTHON) -m zsad_lib.pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
+	@$(PYTHON) -m zsad_lib.methods.pretraining $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
 score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor'] [FPS=25: of a folder of frames]
 ifdef VIDEO
@@ -154,20 +154,20 @@ else
 endif
 
 ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
-	@$(PYTHON) -m zsad_lib.ablate --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
+	@$(PYTHON) -m zsad_lib.ablations.run --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
 		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 
 report: env  ## write the report page again from what has been computed
-	@$(PYTHON) -m zsad_lib.report --profile '$(PROFILE)' $(SETTINGS)
+	@$(PYTHON) -m zsad_lib.results.report --profile '$(PROFILE)' $(SETTINGS)
 
 status: env  ## what is up to date and what would run
 	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
 
 bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
-	@$(PYTHON) -m zsad_lib.bench
+	@$(PYTHON) -m zsad_lib.maintenance.speed
 
 showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/results and into README.md
-	@$(PYTHON) -m zsad_lib.showcase
+	@$(PYTHON) -m zsad_lib.maintenance.front_page
 
 lab: env  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
@@ -175,7 +175,7 @@ lab: env  ## open the notebooks in JupyterLab
 # What the notebooks need is computed first: side by side they would wait for each other's run folder.
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
 	@$(PIPELINE) step --profile smoke tables
-	@$(PYTHON) -m zsad_lib.ablate --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
+	@$(PYTHON) -m zsad_lib.ablations.run --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-browser: env  ## an explorer in JupyterLab, moved in a real browser (Chromium or Chrome); its pictures: ZSAD_SCREENSHOTS=folder

@@ -14,15 +14,15 @@ import pandas as pd
 
 from data_prep import inventory
 from data_prep.leaks import split_hash
-from zsad_lib import paths
 from zsad_lib.config import Profile, get_profile, settings
 from zsad_lib.errors import ZsadError, one_line
-from zsad_lib.estimates import estimates
-from zsad_lib.evaluate import tidy
-from zsad_lib.floors import FLOORS, floor_scores
-from zsad_lib.manifest import frame_labels
-from zsad_lib.pipeline import run_folder
-from zsad_lib.steps import STEPS
+from zsad_lib.evaluate.evaluation import tidy
+from zsad_lib.evaluate.floors import FLOORS, floor_scores
+from zsad_lib.evaluate.protocol import estimates
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import frame_labels
+from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.pipeline.steps import STEPS
 
 METRICS = ("micro_auc", "ap", "abnormal_auc", "macro_auc")
 

@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 
 from data_prep.leaks import check_no_leak, split_hash
-from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.frame_features import FEATURE_SUFFIXES, load
-from zsad_lib.manifest import COLUMNS, labels_to_spans, load_manifest, save_manifest, unique
-from zsad_lib.video import iter_frames, probe
-from zsad_lib.workers import parallel
+from zsad_lib.files import paths
+from zsad_lib.files.annotations import unique
+from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load
+from zsad_lib.files.manifest import COLUMNS, load_manifest, save_manifest
+from zsad_lib.files.spans import labels_to_spans
+from zsad_lib.files.video import iter_frames, probe
+from zsad_lib.pipeline.processes import parallel
 
 NORMAL = "Normal"
 HELD_OUT = 10  # where a data set has no validation list, every tenth normal training video is held out

@@ -15,7 +15,7 @@ from data_prep import inventory
 from data_prep.inventory import NORMAL, DataSet, array_spans, find
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import stem
+from zsad_lib.files.annotations import stem
 
 DATA = DataSet(
     key="nwpu_campus",

@@ -16,7 +16,8 @@ from data_prep import inventory
 from data_prep.inventory import NORMAL, DataSet, find, label_file
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import labels_to_spans, lines
+from zsad_lib.files.annotations import lines
+from zsad_lib.files.spans import labels_to_spans
 
 LISTS = {"train": "training", "val": "validation", "test": "test"}
 DATA = DataSet(

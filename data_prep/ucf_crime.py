@@ -24,10 +24,11 @@ import pandas as pd
 from data_prep import inventory, weak_lists
 from data_prep.inventory import NORMAL, DataSet, find, label_file
 from data_prep.leaks import check_no_leak
-from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest, read_captions
+from zsad_lib.files import paths
+from zsad_lib.files.annotations import read_captions
+from zsad_lib.files.manifest import load_manifest
 
 PARTS = {"train": "Train", "val": "Val", "test": "Test"}
 DATA = DataSet(

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.fetch import sha256_file, unpack
-from zsad_lib import paths
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import format_spans, save_manifest
-from zsad_lib.video import iter_frames, list_frames
+from zsad_lib.files import paths
+from zsad_lib.files.downloads import sha256_file, unpack
+from zsad_lib.files.manifest import save_manifest
+from zsad_lib.files.pixel_masks import FOLDER, write_masks
+from zsad_lib.files.spans import format_spans
+from zsad_lib.files.video import iter_frames, list_frames
 
 HOME = "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm"
 ARCHIVE = "UCSD_Anomaly_Dataset.tar.gz"
@@ -46,7 +48,7 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
     Returns:
         metrics: counts, content hash, and `mask_exceptions`: frames (Test001/012, 1-based) whose mask contradicts
-        their label; artefacts: the manifest; output_hash: of all that later steps depend on.
+        their label; artefacts: the manifest and the masks of the test clips; output_hash: of all that later steps depend on.
 
     Raises:
         ZsadError: the data set is missing, incomplete, damaged, or not what it was when it was first seen.
@@ -63,7 +65,9 @@ def prepare(profile: Profile, folder: Path) -> dict:
                 span = [(first - 1, last - 1) for first, last in spans[number - 1]]
                 masks = clip.with_name(clip.name + "_gt")
                 hashes[f"{part}/{masks.name}"] = _check_frames(masks, count)
-                exceptions += [f"{clip.name}/{i + 1:03d}" for i in _contradictions(read_masks(clip), span)]
+                truth = read_masks(clip)
+                exceptions += [f"{clip.name}/{i + 1:03d}" for i in _contradictions(truth, span)]
+                write_masks(folder / FOLDER / f"{clip.name}.npz", truth)
             split = "test" if part == "Test" else "train" if number <= N_FIT else "val"
             rows.append((clip.name, str(clip), split, span, count))
     n_abnormal = sum(last - first + 1 for row in rows for first, last in row[3])
@@ -81,7 +85,11 @@ def prepare(profile: Profile, folder: Path) -> dict:
     }
     made = table.drop(columns="path").to_csv(index=False) + content  # where the frames lie changes no number
     output_hash = hashlib.sha256(made.encode()).hexdigest()
-    return {"metrics": metrics, "artefacts": {"manifest": manifest}, "output_hash": output_hash}
+    return {
+        "metrics": metrics,
+        "artefacts": {"manifest": manifest, "masks": folder / FOLDER},
+        "output_hash": output_hash,
+    }
 
 
 def locate(data_root: str | Path) -> Path:

@@ -14,27 +14,11 @@ import pandas as pd
 
 from data_prep.inventory import find, label_file
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import (
-    OVERHANG,
-    format_spans,
-    lines,
-    load_manifest,
-    parse_spans,
-    read_temporal,
-    save_weak,
-    stem,
-    unique,
-)
+from zsad_lib.files.annotations import lines, read_temporal, stem, unique
+from zsad_lib.files.manifest import OVERHANG, load_manifest, save_weak
+from zsad_lib.files.spans import format_spans, parse_spans
+from zsad_lib.models.anomaly_clip_recipes import PUBLISHED_CLASSES, UCF_CLASSES
 
-UCF_CLASSES = (
-    "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
-    "Shoplifting", "Stealing", "Vandalism",
-)  # fmt: skip
-SHANGHAITECH_CLASSES = (
-    "car", "chasing", "circuit", "fall", "fighting", "hurdle", "jumping", "monocycle", "normal", "push", "robbery", "running",
-    "skateboard", "step", "stoop", "throwing object", "vaudeville", "vehicle",
-)  # fmt: skip
-XD_CLASSES = ("Abuse", "Car_accident", "Explosion", "Fighting", "Normal", "Riot", "Shooting")
 XD_CODES = {
     "A": "Normal",
     "B1": "Fighting",
@@ -44,7 +28,6 @@ XD_CODES = {
     "B6": "Car_accident",
     "G": "Explosion",
 }
-PUBLISHED_CLASSES = {"ucf_crime": UCF_CLASSES, "shanghaitech": SHANGHAITECH_CLASSES, "xd_violence": XD_CLASSES}
 PROMPT = "a video from a CCTV camera of a {}"  # AnomalyCLIP's zero-shot baseline
 NORMAL = "Normal"
 COLUMNS = ["video", "split", "action", "spans", "place"]

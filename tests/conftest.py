@@ -91,7 +91,7 @@ def process_ended() -> Callable[[int], bool]:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     """A whole run of the embedded benchmark, as small as it gets: (profile, run folder), all steps up to the scores done."""
     from zsad_lib.config import get_profile
-    from zsad_lib.pipeline import ensure, run_folder
+    from zsad_lib.pipeline.run_step import ensure, run_folder
 
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +107,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
 def weak_run(tmp_path_factory: pytest.TempPathFactory):
     """A tiny run with its weakly supervised methods and tables: (profile, run folder)."""
     from zsad_lib.config import get_profile
-    from zsad_lib.pipeline import ensure, run_folder
+    from zsad_lib.pipeline.run_step import ensure, run_folder
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSAD_HOME", str(tmp_path_factory.mktemp("home")))

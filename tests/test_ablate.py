@@ -10,18 +10,21 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
 
-from zsad_lib import ablate, ablation_figures, frozen, grids, score, train, trial
-from zsad_lib.backbones import stand_ins
+from zsad_lib.ablations import frozen_windows, grids, run, trial
+from zsad_lib.ablations.grids import GRIDS, Row, grid
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.estimates import estimates
-from zsad_lib.features import cache_folder, feature_file, load_features
-from zsad_lib.grids import GRIDS, Row, grid
-from zsad_lib.manifest import load_manifest, save_manifest
+from zsad_lib.evaluate.protocol import estimates
+from zsad_lib.features.backbones import stand_ins
+from zsad_lib.features.cache import cache_folder, feature_file, load_features
+from zsad_lib.files.manifest import load_manifest, save_manifest
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.context_aware import score_step, train
+from zsad_lib.methods.context_aware.scorer import load_scorer
+from zsad_lib.methods.context_aware.training_windows import with_context
 from zsad_lib.models.gates import GATES
-from zsad_lib.weights import load_weights
-from zsad_lib.windows import with_context
-from zsad_lib.workers import parallel
+from zsad_lib.pipeline.processes import parallel
+from zsad_lib.results import ablation_plots
 
 FEW = [
     Row("none", "no context", dataclasses.replace(trial.BASE, gate="none", objective="plain"), ("s_sem",)),
@@ -34,11 +37,11 @@ FEW = [
 @pytest.fixture(scope="module")
 def windows(tiny_run):
     profile, folder = tiny_run
-    table = ablate.videos(profile)
+    table = run.videos(profile)
     assert set(load_manifest(folder / "data").set) - set(table.set) == {"long"}
-    arrays = frozen.freeze(profile, table)
+    arrays = frozen_windows.freeze(profile, table)
     for seed in profile.seeds:
-        frozen.tune(profile, table, arrays, seed)
+        frozen_windows.tune(profile, table, arrays, seed)
     return profile, table, arrays
 
 
@@ -78,13 +81,13 @@ def test_an_unknown_grid_names_the_nearest():
 
 def test_frozen_windows_are_those_of_the_videos(windows):
     profile, table, arrays = windows
-    split = frozen.load(arrays, "test", 0)
+    split = frozen_windows.load(arrays, "test", 0)
     row = table[table.split == "test"].iloc[3]
     clip = split.videos.index(row.video)
     own = split.windows.place[:, 0] == clip
     features = load_features(feature_file(cache_folder(profile), row))
     torch.testing.assert_close(split.windows.scene[own], features.scene)
-    scorer, _ = score.load_scorer(next(arrays.parents[2].glob("runs/*/score/full/0/scorer.safetensors")))
+    scorer, _ = load_scorer(next(arrays.parents[2].glob("runs/*/score/full/0/scorer.safetensors")))
     [terms] = scorer.terms([features])
     s_mem = torch.from_numpy(terms["s_mem"]).float()
     torch.testing.assert_close(split.terms["s_mem"][own], s_mem, atol=1e-3, rtol=0)  # its memory is in half precision
@@ -94,14 +97,14 @@ def test_frozen_windows_are_those_of_the_videos(windows):
 
 def test_freezing_again_computes_nothing(windows, monkeypatch):
     profile, table, arrays = windows
-    monkeypatch.setattr(frozen, "load_features", None)
-    assert frozen.freeze(profile, table) == arrays
-    assert frozen.tune(profile, table, arrays, 0).is_file()
+    monkeypatch.setattr(frozen_windows, "load_features", None)
+    assert frozen_windows.freeze(profile, table) == arrays
+    assert frozen_windows.tune(profile, table, arrays, 0).is_file()
 
 
 def test_captions_of_look_alike_scenes_by_loops(windows):
     _, _, arrays = windows
-    known, seen = frozen.load(arrays, "train"), frozen.load(arrays, "val")
+    known, seen = frozen_windows.load(arrays, "train"), frozen_windows.load(arrays, "val")
     alike = trial.look_alike(known, seen, 0.7)
     mean, deviation = known.windows.scene.mean(0), known.windows.scene.std(0).clamp_min(1e-6)
     for w in (0, 7):
@@ -116,7 +119,7 @@ def test_captions_of_look_alike_scenes_by_loops(windows):
 
 @pytest.mark.parametrize("source", ["scene", "shuffled", "zero", "global"])
 def test_controls_change_the_context_alone(windows, source):
-    before = frozen.load(windows[2], "train").windows
+    before = frozen_windows.load(windows[2], "train").windows
     after = with_context(before, source, 0)
     for name in before._fields:
         if name not in ("context", "stem", "cell_motion"):
@@ -134,7 +137,7 @@ def test_controls_change_the_context_alone(windows, source):
 
 def test_a_trial_scores_windows_as_the_detector_says(windows, one_trial):
     detector = train.load_detector(one_trial / "detector.safetensors")
-    split, bank = frozen.load(windows[2], "test", 0), frozen.load(windows[2], "train").bank
+    split, bank = frozen_windows.load(windows[2], "test", 0), frozen_windows.load(windows[2], "train").bank
     with torch.no_grad():
         v = detector.embed(split.windows.timesformer[:5], split.windows.dpc[:5])
         gated = detector.gate(bank, detector.context(split.windows.scene[:5]))  # [5, K, D]
@@ -156,15 +159,15 @@ def test_a_finished_trial_is_kept_and_another_setting_is_not(windows, one_trial,
 
 def test_without_live_windows_the_predictive_stream_is_the_tuned_one_of_its_seed(windows, one_trial):
     detector = train.load_detector(one_trial / "detector.safetensors")
-    tuned, other = (frozen.tuned_backbones(windows[0], windows[2], seed).dpc.state_dict() for seed in (0, 1))
+    tuned, other = (frozen_windows.tuned_backbones(windows[0], windows[2], seed).dpc.state_dict() for seed in (0, 1))
     assert all(torch.equal(value, tuned[name]) for name, value in detector.dpc.state_dict().items())
     assert any(not torch.equal(value, other[name]) for name, value in tuned.items())
     pretrained = stand_ins().dpc.state_dict()
     changed = {name for name, value in tuned.items() if not torch.equal(value, pretrained[name])}
     assert changed and all(name.startswith(("backbone.layer4", "agg", "network_pred")) for name in changed)
-    split = frozen.load(windows[2], "test", 0)
-    assert not torch.equal(split.terms["s_pred"], frozen.load(windows[2], "test", 1).terms["s_pred"])
-    assert torch.equal(split.terms["s_mem"], frozen.load(windows[2], "test", 1).terms["s_mem"])
+    split = frozen_windows.load(windows[2], "test", 0)
+    assert not torch.equal(split.terms["s_pred"], frozen_windows.load(windows[2], "test", 1).terms["s_pred"])
+    assert torch.equal(split.terms["s_mem"], frozen_windows.load(windows[2], "test", 1).terms["s_mem"])
 
 
 def test_tuned_streams_score_with_their_own_prediction(windows, tmp_path):
@@ -172,7 +175,7 @@ def test_tuned_streams_score_with_their_own_prediction(windows, tmp_path):
     variant = dataclasses.replace(trial.BASE, live=2, batch=16, gate="ln", objective="plain")
     folder = trial.run_trial(profile, variant, 0, table, arrays, tmp_path / "0")
     with np.load(folder / "val.npz") as terms:
-        shared = frozen.load(arrays, "val", 0).terms["s_pred"].numpy()
+        shared = frozen_windows.load(arrays, "val", 0).terms["s_pred"].numpy()
         assert terms["s_pred"].shape == shared.shape and not np.allclose(terms["s_pred"], shared)
 
 
@@ -185,18 +188,18 @@ def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial,
     poisoned.loc[test, ["caption", "family", "scene"]] = ["poison", "semantic", "road"]
     save_manifest(poisoned, tmp_path / "data")
     train.fit(profile, tmp_path / "train")
-    score.score_all(profile, tmp_path / "score")
+    score_step.score_all(profile, tmp_path / "score")
     for part in ("train/full/1/detector", "score/full/1/scorer"):
         honest, other = (load_weights(home / f"{part}.safetensors")[1] for home in (folder, tmp_path))
         assert honest["sha256"] == other["sha256"]
     files = sorted((folder / "scores").rglob("*.csv"))
     assert len(files) > 100 and all((tmp_path / f.relative_to(folder)).read_bytes() == f.read_bytes() for f in files)
     monkeypatch.setattr(
-        frozen, "windows_folder", lambda *_: tmp_path / "windows"
+        frozen_windows, "windows_folder", lambda *_: tmp_path / "windows"
     )  # computed anew, from the poisoned table
     poisoned = poisoned[poisoned.set != "long"]
-    arrays = frozen.freeze(profile, poisoned)
-    frozen.tune(profile, poisoned, arrays, 0)
+    arrays = frozen_windows.freeze(profile, poisoned)
+    frozen_windows.tune(profile, poisoned, arrays, 0)
     again = trial.run_trial(profile, trial.BASE, 0, poisoned, arrays, tmp_path / "trial")
     for name in ("val.npz", "test.npz"):
         with np.load(one_trial / name) as honest, np.load(again / name) as other:
@@ -220,7 +223,7 @@ def few_table(tiny_run, tmp_path_factory):
     profile, folder = tiny_run
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(grids.GRIDS, "gate", lambda: FEW)
-        path = ablate.ablate(["gate"], profile)["gate"]
+        path = run.ablate(["gate"], profile)["gate"]
     return pd.read_csv(path), path
 
 
@@ -244,9 +247,9 @@ def test_the_table_is_tidy_and_compares_with_the_control(few_table):
 def test_the_clip_auc_of_a_row_by_hand(few_table, tiny_run):
     table, _ = few_table
     profile, folder = tiny_run
-    manifest = ablate.videos(profile)
-    arrays = frozen.freeze(profile, manifest)
-    test, val = frozen.load(arrays, "test"), frozen.load(arrays, "val")
+    manifest = run.videos(profile)
+    arrays = frozen_windows.freeze(profile, manifest)
+    test, val = frozen_windows.load(arrays, "test"), frozen_windows.load(arrays, "val")
     normal = torch.tensor([manifest.set_index("video").spans[v] == "" for v in val.videos])[val.windows.place[:, 0]]
     main = manifest[(manifest.split == "test") & (manifest.set == "main")]
     labels = {r.video: np.array([bool(r.spans)] * 2) for r in main.itertuples()}
@@ -289,16 +292,16 @@ def test_the_best_gate_is_chosen_on_validation_sites_and_compared_with_all(few_t
 def test_a_second_run_trains_and_evaluates_nothing(few_table, tiny_run, monkeypatch, capsys):
     monkeypatch.setitem(grids.GRIDS, "gate", lambda: FEW)
     monkeypatch.setattr(trial, "train_detector", None)
-    monkeypatch.setattr(ablate, "tabulate", None)
+    monkeypatch.setattr(run, "tabulate", None)
     before = few_table[1].read_bytes()
-    ablate.ablate(["gate"], tiny_run[0])
+    run.ablate(["gate"], tiny_run[0])
     assert "4 of 4 are done already" in capsys.readouterr().out and few_table[1].read_bytes() == before
     with pytest.raises(TypeError):  # other draws: evaluated anew
-        ablate.ablate(["gate"], dataclasses.replace(tiny_run[0], bootstrap_draws=20))
+        run.ablate(["gate"], dataclasses.replace(tiny_run[0], bootstrap_draws=20))
 
 
 def test_tables_outlive_the_step_of_that_name(few_table, tiny_run):
-    from zsad_lib.tables import publish_ablations
+    from zsad_lib.results.run_tables import publish_ablations
 
     text = few_table[1].read_text()
     few_table[1].unlink()
@@ -311,7 +314,7 @@ def test_a_cluster_gives_the_same_numbers(windows, one_trial, tmp_path):
 
     profile, table, arrays = windows
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with ablate._workers(1, cluster.scheduler_address):
+        with run._workers(1, cluster.scheduler_address):
             tasks = [(profile, trial.BASE, seed, table, arrays, tmp_path / str(seed)) for seed in (0, 1)]
             folders = list(parallel(trial.run_trial, tasks))
     assert [folder.name for folder in folders] == ["0", "1"]
@@ -328,7 +331,7 @@ def test_a_cluster_gives_the_same_numbers(windows, one_trial, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(run_home: Path, capsys, arguments, message):
-    assert ablate.main(arguments) == 2
+    assert run.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -337,7 +340,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
     monkeypatch.setattr("distributed.Client", lambda *a, **k: (_ for _ in ()).throw(OSError("timed out")))
     with (
         pytest.raises(ZsadError, match="tcp://nowhere:1: no dask scheduler answers"),
-        ablate._workers(1, "tcp://nowhere:1"),
+        run._workers(1, "tcp://nowhere:1"),
     ):
         pass
 
@@ -347,16 +350,16 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch):
 
 def test_figures_show_every_row(few_table):
     table, _ = few_table
-    figure = ablation_figures.forest(table, "semantic")
+    figure = ablation_plots.forest(table, "semantic")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["relevance", "memory", "mixture"]
-    assert len(ablation_figures.forest(table, "semantic", "value").axes) == 4
+    assert len(ablation_plots.forest(table, "semantic", "value").axes) == 4
     with pytest.raises(ZsadError, match="no rows with score full"):
-        ablation_figures.forest(table, "full")
+        ablation_plots.forest(table, "full")
     rules = np.eye(2, 3)
-    figure = ablation_figures.relevance_map(rules * 0.9, rules, ["road", "park"], ["walk", "run", "cycle"], "learned")
+    figure = ablation_plots.relevance_map(rules * 0.9, rules, ["road", "park"], ["walk", "run", "cycle"], "learned")
     assert {"0.90", "0.00"} <= {text.get_text() for text in figure.axes[1].texts}
-    ablation_figures.activations({"road": np.linspace(0, 1, 5), "park": np.ones(3)}, "r")
+    ablation_plots.activations({"road": np.linspace(0, 1, 5), "park": np.ones(3)}, "r")
     ours = table.assign(variant="B1")[table.variant == "none"]
-    figure = ablation_figures.reported_beside(ours, {"B1": 0.462})
+    figure = ablation_plots.reported_beside(ours, {"B1": 0.462})
     assert figure.axes[0].get_legend() is not None
     plt.close("all")

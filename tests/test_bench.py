@@ -8,43 +8,45 @@ import pandas as pd
 import pytest
 import torch
 
-from zsad_lib import bench, losses, metrics
+from zsad_lib import losses
+from zsad_lib.evaluate import weighted_auc
+from zsad_lib.maintenance import speed
 
 SMALL = dict(image_size=16, patch_size=8, num_frames=2, embed_dim=12, depth=1, num_heads=3)
 
 
-def check(row: bench.Row) -> None:
+def check(row: speed.Row) -> None:
     assert row.ours_s > 0 and row.baseline_s > 0
     assert row.ratio == row.baseline_s / row.ours_s
     assert row.measure and row.baseline
 
 
 def test_fused_attention_or_a_reason(monkeypatch):
-    row = bench.fused_attention(1, 2, **SMALL)
+    row = speed.fused_attention(1, 2, **SMALL)
     check(row)
     assert row.measure == "TimeSformer, 2 x 16 x 16, batch 2"
     monkeypatch.setitem(sys.modules, "transformers", None)
-    row = bench.fused_attention(1, 2, **SMALL)
+    row = speed.fused_attention(1, 2, **SMALL)
     assert row.ours_s > 0 and math.isnan(row.ratio) and "transformers" in row.note
 
 
 def test_different_weights_are_noticed(monkeypatch):
     monkeypatch.setattr("transformers.TimesformerModel.load_state_dict", lambda self, state: None)
     with pytest.raises(AssertionError, match="not close"):
-        bench.fused_attention(1, 1, **SMALL)
+        speed.fused_attention(1, 1, **SMALL)
 
 
 def test_half_precision_where_there_are_units(monkeypatch):
-    monkeypatch.setattr(bench, "has_bfloat16_units", lambda: False)
-    row = bench.half_precision(1, 2, **SMALL)
+    monkeypatch.setattr(speed, "has_bfloat16_units", lambda: False)
+    row = speed.half_precision(1, 2, **SMALL)
     assert math.isnan(row.ratio) and row.note == "skipped: this device has no bfloat16 units"
-    monkeypatch.setattr(bench, "has_bfloat16_units", lambda: True)
-    row = bench.half_precision(1, 2, **SMALL)
+    monkeypatch.setattr(speed, "has_bfloat16_units", lambda: True)
+    row = speed.half_precision(1, 2, **SMALL)
     check(row)
     assert row.measure == "TimeSformer in bfloat16, 2 x 16 x 16, batch 2"
     monkeypatch.setattr("transformers.TimesformerModel.load_state_dict", lambda self, state: None)
     with pytest.raises(AssertionError, match="not close: cosine"):
-        bench.half_precision(1, 2, **SMALL)
+        speed.half_precision(1, 2, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -52,15 +54,15 @@ def test_half_precision_where_there_are_units(monkeypatch):
 )
 def test_units_are_read_from_the_flags(flags, has, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(bench.Path, "is_file", lambda path: True)
+    monkeypatch.setattr(speed.Path, "is_file", lambda path: True)
     monkeypatch.setattr(
-        bench.Path, "read_text", lambda path, encoding: f"model name : some bf16-free name\nflags : {flags}\n"
+        speed.Path, "read_text", lambda path, encoding: f"model name : some bf16-free name\nflags : {flags}\n"
     )
-    assert bench.has_bfloat16_units() == has
+    assert speed.has_bfloat16_units() == has
 
 
 def test_an_epoch_with_cached_features_has_the_losses_of_one_without(monkeypatch):
-    row = bench.cached_features(1, clips=3, n_frames=40, batch=5)  # three windows each; four windows make no whole step
+    row = speed.cached_features(1, clips=3, n_frames=40, batch=5)  # three windows each; four windows make no whole step
     check(row)
     assert row.measure == "epoch of 9 windows in steps of 5, cached features"
     seen = []
@@ -70,64 +72,64 @@ def test_an_epoch_with_cached_features_has_the_losses_of_one_without(monkeypatch
         losses = real(*arguments)
         return {name: value + (len(seen) == 2) for name, value in losses.items()}
 
-    real = bench.joint_loss
-    monkeypatch.setattr(bench, "joint_loss", differs)
+    real = speed.joint_loss
+    monkeypatch.setattr(speed, "joint_loss", differs)
     threads = torch.get_num_threads()
     with pytest.raises(AssertionError, match="not close"):
-        bench.cached_features(1, clips=3, n_frames=40, batch=5)
+        speed.cached_features(1, clips=3, n_frames=40, batch=5)
     assert torch.get_num_threads() == threads
 
 
 def test_weak_step_equals_the_loops_and_notices_where_not(monkeypatch):
-    row = bench.weak_step(1, videos=4, segments=13, width=16)
+    row = speed.weak_step(1, videos=4, segments=13, width=16)
     check(row)
     assert "4 videos of 208 frames" in row.measure
     monkeypatch.setattr(
-        bench, "anomaly_clip_loss", lambda *_: losses.AnomalyCLIPLoss(*(torch.ones((), requires_grad=True),) * 8)
+        speed, "anomaly_clip_loss", lambda *_: losses.AnomalyCLIPLoss(*(torch.ones((), requires_grad=True),) * 8)
     )
     with pytest.raises(AssertionError, match="not close"):
-        bench.weak_step(1, videos=4, segments=13, width=16)
+        speed.weak_step(1, videos=4, segments=13, width=16)
 
 
 def test_one_decode():
-    row = bench.one_decode(1, n_frames=40, size=(48, 64))
+    row = speed.one_decode(1, n_frames=40, size=(48, 64))
     check(row)
     assert "40 frames" in row.measure
 
 
 def test_own_video_against_its_playing_time(monkeypatch):
-    row = bench.own_video(1, n_frames=60, size=(48, 64))
+    row = speed.own_video(1, n_frames=60, size=(48, 64))
     check(row)
     assert row.baseline_s == 2.0 and "60 frames 48 x 64" in row.measure
-    scores = bench.score_video
-    monkeypatch.setattr(bench, "score_video", lambda path: scores(path)[:-1])
+    scores = speed.score_video
+    monkeypatch.setattr(speed, "score_video", lambda path: scores(path)[:-1])
     with pytest.raises(AssertionError, match="59 scores of 60 frames"):
-        bench.own_video(1, n_frames=60, size=(48, 64))
+        speed.own_video(1, n_frames=60, size=(48, 64))
 
 
 def test_bootstrap_equals_the_loop_and_notices_where_not(monkeypatch):
-    row = bench.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
+    row = speed.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
     check(row)
     assert "20 draws" in row.measure
-    monkeypatch.setattr(metrics, "average_precision", lambda ranking, weights: np.full(len(weights), 0.5))
+    monkeypatch.setattr(weighted_auc, "average_precision", lambda ranking, weights: np.full(len(weights), 0.5))
     with pytest.raises(AssertionError):
-        bench.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
+        speed.bootstrap(n_videos=6, n_frames=300, draws=20, naive_draws=4)
 
 
 def test_medians_leave_out_the_warm_up_call(monkeypatch):
     seconds = iter([100.0, 100.0, 1.0, 6.0, 3.0, 2.0, 2.0, 8.0])
-    monkeypatch.setattr(bench, "timed", lambda work: next(seconds))
-    assert bench.medians(None, None, 3) == (2.0, 6.0, 3.0)
+    monkeypatch.setattr(speed, "timed", lambda work: next(seconds))
+    assert speed.medians(None, None, 3) == (2.0, 6.0, 3.0)
 
 
 def test_table_on_screen_and_on_disk(tmp_path, capsys):
-    rows = [bench.Row("one", 1.0, "other", 2.0, 2.0, ""), bench.Row("two", 1.0, "none", np.nan, np.nan, "why not")]
-    bench.run(tmp_path / "bench", iter(rows))
+    rows = [speed.Row("one", 1.0, "other", 2.0, 2.0, ""), speed.Row("two", 1.0, "none", np.nan, np.nan, "why not")]
+    speed.run(tmp_path / "bench", iter(rows))
     printed = capsys.readouterr().out
     assert "one; other\n" in printed and "two; none (why not)" in printed
     table = pd.read_csv(tmp_path / "bench" / "bench.csv")
     assert table["measure"].tolist() == ["one", "two"] and table["ratio"].iloc[0] == 2.0
-    assert set(table["device"]) == {bench.device_name()} and table["device"].iloc[0]
+    assert set(table["device"]) == {speed.device_name()} and table["device"].iloc[0]
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
@@ -140,11 +142,11 @@ def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatc
         "fused_attention",
         "half_precision",
     ):
-        monkeypatch.setattr(bench, name, lambda name=name: bench.Row(name, 1.0, "other", 3.0, 3.0, ""))
-    assert bench.main() == 0
+        monkeypatch.setattr(speed, name, lambda name=name: speed.Row(name, 1.0, "other", 3.0, 3.0, ""))
+    assert speed.main() == 0
     assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 7
     (run_home / "runs" / "bench" / "bench.csv").unlink()
     (run_home / "runs" / "bench").rmdir()
     (run_home / "runs" / "bench").write_text("a file in its place")
-    assert bench.main() == 2
+    assert speed.main() == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from zsad_lib.__main__ import main
-from zsad_lib.calibrate import calibrate
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_detector import Words
-from zsad_lib.own_video import score_video
-from zsad_lib.score import load_scorer
-from zsad_lib.video import write_video
+from zsad_lib.files.video import write_video
+from zsad_lib.methods.context_aware.scorer import load_scorer
+from zsad_lib.own_video.calibrate import calibrate
+from zsad_lib.own_video.detector import Words
+from zsad_lib.own_video.scoring import score_video
 
 
 def footage(seed: int, event: bool = False, frames: int = 120):

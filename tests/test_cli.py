@@ -7,8 +7,8 @@ import pytest
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_detector import NO_WORDS
-from zsad_lib.video import write_video
+from zsad_lib.files.video import write_video
+from zsad_lib.own_video.detector import NO_WORDS
 
 
 @pytest.fixture
@@ -22,9 +22,10 @@ def score(monkeypatch, scored):
             raise ZsadError(f"{path}: no such video file or frame folder")
         return scored([0.2, 0.9])[["frame", "time_s", "score", "warmup"]]
 
-    monkeypatch.setattr("zsad_lib.own_video.score_video", score_video)
+    monkeypatch.setattr("zsad_lib.own_video.scoring.score_video", score_video)
     monkeypatch.setattr(
-        "zsad_lib.overlay.write_all", lambda path, table, folder, play, progress: {"events": folder / "events.csv"}
+        "zsad_lib.own_video.pictures.write_all",
+        lambda path, table, folder, play, progress: {"events": folder / "events.csv"},
     )
     return calls
 
@@ -134,7 +135,9 @@ def test_failures_are_one_line_and_write_nothing(score, tmp_path, capsys):
 
 def test_evaluate_hands_over_its_folders(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr("zsad_lib.evaluate.evaluate_folders", lambda *folders, **rest: calls.append((*folders, rest)))
+    monkeypatch.setattr(
+        "zsad_lib.results.evaluate_folders.evaluate_folders", lambda *folders, **rest: calls.append((*folders, rest))
+    )
     assert main(["evaluate", "s", "l", "--out", "o", "--fps", "25"]) == 0
     assert calls == [(Path("s"), Path("l"), Path("o"), {"normal": None, "fps": 25.0})]
 
@@ -148,9 +151,9 @@ def test_doctor_interrupt_and_closed_pipe(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zsad_lib.doctor.main", lambda: 1)
+    monkeypatch.setattr("zsad_lib.maintenance.doctor.main", lambda: 1)
     assert main(["doctor"]) == 1
-    monkeypatch.setattr("zsad_lib.doctor.main", interrupt)
+    monkeypatch.setattr("zsad_lib.maintenance.doctor.main", interrupt)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -4,15 +4,15 @@ import pandas as pd
 import pytest
 import torch
 
-from zsad_lib import cost
-from zsad_lib.backbones import Backbones
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import COLUMNS, save_manifest
+from zsad_lib.features.backbones import Backbones
+from zsad_lib.files.manifest import COLUMNS, save_manifest
+from zsad_lib.maintenance import cost
 from zsad_lib.models import DPC, TimeSformer, build_clip
+from zsad_lib.models.anomaly_clip_recipes import Recipe
 from zsad_lib.models.scene import SceneEncoder
-from zsad_lib.pipeline import run_folder
-from zsad_lib.weak import Recipe
+from zsad_lib.pipeline.run_step import run_folder
 
 CLIP = dict(
     embed_dim=16,

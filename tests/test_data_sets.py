@@ -12,11 +12,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from data_prep import floors, inventory
-from zsad_lib import pipeline
 from zsad_lib.config import PROFILES, get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest
-from zsad_lib.video import write_video
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import write_video
+from zsad_lib.pipeline import run_step
+from zsad_lib.pipeline.__main__ import main
 
 FRAMES = 12  # of every video
 EVENT = [0] * 4 + [1] * 3 + [0] * 5  # spans "4-6"
@@ -152,7 +153,9 @@ def step(tmp_path, run_home, monkeypatch, clip):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Steps run here: what they print is tested, and a process of their own loads all libraries anew."""
-    monkeypatch.setattr(pipeline, "ensure_apart", lambda steps, profile: [pipeline.ensure(s, profile) for s in steps])
+    monkeypatch.setattr(
+        "zsad_lib.pipeline.__main__.ensure_apart", lambda steps, profile: [run_step.ensure(s, profile) for s in steps]
+    )
 
 
 @pytest.mark.parametrize(("name", "split"), LISTS)
@@ -269,7 +272,7 @@ def test_a_data_set_that_nothing_is_trained_on_says_so(step, run_home, in_this_p
     assert (run_home / "runs" / "avenue" / "data" / "manifest.csv").exists() and result["metrics"][
         "split"
     ] == "official"
-    assert pipeline.main(["run", "--profile", "avenue", f"DATA_ROOT={root}", "ALLOW_MISSING=1", "JOBS=1"]) == 1
+    assert main(["run", "--profile", "avenue", f"DATA_ROOT={root}", "ALLOW_MISSING=1", "JOBS=1"]) == 1
     assert "the kit trains nothing on avenue" in capsys.readouterr().err
 
 
@@ -310,7 +313,7 @@ def test_an_empty_folder_is_told_what_belongs_there(run_home, in_this_process, c
     (run_home / "empty").mkdir()
     data = importlib.import_module(f"data_prep.{name}").DATA
     for given in ([], ["DATA_ROOT=" + str(run_home / "empty")]):
-        code = pipeline.main([command[0], "--profile", name, *command[1:], *given])
+        code = main([command[0], "--profile", name, *command[1:], *given])
         out, err = capsys.readouterr()
         assert code == (2 if command[0] == "step" else 1)
         assert all(text in out for text in (data.title, data.home, *data.layout))

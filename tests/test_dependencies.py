@@ -173,11 +173,14 @@ for name in {blocked}:
     sys.modules[name] = None
 import zsad_lib as z
 from zsad_lib.__main__ import main
-import zsad_lib.own_video, zsad_lib.overlay, zsad_lib.calibrate, zsad_lib.live, zsad_lib.evaluate, zsad_lib.frame_features
-import zsad_lib.official, zsad_lib.train, zsad_lib.pipeline
+from zsad_lib.own_video import scoring, pictures, calibrate, watch
+from zsad_lib.features import clip_frames, published_weights
+from zsad_lib.evaluate import evaluation
+from zsad_lib.methods.context_aware import train
+from zsad_lib.pipeline import run_step
 assert main(["doctor"]) == 0
 try:
-    import zsad_lib.notebook_page
+    import zsad_lib.results.notebook_page
 except z.ZsadError as error:
     print(error)
 """

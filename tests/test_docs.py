@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 import zsad_lib
-from zsad_lib import notebook_map, showcase
-from zsad_lib.ablate import ALL
+from zsad_lib.ablations.run import ALL
 from zsad_lib.config import PROFILES
-from zsad_lib.weights import SHIPPED, load_weights
+from zsad_lib.files.weights import SHIPPED, load_weights
+from zsad_lib.maintenance import front_page, notebook_map
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +22,11 @@ with open(ROOT / "docs" / "equations.csv", encoding="utf-8", newline="") as file
     EQUATIONS = list(csv.DictReader(file))
 PAGES = [
     path.relative_to(ROOT).as_posix()
-    for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), ROOT / "zsad_lib/weights/README.md")
+    for path in (
+        *sorted(ROOT.glob("*.md")),
+        *sorted(ROOT.glob("docs/*.md")),
+        ROOT / "zsad_lib/shipped_weights/README.md",
+    )
 ]
 SOURCE = re.compile(r"Papers?:|Paper\b|References:|Eq\. ?\(?\d|[Rr]eleased code|kit's|[Pp]rotocol|arXiv")
 
@@ -58,7 +62,9 @@ def test_notebooks_named_exist_and_all_are_on_the_map():
     here = notebook_map.claims(ROOT / "notebooks")
     assert {row["notebook"] for row in EQUATIONS} <= set(here.notebook)
     rows = re.findall(r"\(notebooks/(\w+)\.ipynb\)[^|]*\| (.+?) \|", README)
-    assert rows == list(zip(here.notebook, here.claim)), "python -m zsad_lib.notebook_map writes the map again"
+    assert rows == list(zip(here.notebook, here.claim)), (
+        "python -m zsad_lib.maintenance.notebook_map writes the map again"
+    )
 
 
 def anchors(page: Path) -> set[str]:
@@ -119,7 +125,7 @@ def test_first_screen_holds_picture_and_commands():
     assert screen.index("<!-- results:picture -->") < screen.index("make reproduce") < screen.index("make test")
 
 
-@pytest.mark.parametrize("name", showcase.SHOWN)
+@pytest.mark.parametrize("name", front_page.SHOWN)
 def test_results_on_the_front_page_are_those_of_the_run(name):
     block = re.search(rf"<!-- results:{name} -->(.*?)<!-- /results -->", README, re.DOTALL)[1]
     numbers = re.findall(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", block)

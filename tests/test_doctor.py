@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from zsad_lib import doctor
+from zsad_lib.maintenance import doctor
 
 
 def test_this_machine_is_ready(run_home, capsys):
@@ -53,7 +53,7 @@ def test_mismatched_torchvision_and_unusable_gpu(monkeypatch):
 
 
 def test_decoders_that_differ_and_a_check_that_breaks(monkeypatch, capsys):
-    monkeypatch.setattr("zsad_lib.video.read_video", lambda path, decoder="decord": [decoder])
+    monkeypatch.setattr("zsad_lib.files.video.read_video", lambda path, decoder="decord": [decoder])
     assert doctor._decoders().level == "warn"
 
     def _broken_check():

@@ -5,19 +5,29 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from zsad_lib import manifest
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.estimates import METRICS, estimates
-from zsad_lib.evaluate import COLUMNS, detection, evaluate, evaluate_folders, holm, paired_difference, pixel_auc
-from zsad_lib.events import alarm_counts, event_counts, recall_threshold, runs
-from zsad_lib.floors import FLOORS
-from zsad_lib.frames import clip_scores, normal_thresholds
-from zsad_lib.metrics import average_precision, bootstrap_weights, interval, pair_counts, rank, resize_matrix
-from zsad_lib.series import read_series
+from zsad_lib.evaluate.comparison import holm, paired_difference
+from zsad_lib.evaluate.evaluation import COLUMNS, evaluate, pixel_auc
+from zsad_lib.evaluate.events import alarm_counts, event_counts, recall_threshold, runs
+from zsad_lib.evaluate.floors import FLOORS
+from zsad_lib.evaluate.inputs import clip_scores, normal_thresholds
+from zsad_lib.evaluate.protocol import METRICS, estimates
+from zsad_lib.evaluate.run_evaluation import detection
+from zsad_lib.evaluate.weighted_auc import (
+    average_precision,
+    bootstrap_weights,
+    interval,
+    pair_counts,
+    rank,
+    resize_matrix,
+)
+from zsad_lib.files import manifest
+from zsad_lib.files.pixel_masks import write_masks
+from zsad_lib.files.score_files import read_series
+from zsad_lib.results.evaluate_folders import evaluate_folders
 
 
 def make_set(seed=0, seeds=1, videos=9, levels=12):
@@ -536,10 +546,7 @@ def test_detection_adds_ped2_pixels(run_home):
     for i in range(3):
         masks = np.zeros((6, 24, 36), np.uint8)
         masks[2:, 8:16, 12:20] = 255 if i else 0
-        for folder, frames in ((f"Test{i}", masks), (f"Test{i}_gt", masks)):
-            (run_home / "clips" / folder).mkdir(parents=True)
-            for t, frame in enumerate(frames):
-                Image.fromarray(frame).save(run_home / "clips" / folder / f"{t + 1:03d}.png")
+        write_masks(run / "data" / "masks" / f"Test{i}.npz", masks > 0)
         family = "semantic" if i else "normal"
         spans = "2-5" if i else ""
         rows.append(

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from zsad_lib import example_films, paths
 from zsad_lib.config import get_profile
-from zsad_lib.manifest import save_manifest
-from zsad_lib.video import probe, write_video
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import save_manifest
+from zsad_lib.files.video import probe, write_video
+from zsad_lib.results import example_films
 
 AUCS = {"a": 0.0, "b": 0.5, "c": 1.0}  # of the scores below: 10 frames, two of them abnormal
 

@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from zsad_lib import backbones, config, extensions, fingerprint, grids, steps
+from zsad_lib import config, extensions
+from zsad_lib.ablations import grids
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import cache_folder
+from zsad_lib.features import backbones
+from zsad_lib.features.cache import cache_folder
+from zsad_lib.files.weights import load_weights
 from zsad_lib.models import gates
-from zsad_lib.pipeline import run_folder
-from zsad_lib.weights import load_weights
+from zsad_lib.pipeline import fingerprints, steps
+from zsad_lib.pipeline.run_step import run_folder
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extend.md"
 CHAPTERS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
@@ -101,7 +104,7 @@ def test_a_data_set_from_folder_to_table(page, run_home):
 
 def test_another_process_knows_an_extension(run_home):
     (run_home / "mine.py").write_text(
-        "from zsad_lib.config import PROFILES, Profile\nfrom zsad_lib.steps import STEPS\n"
+        "from zsad_lib.config import PROFILES, Profile\nfrom zsad_lib.pipeline.steps import STEPS\n"
         "PROFILES['mine'] = Profile('mine', 'mine')\nSTEPS['mine'] = {'data': ('mine:prepare', ())}\n"
     )
     environment = os.environ | {"ZSAD_EXTENSIONS": "mine", "PYTHONPATH": os.pathsep.join([str(run_home), *sys.path])}
@@ -116,12 +119,19 @@ def test_an_extension_counts_where_it_may_be_used(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(extensions, "NAMES", ("mine",))
     assert extensions.places() == {"mine": tmp_path / "mine"}
-    monkeypatch.setitem(fingerprint.PACKAGES, "mine", tmp_path / "mine")
-    before = {name: fingerprint.closure([name]) for name in ("zsad_lib.train", "zsad_lib.metrics")}
+    monkeypatch.setitem(fingerprints.PACKAGES, "mine", tmp_path / "mine")
+    before = {
+        name: fingerprints.closure([name])
+        for name in ("zsad_lib.methods.context_aware.train", "zsad_lib.evaluate.weighted_auc")
+    }
     file.write_text("x = 2\n")
-    after = {name: fingerprint.closure([name]) for name in before}
-    changed = {m for m in after["zsad_lib.train"] if after["zsad_lib.train"][m] != before["zsad_lib.train"].get(m)}
-    assert changed == {"mine"} and after["zsad_lib.metrics"] == before["zsad_lib.metrics"]
+    after = {name: fingerprints.closure([name]) for name in before}
+    changed = {
+        m
+        for m in after["zsad_lib.methods.context_aware.train"]
+        if after["zsad_lib.methods.context_aware.train"][m] != before["zsad_lib.methods.context_aware.train"].get(m)
+    }
+    assert changed == {"mine"} and after["zsad_lib.evaluate.weighted_auc"] == before["zsad_lib.evaluate.weighted_auc"]
 
 
 def test_an_extension_that_is_not_there_is_one_line(monkeypatch):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib.features import BLOCK_LEN, CHUNK_BLOCKS, WINDOW, chunks, to_frames, window_blocks, window_count
+from zsad_lib.features.extraction import CHUNK_BLOCKS, chunks, window_blocks
+from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames, window_count
 
 
 def slow_to_frames(windows, n_frames):

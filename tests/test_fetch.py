@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from data_prep.fetch import fetch, sha256_file, unpack
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.downloads import fetch, sha256_file, unpack
 
 CONTENT = bytes(range(256)) * 1200  # 300 KB
 SHA = hashlib.sha256(CONTENT).hexdigest()

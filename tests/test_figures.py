@@ -8,14 +8,16 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from zsad_lib import figures, manifest, paths
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.fingerprint import closure
-from zsad_lib.floors import FLOORS
-from zsad_lib.tables import ORDER
-from zsad_lib.video import write_video
-from zsad_lib.weights import save_weights
+from zsad_lib.evaluate.floors import FLOORS
+from zsad_lib.files import manifest, paths
+from zsad_lib.files.pixel_masks import write_masks
+from zsad_lib.files.video import write_video
+from zsad_lib.files.weights import save_weights
+from zsad_lib.pipeline.fingerprints import closure
+from zsad_lib.results import plots, run_figures, style
+from zsad_lib.results.tables import ORDER
 
 FAMILIES = ("semantic", "temporal", "contextual")
 
@@ -36,7 +38,7 @@ def table(
 
 @pytest.fixture(autouse=True)
 def themed():
-    figures.style()
+    style.style()
     yield
     plt.close("all")
 
@@ -59,32 +61,32 @@ def overlapping(figure) -> list[tuple[str, str]]:
 
 
 def test_headline_shows_every_method_and_floor_in_its_colour():
-    figure = figures.headline(table(), {name: {"metric": "clip_auc", "family": name} for name in ("all", *FAMILIES)})
+    figure = plots.headline(table(), {name: {"metric": "clip_auc", "family": name} for name in ("all", *FAMILIES)})
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert names[: len(ORDER)] == [figures.words(name) for name in ORDER]
+    assert names[: len(ORDER)] == [style.words(name) for name in ORDER]
     assert names[-2:] == ["video label (oracle)", "video label centre (oracle)"]
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert [to_hex(dot.get_color()) for dot in dots[:2]] == [figures.METHOD_COLOURS[name] for name in ORDER[:2]]
+    assert [to_hex(dot.get_color()) for dot in dots[:2]] == [style.METHOD_COLOURS[name] for name in ORDER[:2]]
     assert not overlapping(figure)
 
 
 def test_headline_says_what_is_missing():
     with pytest.raises(ZsadError, match="nothing to draw"):
-        figures.headline(table(), {"pixels": {"metric": "pixel_auc"}})
+        plots.headline(table(), {"pixels": {"metric": "pixel_auc"}})
 
 
 def test_methods_and_families_have_colours_that_differ():
-    assert set(ORDER) == set(figures.METHOD_COLOURS)
-    for palette in (figures.METHOD_COLOURS, {name: figures.FAMILY_COLOURS[name] for name in ("normal", *FAMILIES)}):
+    assert set(ORDER) == set(style.METHOD_COLOURS)
+    for palette in (style.METHOD_COLOURS, {name: style.FAMILY_COLOURS[name] for name in ("normal", *FAMILIES)}):
         assert len(set(palette.values())) == len(palette)
-    assert figures.colour("predictive@causal") == figures.colour("predictive")
-    assert figures.colour("centre") == figures.FLOOR_COLOUR
+    assert style.colour("predictive@causal") == style.colour("predictive")
+    assert style.colour("centre") == style.FLOOR_COLOUR
 
 
 def test_score_curve_shades_whole_frames_and_draws_each_term():
     time = np.arange(50) / 10
     frames = pd.DataFrame({"frame": range(50), "time_s": time, "score": time, "s_sem": time, "s_pred": -time})
-    figure = figures.score_curve(frames, [(10, 19)], threshold=2.0, title="a video")
+    figure = plots.score_curve(frames, [(10, 19)], threshold=2.0, title="a video")
     assert len(figure.axes) == 3
     shaded = figure.axes[0].patches[0].get_extents().transformed(figure.axes[0].transData.inverted())
     assert (shaded.x0, shaded.x1) == pytest.approx((1.0, 2.0))
@@ -94,9 +96,7 @@ def test_score_curve_shades_whole_frames_and_draws_each_term():
 
 def test_curves_end_where_the_metrics_say():
     labels = np.array([0, 0, 0, 1])
-    figure = figures.roc_pr(
-        {"full": np.array([[0.1, 0.2, 0.3, 0.9]]), "random": np.array([0.9, 0.2, 0.3, 0.1])}, labels
-    )
+    figure = plots.roc_pr({"full": np.array([[0.1, 0.2, 0.3, 0.9]]), "random": np.array([0.9, 0.2, 0.3, 0.1])}, labels)
     left, right = figure.axes
     assert np.trapezoid(left.lines[0].get_ydata(), left.lines[0].get_xdata()) == pytest.approx(1, abs=0.01)
     assert np.trapezoid(left.lines[1].get_ydata(), left.lines[1].get_xdata()) == pytest.approx(0, abs=0.01)
@@ -106,48 +106,48 @@ def test_curves_end_where_the_metrics_say():
 
 def test_precision_at_equal_recall_is_a_step_function():
     scores, labels = np.array([4.0, 3, 2, 1]), np.array([1, 0, 1, 0])
-    line = figures.roc_pr({"full": scores}, labels).axes[1].lines[0]
+    line = plots.roc_pr({"full": scores}, labels).axes[1].lines[0]
     at = dict(zip(np.round(line.get_xdata(), 3), line.get_ydata()))
     assert at[0.4] == 1 and at[0.6] == pytest.approx(2 / 3)
 
 
 def test_densities_skip_what_cannot_have_one():
-    figure = figures.densities({"normal": np.random.default_rng(0).normal(size=99), "semantic": np.zeros(9)}, 1.0)
+    figure = plots.densities({"normal": np.random.default_rng(0).normal(size=99), "semantic": np.zeros(9)}, 1.0)
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == ["normal (99)", "threshold"]
 
 
 def test_scene_heatmap_has_one_cell_per_method_and_scene():
-    figure = figures.scene_heatmap(table(families=("all",)), "clip_auc")
+    figure = plots.scene_heatmap(table(families=("all",)), "clip_auc")
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["park", "road"]
     assert len(figure.axes[0].texts) == 2 * (len(ORDER) + len(FLOORS))
     with pytest.raises(ZsadError, match="per scene"):
-        figures.scene_heatmap(table(groups=("all",)), "clip_auc")
+        plots.scene_heatmap(table(groups=("all",)), "clip_auc")
 
 
 def test_pictures_carry_headings_and_wrapped_captions():
     frames = [np.zeros((48, 64, 3), np.uint8), None]
-    figure = figures.contact_sheet(
+    figure = plots.contact_sheet(
         frames, ["a man walks past two others and waits " * 4, ""], ["road", "park"], ["normal"]
     )
     assert [ax.get_title() for ax in figure.axes] == ["road", "park"]
     assert figure.axes[0].get_xlabel().count("\n") >= 1 and not figure.axes[1].images
     mask = np.zeros((24, 36), bool)
     mask[4:9, 4:9] = True
-    figure = figures.overlays([np.zeros((24, 36, 3))], [np.ones((3, 5))], [mask], ["clip"])
+    figure = plots.overlays([np.zeros((24, 36, 3))], [np.ones((3, 5))], [mask], ["clip"])
     assert figure.axes[1].images[1].get_array().shape == (24, 36)
 
 
 def test_learning_curves_show_steps_and_running_mean():
-    figure = figures.learning_curves({"loss": {"full, seed 0": np.arange(45.0)}})
+    figure = plots.learning_curves({"loss": {"full, seed 0": np.arange(45.0)}})
     thin, thick = figure.axes[0].lines
     assert list(thin.get_ydata()) == list(range(45)) and list(thick.get_ydata()[:3]) == [0.5, 1, 2]
 
 
 def test_examples_are_chosen_by_rule():
-    assert figures.at_quantile({"a": 1.0, "b": 0.0, "c": 0.5, "d": 0.5}, 0.5) == "c"
-    assert figures.at_quantile(pd.Series({"b": 0.2, "a": 0.2}), 1.0) == "b"
-    aucs = figures.video_aucs(
+    assert plots.at_quantile({"a": 1.0, "b": 0.0, "c": 0.5, "d": 0.5}, 0.5) == "c"
+    assert plots.at_quantile(pd.Series({"b": 0.2, "a": 0.2}), 1.0) == "b"
+    aucs = plots.video_aucs(
         {"a": np.array([[0, 1.0]]), "b": np.array([[0, 1.0]])}, {"a": np.array([0, 1]), "b": np.zeros(2)}
     )
     assert aucs == {"a": 1.0}
@@ -155,13 +155,13 @@ def test_examples_are_chosen_by_rule():
 
 def test_a_changed_colour_trains_and_scores_nothing():
     for module in (
-        "zsad_lib.train",
-        "zsad_lib.score",
-        "zsad_lib.predictive",
-        "zsad_lib.predictive_score",
-        "zsad_lib.evaluate",
+        "zsad_lib.methods.context_aware.train",
+        "zsad_lib.methods.context_aware.scores",
+        "zsad_lib.methods.predictive_coding.train",
+        "zsad_lib.methods.predictive_coding.score",
+        "zsad_lib.evaluate.evaluation",
     ):
-        assert "zsad_lib.figures" not in closure([module])
+        assert "zsad_lib.results.plots" not in closure([module])
 
 
 # --- the pipeline step -----------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def benchmark(run_home):
 
 def test_the_benchmark_is_drawn_once_per_figure(benchmark):
     profile, run = benchmark
-    made = figures.draw(profile, run / "figures")["artefacts"]
+    made = run_figures.draw(profile, run / "figures")["artefacts"]
     assert {path.stem for path in made} == {"headline", "score_curve", "roc_pr", "densities", "scenes", "contact_sheet"}
     assert len(made) == 12 and all(path.stat().st_size for path in made) and not plt.get_fignums()
 
@@ -228,7 +228,7 @@ def test_the_benchmark_is_drawn_once_per_figure(benchmark):
 def test_files_repeat_byte_by_byte(tmp_path):
     panels = {"all": {"metric": "clip_auc"}}
     first, second = (
-        [path.read_bytes() for path in figures.save(figures.headline(table(), panels), tmp_path / name)]
+        [path.read_bytes() for path in style.save(plots.headline(table(), panels), tmp_path / name)]
         for name in ("one", "two")
     )
     assert first == second and b"CreationDate" not in first[1]
@@ -237,7 +237,7 @@ def test_files_repeat_byte_by_byte(tmp_path):
 def test_contributions_add_up_to_the_score(benchmark):
     profile, run = benchmark
     frames = pd.read_csv(run / "scores" / "full_memory" / "0" / "long_0.csv")
-    shares = figures.contributions(frames, run, "full_memory", profile)
+    shares = run_figures.contributions(frames, run, "full_memory", profile)
     assert shares[["s_sem", "s_pred", "s_mem"]].sum(axis=1).to_numpy() == pytest.approx(shares["score"].to_numpy())
 
 
@@ -249,13 +249,11 @@ def test_real_footage_is_drawn_with_its_masks(run_home):
     from PIL import Image
 
     for name in names:
-        for folder in (run / "data" / name, run / "data" / f"{name}_gt"):
-            folder.mkdir(parents=True)
-            for i in range(12):
-                picture = (
-                    rng.integers(0, 255, (24, 36), dtype=np.uint8) if folder.name == name else np.eye(24, 36) * 255
-                )
-                Image.fromarray(picture.astype(np.uint8)).save(folder / f"{i + 1:03d}.png")
+        (run / "data" / name).mkdir(parents=True)
+        for i in range(12):
+            picture = rng.integers(0, 255, (24, 36), dtype=np.uint8)
+            Image.fromarray(picture).save(run / "data" / name / f"{i + 1:03d}.png")
+        write_masks(run / "data" / "masks" / f"{name}.npz", np.repeat(np.eye(24, 36)[None] > 0, 12, axis=0))
         paths.make_folder(run / "maps" / "predictive" / "0")
         np.savez(run / "maps" / "predictive" / "0" / f"{name}.npz", maps=rng.random((12, 3, 5)).astype(np.float16))
     rows["path"] = rows["path"].str.removesuffix(".mp4")
@@ -264,5 +262,5 @@ def test_real_footage_is_drawn_with_its_masks(run_home):
     paths.make_folder(run / "evaluate")
     detection = table(("micro_auc", "abnormal_auc", "pixel_auc"), ("all",), ("all",), ("raw", "smoothed"))
     detection.to_csv(run / "evaluate" / "detection.csv", index=False)
-    made = figures.draw(profile, run / "figures")
+    made = run_figures.draw(profile, run / "figures")
     assert {path.stem for path in made["artefacts"]} == {"headline", "score_curve", "roc_pr", "densities", "overlays"}

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsad_lib import config, findings, showcase, weak_ablate
+from zsad_lib import config
+from zsad_lib.ablations import anomaly_clip_grid
+from zsad_lib.ablations.grids import GRIDS, WEAKLY, grid
 from zsad_lib.errors import ZsadError
-from zsad_lib.grids import GRIDS, WEAKLY, grid
+from zsad_lib.maintenance import findings, front_page
 
 PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
@@ -166,7 +168,7 @@ def test_parts_of_the_weakly_supervised_method_differ_on_metrics_that_are_shown(
     assert lines["anomaly_clip"].count("0.700 [0.600, 0.800]") == 4
     assert lines["no_temporal"].count("-0.250 [-0.260, -0.240]*") == 4
     assert lines["concat"].count("+0.125 [+0.115, +0.135] ") == 4 and "*" not in lines["concat"]
-    assert all(row.says in lines[row.name] for row in weak_ablate.ROWS if row.name in gaps)
+    assert all(row.says in lines[row.name] for row in anomaly_clip_grid.ROWS if row.name in gaps)
     assert (
         "higher with a star: none; lower with a star: `no_temporal`; no star, though an interval excludes 0: `concat`"
         in part
@@ -174,13 +176,13 @@ def test_parts_of_the_weakly_supervised_method_differ_on_metrics_that_are_shown(
 
 
 def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
-    lines = showcase.show_ablations(run_home)
+    lines = front_page.show_ablations(run_home)
     assert "demo: ablation_gate shown" in lines
     assert (run_home / "docs" / "results" / "demo_ablation_gate.md").read_text() == "table gate"
     assert (run_home / "docs" / "findings.md").read_text().startswith("# What the ablations show")
 
 
 def test_glossary_names_every_profile():
-    lines = (Path(findings.__file__).parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    lines = (Path(findings.__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
     line = next(line for line in lines if line.startswith("| **profile**"))
     assert all(f"`{name}`" in line for name in config.PROFILES)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zsad_lib import fingerprint
+from zsad_lib.pipeline import fingerprints
 
 
 @pytest.fixture
@@ -24,41 +24,43 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "up": "import zsad_lib as z\nz.read_video\nz.manifest.load_manifest\n",
     }.items():
         (folder / f"{name}.py").write_text(source)
-    monkeypatch.setitem(fingerprint.PACKAGES, "toy", folder)
+    monkeypatch.setitem(fingerprints.PACKAGES, "toy", folder)
     return folder
 
 
 def test_imports_are_followed_wherever_they_stand(toy):
-    modules = set(fingerprint.closure(["toy.step"]))
+    modules = set(fingerprints.closure(["toy.step"]))
     assert {m for m in modules if m.startswith("toy")} == {
         "toy", "toy.step", "toy.helper", "toy.late", "toy.deep", "toy.deep.inner", "toy.deep.side", "toy.up",
     }  # fmt: skip
-    assert {"zsad_lib.video", "zsad_lib.manifest"} <= modules
-    assert not {"zsad_lib", "zsad_lib.errors", "zsad_lib.paths"} & modules
-    assert fingerprint.closure(["numpy", "absent.module"]) == {}
+    assert {"zsad_lib.files.video", "zsad_lib.files.manifest"} <= modules
+    assert not {"zsad_lib", "zsad_lib.errors", "zsad_lib.files.paths"} & modules
+    assert fingerprints.closure(["numpy", "absent.module"]) == {}
 
 
 def test_only_code_counts(toy):
-    before = fingerprint.closure(["toy.step"])
+    before = fingerprints.closure(["toy.step"])
     (toy / "helper.py").write_text('"""Another text."""\n\n\nVALUE = 1  # another reason\n')
     (toy / "other.py").write_text("changed = True")
     (toy / "typed.py").write_text("changed = True")
-    assert fingerprint.closure(["toy.step"]) == before
+    assert fingerprints.closure(["toy.step"]) == before
     (toy / "helper.py").write_text("VALUE = 2\n")
-    after = fingerprint.closure(["toy.step"])
+    after = fingerprints.closure(["toy.step"])
     assert {m for m in after if after[m] != before[m]} == {"toy.helper"}
 
 
 def test_shipped_weights_count_where_they_are_named(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(fingerprints, "SHIPPED", tmp_path)
     (toy / "helper.py").write_text('WEIGHTS = ("a.safetensors",)')
-    assert fingerprint.closure(["toy.step"])["weights/a.safetensors"] == "absent"
+    assert fingerprints.closure(["toy.step"])["weights/a.safetensors"] == "absent"
     seen = set()
     for content in ("one", "two and more"):
         (tmp_path / "a.safetensors").write_text(content)
-        seen.add(fingerprint.closure(["toy.step"])["weights/a.safetensors"])
-    assert len(seen) == 2 and "weights/a.safetensors" not in fingerprint.closure(["toy.late"])
+        seen.add(fingerprints.closure(["toy.step"])["weights/a.safetensors"])
+    assert len(seen) == 2 and "weights/a.safetensors" not in fingerprints.closure(["toy.late"])
 
 
 def test_digest_does_not_depend_on_order():
-    assert fingerprint.digest({"a": 1, "b": 2}) == fingerprint.digest({"b": 2, "a": 1}) != fingerprint.digest({"a": 1})
+    assert (
+        fingerprints.digest({"a": 1, "b": 2}) == fingerprints.digest({"b": 2, "a": 1}) != fingerprints.digest({"a": 1})
+    )

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from data_prep import floors
-from zsad_lib.evaluate import COLUMNS
-from zsad_lib.floors import FLOORS, floor_scores
+from zsad_lib.evaluate.evaluation import COLUMNS
+from zsad_lib.evaluate.floors import FLOORS, floor_scores
 
 
 def test_floors_by_hand():

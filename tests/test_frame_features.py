@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from zsad_lib import frame_features as f
-from zsad_lib.backbones import OPENAI_CLIP, normalise
 from zsad_lib.errors import ZsadError
+from zsad_lib.features import clip_frames as f
+from zsad_lib.features.backbones import OPENAI_CLIP, normalise
+from zsad_lib.files.video import read_video, write_video
+from zsad_lib.files.weights import SHIPPED
 from zsad_lib.models import build_clip
-from zsad_lib.video import read_video, write_video
-from zsad_lib.weights import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib.own_video import score_video
-from zsad_lib.video import write_video
+from zsad_lib.files.video import write_video
+from zsad_lib.own_video.scoring import score_video
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ import pytest
 from data_prep import inventory, ucf_crime
 from data_prep.leaks import check_no_leak, split_hash
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import read_captions
+from zsad_lib.files.annotations import read_captions
 
 
 def test_a_leak_is_refused_with_count_and_names():

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsad_lib import live
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_detector import TERMS
-from zsad_lib.own_video import score_video, seen_frames, window_features
-from zsad_lib.streaming import Scored
-from zsad_lib.video import iter_frames, open_stream, write_video
+from zsad_lib.files.video import iter_frames, open_stream, write_video
+from zsad_lib.own_video import watch as live
+from zsad_lib.own_video.detector import TERMS
+from zsad_lib.own_video.frame_by_frame import Scored
+from zsad_lib.own_video.scoring import score_video, seen_frames, window_features
 
 
 @pytest.fixture(scope="module")

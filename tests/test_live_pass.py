@@ -9,8 +9,8 @@ from torch import Tensor
 
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.live_pass import live_pass, own_share, tune_speed
 from zsad_lib.losses import cpc_loss
+from zsad_lib.methods.context_aware.gradient_windows import live_pass, own_share, tune_speed
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC
 

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsad_lib import manifest as m
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import annotations as files
+from zsad_lib.files import manifest as m
+from zsad_lib.files import spans
 
 
 def table(**changes) -> pd.DataFrame:
@@ -38,11 +40,11 @@ def test_spans_past_the_end_are_clipped_and_told_or_refused(tmp_path, capsys):
     m.save_manifest(table(spans="38-42"), tmp_path)
     assert "1 videos have spans that end 1 to 3 frames late, clipped: a" in capsys.readouterr().out
     assert m.load_manifest(tmp_path)["spans"][0] == "38-39"
-    for spans in ("38-43", "40-41"):
+    for late in ("38-43", "40-41"):
         with pytest.raises(ZsadError, match="a: span .* lies outside the video's 40 frames"):
-            m.save_manifest(table(spans=spans), tmp_path)
+            m.save_manifest(table(spans=late), tmp_path)
         with pytest.raises(ZsadError, match="lies outside"):
-            m.frame_labels(SimpleNamespace(video="a", n_frames=40, spans=spans))
+            m.frame_labels(SimpleNamespace(video="a", n_frames=40, spans=late))
 
 
 @pytest.mark.parametrize(
@@ -80,22 +82,22 @@ def test_wrong_files(tmp_path):
 
 def test_labels_and_spans_are_inverse():
     labels = np.random.default_rng(0).integers(0, 2, 200)
-    row = SimpleNamespace(video="a", n_frames=200, spans=m.labels_to_spans(labels))
+    row = SimpleNamespace(video="a", n_frames=200, spans=spans.labels_to_spans(labels))
     assert np.array_equal(m.frame_labels(row), labels)
-    assert m.labels_to_spans(np.zeros(3)) == "" and m.parse_spans("") == []
-    assert m.labels_to_spans(np.array([1, 1])) == "0-1"
+    assert spans.labels_to_spans(np.zeros(3)) == "" and spans.parse_spans("") == []
+    assert spans.labels_to_spans(np.array([1, 1])) == "0-1"
 
 
 def test_ucf_annotation(tmp_path):
     path = tmp_path / "temporal.txt"
     path.write_text("A_x264.mp4  Abuse  165  240  -1  -1  \n\nB.avi  Arson  1  2  7  9\nN.mp4 Normal -1 -1 -1 -1\n")
-    read = m.read_temporal(path)
+    read = files.read_temporal(path)
     assert read.drop(columns="place").to_numpy().tolist() == [
         ["A_x264", "Abuse", "165-240"], ["B", "Arson", "1-2;7-9"], ["N", "Normal", ""]
     ]  # fmt: skip
     assert read.place[1] == f"{path}:3"
-    m.write_ucf_annotation(tmp_path / "again.txt", read)
-    assert m.read_temporal(tmp_path / "again.txt").drop(columns="place").equals(read.drop(columns="place"))
+    files.write_ucf_annotation(tmp_path / "again.txt", read)
+    assert files.read_temporal(tmp_path / "again.txt").drop(columns="place").equals(read.drop(columns="place"))
     assert (tmp_path / "again.txt").read_text().startswith("A_x264.mp4  Abuse  165  240  -1  -1  \n")
 
 
@@ -116,17 +118,17 @@ def test_bad_ucf_lines_are_named(tmp_path, line):
     path = tmp_path / "temporal.txt"
     path.write_text("B.mp4 Arson 1 2\n" + line + "\n")
     with pytest.raises(ZsadError, match=r"temporal\.txt:2: "):
-        m.read_temporal(path)
+        files.read_temporal(path)
 
 
 def test_captions_as_lines_and_json(tmp_path):
     path = tmp_path / "captions.txt"
     path.write_text("N1 00:00.0 00:12.5 ##A man ## waits\nN2 0:59.9 01:00:01.0 ##A dog\n", encoding="utf-8")
-    read = m.read_captions(path)
+    read = files.read_captions(path)
     assert read.to_numpy().tolist() == [["N1", 0.0, 12.5, "A man ## waits"], ["N2", 59.9, 3601.0, "A dog"]]
     for name in ("again.txt", "again.json"):
-        m.write_captions(tmp_path / name, read)
-        assert m.read_captions(tmp_path / name).equals(read)
+        files.write_captions(tmp_path / name, read)
+        assert files.read_captions(tmp_path / name).equals(read)
     assert (tmp_path / "again.txt").read_text().splitlines()[1] == "N2 00:59.9 01:00:01.0 ##A dog"
 
 
@@ -136,7 +138,7 @@ def test_captions_as_lines_and_json(tmp_path):
 def test_bad_caption_lines_are_named(tmp_path, line):
     (tmp_path / "c.txt").write_text("N1 00:00.0 00:12.5 ##A man\n" + line)
     with pytest.raises(ZsadError, match=r"c\.txt:2: expected"):
-        m.read_captions(tmp_path / "c.txt")
+        files.read_captions(tmp_path / "c.txt")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_bad_caption_lines_are_named(tmp_path, line):
 def test_bad_caption_json_is_named(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ZsadError, match=r"c\.json: .*expected"):
-        m.read_captions(tmp_path / "c.json")
+        files.read_captions(tmp_path / "c.json")
 
 
 def test_missing_empty_and_binary_label_files(tmp_path):
@@ -163,7 +165,7 @@ def test_missing_empty_and_binary_label_files(tmp_path):
         ("empty", "label file is empty"),
         ("binary", "expected UTF-8"),
     ):
-        for read in (m.read_temporal, m.read_captions):
+        for read in (files.read_temporal, files.read_captions):
             with pytest.raises(ZsadError, match=rf"{name}\.txt: .*{line}"):
                 read(tmp_path / f"{name}.txt")
 
@@ -172,11 +174,11 @@ def test_missing_empty_and_binary_label_files(tmp_path):
 def test_official_files(annotations):
     """Counts as published: 290 test videos, 84,331 of 1,111,808 frames abnormal; UCA's sentences per part."""
     counts = pd.read_csv(annotations / "ucf_crime" / "test_frame_counts.txt", sep=" ", header=None, index_col=0)[2] + 1
-    read = m.read_temporal(annotations / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    read = files.read_temporal(annotations / "ucf_crime" / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
     labels = [m.frame_labels(row) for row in read.assign(n_frames=read["video"].map(counts)).itertuples()]
     assert len(read) == 290 and sum(map(len, labels)) == 1_111_808 and sum(map(np.sum, labels)) == 84_331
     for part, videos, sentences in (("Train", 1165, 15677), ("Val", 379, 3534), ("Test", 310, 4331)):
-        captions = m.read_captions(annotations / "uca" / f"UCFCrime_{part}.json")
+        captions = files.read_captions(annotations / "uca" / f"UCFCrime_{part}.json")
         assert (captions["video"].nunique(), len(captions)) == (videos, sentences)
     for part, videos in (("Train", 589), ("Val", 217), ("Test", 104)):
-        assert m.read_captions(annotations / "uca_normal_lists" / f"{part}.txt")["video"].nunique() == videos
+        assert files.read_captions(annotations / "uca_normal_lists" / f"{part}.txt")["video"].nunique() == videos

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsad_lib import memory
 from zsad_lib.config import get_profile
+from zsad_lib.methods.context_aware import memory_plan
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC
 
@@ -30,18 +30,18 @@ def trained(detector: Detector) -> list[Tensor]:
 
 def test_a_step_holds_what_it_saves_and_not_the_weights():
     weight, x = torch.zeros(1000, 10, requires_grad=True), torch.zeros(7, 10)
-    held = memory.step_bytes(lambda: (x @ weight.T).exp().sum(), [weight])
+    held = memory_plan.step_bytes(lambda: (x @ weight.T).exp().sum(), [weight])
     assert held == x.nbytes + 7 * 1000 * 4  # of the product the input, of exp the output
 
 
 def test_the_live_pass_grows_by_the_window_and_shrinks_by_checkpointing(detector):
-    one, two, four = (memory.step_bytes(lambda n=n: live(detector, n), trained(detector)) for n in (1, 2, 4))
+    one, two, four = (memory_plan.step_bytes(lambda n=n: live(detector, n), trained(detector)) for n in (1, 2, 4))
     assert four - two == pytest.approx(2 * (two - one), rel=0.01) and one == pytest.approx(two / 2, rel=0.1)
-    assert memory.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
+    assert memory_plan.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
     detector.dpc.set_grad_checkpointing()
-    held = memory.step_bytes(lambda: live(detector, 1), trained(detector))
+    held = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))
     assert held < 0.7 * one, "what the blocks of layer4 saved is gone"
-    assert memory.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == held + one // 2
+    assert memory_plan.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == held + one // 2
     assert detector.dpc.grad_checkpointing
 
 
@@ -50,7 +50,7 @@ def test_standing_bytes(detector):
     weights = sum(value.nbytes for value in detector.state_dict().values())
     tuned = sum(p.nbytes for p in trained(detector))
     assert 0 < tuned < weights
-    assert memory.standing_bytes(detector, features) == 500 + weights + 3 * tuned
+    assert memory_plan.standing_bytes(detector, features) == 500 + weights + 3 * tuned
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_the_chunk_is_halved_until_it_fits(windows, wanted, chunk, detector, mon
     """`windows`: how many live windows the device has room for, two processes sharing it."""
     profile = dataclasses.replace(PROFILE, chunk=wanted)
     rest = lambda: detector.context(torch.zeros(3, 5)).sum()
-    each = memory.step_bytes(lambda: live(detector, 1), trained(detector))
-    fixed = memory.standing_bytes(detector, []) + memory.step_bytes(rest, trained(detector))
+    each = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))
+    fixed = memory_plan.standing_bytes(detector, []) + memory_plan.step_bytes(rest, trained(detector))
     room = int(2 * (fixed + windows * each))
-    monkeypatch.setattr(memory, "device_bytes", lambda device: (room, room))
-    found = memory.plan(profile, "full", detector, [], rest, lambda: live(detector, 1), batch=192, live=8, jobs=2)
+    monkeypatch.setattr(memory_plan, "device_bytes", lambda device: (room, room))
+    found = memory_plan.plan(profile, "full", detector, [], rest, lambda: live(detector, 1), batch=192, live=8, jobs=2)
     assert found == dataclasses.replace(profile, chunk=chunk)
     line = capsys.readouterr().out
     assert line.startswith("memory: full: about ") and line.count("\n") == 1
@@ -76,5 +76,5 @@ def test_the_chunk_is_halved_until_it_fits(windows, wanted, chunk, detector, mon
 def test_only_the_first_process_prints(detector, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     rest = lambda: detector.context(torch.zeros(3, 5)).sum()
-    memory.plan(PROFILE, "full", detector, [], rest, lambda: live(detector, 1), 4, 1)
+    memory_plan.plan(PROFILE, "full", detector, [], rest, lambda: live(detector, 1), 4, 1)
     assert capsys.readouterr().out == ""

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from zsad_lib import notebook_page
+from zsad_lib.results import notebook_page
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+)\$", re.DOTALL)

@@ -10,11 +10,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from zsad_lib import fingerprint, notebooks, paths, pipeline
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.pipeline import fingerprints, run_notebooks, run_step
+from zsad_lib.pipeline.__main__ import main
 
-REPOSITORY = Path(pipeline.__file__).parents[1]
+REPOSITORY = Path(run_step.__file__).parents[2]
 SETUP = "import zsad_lib as z\nrun = z.begin(globals())"
 
 
@@ -34,9 +36,11 @@ def home(run_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run_home / "toy").mkdir()
     (run_home / "toy" / "__init__.py").write_text("")
     (run_home / "toy" / "step.py").write_text("def prepare(profile, folder):\n    return {'metrics': {'n': 3}}\n")
-    monkeypatch.setitem(fingerprint.PACKAGES, "toy", run_home / "toy")
-    monkeypatch.setitem(pipeline.STEPS, "scene_rules", {"data": ("toy.step:prepare", ())})
-    monkeypatch.setattr(pipeline, "ensure_apart", lambda steps, profile: [pipeline.ensure(s, profile) for s in steps])
+    monkeypatch.setitem(fingerprints.PACKAGES, "toy", run_home / "toy")
+    monkeypatch.setitem(run_step.STEPS, "scene_rules", {"data": ("toy.step:prepare", ())})
+    monkeypatch.setattr(
+        run_notebooks, "ensure_apart", lambda steps, profile: [run_step.ensure(s, profile) for s in steps]
+    )
     monkeypatch.syspath_prepend(run_home)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     yield run_home
@@ -49,7 +53,7 @@ def test_executed_once_with_the_profile_and_its_settings(home, capsys):
         home, "01_look", "%matplotlib inline\nassert (PROFILE, BENCH_SEED) == ('demo', 3)\nprint(run.profile.jobs)"
     )
     profile = get_profile("demo", bench_seed=3, jobs=2)
-    notebooks.execute([book], profile)
+    run_notebooks.execute([book], profile)
     folder = home / "runs" / "demo-seed3" / "notebooks"
     result = paths.read_json(folder / "01_look" / "result.json")
     assert result["metrics"] == {"x": 1} and result["profile"]["bench_seed"] == 3
@@ -57,11 +61,11 @@ def test_executed_once_with_the_profile_and_its_settings(home, capsys):
     assert (folder / "01_look.html").read_text().count("Title") >= 1
     assert "ZSAD_NOTEBOOK" not in os.environ
     os.utime(book)
-    notebooks.execute([book], profile)
-    assert capsys.readouterr().out == "" and notebooks.is_current(book, profile)
+    run_notebooks.execute([book], profile)
+    assert capsys.readouterr().out == "" and run_notebooks.is_current(book, profile)
     write(home, "01_look", "changed = 1")
-    assert not notebooks.is_current(book, profile)
-    assert not notebooks.is_current(book, get_profile("demo"))
+    assert not run_notebooks.is_current(book, profile)
+    assert not run_notebooks.is_current(book, get_profile("demo"))
 
 
 def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
@@ -74,22 +78,22 @@ def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
         output.write_bytes(notebook.read_bytes())
         paths.write_json(folder / notebook.stem / "result.json", {})
 
-    monkeypatch.setattr(notebooks, "_papermill", fake)
-    notebooks.execute([book], profile)
-    notebooks.execute([book], profile)
-    assert ran == ["01_look"] and pipeline.current("data", profile)
+    monkeypatch.setattr(run_notebooks, "_papermill", fake)
+    run_notebooks.execute([book], profile)
+    run_notebooks.execute([book], profile)
+    assert ran == ["01_look"] and run_step.current("data", profile)
     (home / "toy" / "step.py").write_text("def prepare(profile, folder):\n    return {'metrics': {'n': 4}}\n")
     sys.modules.pop("toy.step")
-    notebooks.execute([book], profile)
-    assert len(ran) == 2 and pipeline.ensure("data", profile)["metrics"] == {"n": 4}
+    run_notebooks.execute([book], profile)
+    assert len(ran) == 2 and run_step.ensure("data", profile)["metrics"] == {"n": 4}
     (home / "runs" / "smoke" / "data" / "result.json").unlink()
-    assert not notebooks.is_current(book, profile)
-    notebooks.execute([book], profile)
+    assert not run_notebooks.is_current(book, profile)
+    run_notebooks.execute([book], profile)
     (folder / "01_look" / "stamp.json").write_text("{")
-    assert not notebooks.is_current(book, profile)
-    monkeypatch.setattr(notebooks, "_papermill", lambda notebook, output, profile: None)
+    assert not run_notebooks.is_current(book, profile)
+    monkeypatch.setattr(run_notebooks, "_papermill", lambda notebook, output, profile: None)
     with pytest.raises(ZsadError, match=r"01_look: ended without run\.finish"):
-        notebooks.execute([book], profile)
+        run_notebooks.execute([book], profile)
 
 
 def test_failures_are_one_line_with_notebook_and_cell(home):
@@ -102,21 +106,21 @@ def test_failures_are_one_line_with_notebook_and_cell(home):
         ),
     ):
         with pytest.raises(ZsadError, match=line) as error:
-            notebooks.execute([write(home, "02_fail", cell, framed=False)], profile)
+            run_notebooks.execute([write(home, "02_fail", cell, framed=False)], profile)
         assert "\n" not in str(error.value)
         assert not (home / "runs" / "smoke" / "notebooks" / "02_fail" / "result.json").exists()
     with pytest.raises(ZsadError, match="absent.ipynb: no such notebook"):
-        notebooks.execute([home / "absent.ipynb"], profile)
+        run_notebooks.execute([home / "absent.ipynb"], profile)
     (home / "broken.ipynb").write_text("{}")
     with pytest.raises(ZsadError, match="broken.ipynb: not a readable notebook"):
-        notebooks.execute([home / "broken.ipynb"], profile)
+        run_notebooks.execute([home / "broken.ipynb"], profile)
     with pytest.raises(ZsadError, match="not valid Python"):
-        notebooks.execute([write(home, "03_syntax", "x = = 1")], profile)
+        run_notebooks.execute([write(home, "03_syntax", "x = = 1")], profile)
 
 
 def test_dead_kernel_is_explained(home):
     with pytest.raises(ZsadError, match="04_dies: its kernel died, most often because memory ran out"):
-        notebooks.execute([write(home, "04_dies", "import os; os._exit(9)", framed=False)], get_profile("smoke"))
+        run_notebooks.execute([write(home, "04_dies", "import os; os._exit(9)", framed=False)], get_profile("smoke"))
 
 
 def test_interrupt_ends_the_kernel(home, process_ended):
@@ -126,8 +130,8 @@ def test_interrupt_ends_the_kernel(home, process_ended):
         f"import os; open({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\nimport time; time.sleep(60)",
         framed=False,
     )
-    no_steps = "from zsad_lib import pipeline; pipeline.STEPS['scene_rules'] = {}; "
-    main = f"{no_steps}exit(pipeline.main(['run', '--profile', 'smoke', {str(book)!r}]))"
+    no_steps = "from zsad_lib.pipeline import __main__ as command, run_step; run_step.STEPS['scene_rules'] = {}; "
+    main = f"{no_steps}exit(command.main(['run', '--profile', 'smoke', {str(book)!r}]))"
     process = subprocess.Popen(
         [sys.executable, "-c", main], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -144,13 +148,13 @@ def test_interrupt_ends_the_kernel(home, process_ended):
 
 def test_status_on_the_command_line(home, capsys):
     book = write(home, "01_look", "run.need('data')")
-    assert pipeline.main(["status", "--profile", "smoke", str(book)]) == 0
+    assert main(["status", "--profile", "smoke", str(book)]) == 0
     assert capsys.readouterr().out == "data: to run\n01_look: to run\n"
-    assert pipeline.main(["run", "--profile", "smoke", str(home / "absent.ipynb")]) == 1
+    assert main(["run", "--profile", "smoke", str(home / "absent.ipynb")]) == 1
     assert capsys.readouterr().err.endswith("absent.ipynb: no such notebook\n")
 
 
 def test_needed_step_depends_on_the_data_set(home):
     book = write(home, "06_two", "run.need('data', ucsd_ped2='train')")
-    assert notebooks._facts(book, get_profile("smoke"))[1] == ["data"]
-    assert notebooks._facts(book, get_profile("ped2"))[1] == ["train"]
+    assert run_notebooks._facts(book, get_profile("smoke"))[1] == ["data"]
+    assert run_notebooks._facts(book, get_profile("ped2"))[1] == ["train"]

@@ -17,17 +17,17 @@ import torch
 from safetensors.torch import save
 from test_anomaly_clip import SIZES, small, tiny_clip
 
-from data_prep.fetch import sha256_file
-from zsad_lib import official
 from zsad_lib.__main__ import main
-from zsad_lib.containers import CHECKPOINT, TORCHSCRIPT, Foreign, kind, read_checkpoint
 from zsad_lib.errors import ZsadError
-from zsad_lib.loading import SIGNS, load_into
+from zsad_lib.features import published_weights
+from zsad_lib.features.load_published import SIGNS, load_into
+from zsad_lib.files.downloads import sha256_file
+from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, Foreign, kind, read_checkpoint
+from zsad_lib.files.paths import read_json
 from zsad_lib.models import DPC, AnomalyCLIP, SceneEncoder, TimeSformer
 from zsad_lib.models.anomaly_clip import published_name
+from zsad_lib.models.anomaly_clip_recipes import PUBLISHED
 from zsad_lib.models.text import tokenize
-from zsad_lib.paths import read_json
-from zsad_lib.weak import PUBLISHED
 
 
 def timesformer(classes: int = 0) -> TimeSformer:
@@ -303,28 +303,28 @@ def test_damaged_files(tmp_path, old):
 def places(server, run_home, monkeypatch):
     """The server holds a small Places365 file, and `CATALOGUE` knows its address."""
     server.content = write(run_home / "made", scene_file(), old=True).read_bytes()
-    entry = dataclasses.replace(official.CATALOGUE["places365"], urls=(server.url,))
-    monkeypatch.setitem(official.CATALOGUE, "places365", entry)
+    entry = dataclasses.replace(published_weights.CATALOGUE["places365"], urls=(server.url,))
+    monkeypatch.setitem(published_weights.CATALOGUE, "places365", entry)
     return server
 
 
 def test_first_download_is_recorded_and_ever_after_verified(places, run_home):
     places.limit = 5000
     with pytest.raises(ZsadError, match="cut short at 5000 .*run again to continue"):
-        official.fetch("places365")
+        published_weights.fetch("places365")
     places.limit = None
-    path = official.fetch("places365")
+    path = published_weights.fetch("places365")
     assert path == run_home / "cache/weights/resnet18_places365.pth.tar" and path.read_bytes() == places.content
     assert places.ranges == [None, "bytes=5000-"]
-    assert official.fetch("places365") == path and len(places.ranges) == 2
+    assert published_weights.fetch("places365") == path and len(places.ranges) == 2
     good = sha256_file(path)
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(ZsadError, match=rf"{path}: sha256 is {sha256_file(path)}, expected {good}; .*sha256.json"):
-        official.fetch("places365")
+        published_weights.fetch("places365")
     path.unlink()
     places.content = places.content[:-1] + b"x"
     with pytest.raises(ZsadError, match=f"expected sha256 {good}"):
-        official.fetch("places365")
+        published_weights.fetch("places365")
     assert [file.name for file in path.parent.iterdir() if file.suffix != ".etag"] == ["sha256.json"]
 
 
@@ -333,65 +333,74 @@ def test_offline_folder_is_verified_and_left_alone(places, run_home, tmp_path):
     (root / "scenes").mkdir(parents=True)
     path = root / "scenes" / "resnet18_places365.pth.tar"
     path.write_bytes(places.content)
-    assert official.fetch("places365", root) == path and official.fetch("places365", root, offline=True) == path
-    assert places.ranges == [] and list(root.rglob("*.*")) == [path] and official.ledger().is_relative_to(run_home)
+    assert (
+        published_weights.fetch("places365", root) == path
+        and published_weights.fetch("places365", root, offline=True) == path
+    )
+    assert (
+        places.ranges == []
+        and list(root.rglob("*.*")) == [path]
+        and published_weights.ledger().is_relative_to(run_home)
+    )
     write(root / "k400_224_r34_dpc-rnn_runningStats.pth.tar", scene_file())
     with pytest.raises(ZsadError, match="this is a SceneEncoder checkpoint, expected DPC"):
-        official.fetch("dpc", root)
-    assert read_json(official.ledger()) == {"places365": sha256_file(path)}  # what was not recognised is not recorded
+        published_weights.fetch("dpc", root)
+    assert read_json(published_weights.ledger()) == {
+        "places365": sha256_file(path)
+    }  # what was not recognised is not recorded
     with pytest.raises(ZsadError, match="mine/TimeSformer_divST_8x32_224_K400.pyth: missing; .*github.com"):
-        official.fetch("timesformer", root, offline=True)
+        published_weights.fetch("timesformer", root, offline=True)
 
 
 def test_a_page_instead_of_the_file_is_thrown_away(places, run_home):
     places.content = b"<!doctype html>Too many users have downloaded this file"
     with pytest.raises(ZsadError, match="this is an HTML page, expected .*; download it by hand from https://github"):
-        official.fetch("places365")
-    assert not list(run_home.rglob("resnet18*.tar")) and not official.ledger().exists()
+        published_weights.fetch("places365")
+    assert not list(run_home.rglob("resnet18*.tar")) and not published_weights.ledger().exists()
 
 
 def test_mirror_is_asked_first_and_files_without_address_are_fetched_by_hand(places, monkeypatch):
     content, folder = places.content, places.url.rpartition("/")[0]
-    entry = dataclasses.replace(official.CATALOGUE["places365"], urls=())
-    monkeypatch.setitem(official.CATALOGUE, "places365", entry)
+    entry = dataclasses.replace(published_weights.CATALOGUE["places365"], urls=())
+    monkeypatch.setitem(published_weights.CATALOGUE, "places365", entry)
     with pytest.raises(ZsadError, match="has no direct address; download it by hand from https://.* to .*tar"):
-        official.fetch("places365")
-    assert official.fetch("places365", mirror=folder + "/").read_bytes() == content
+        published_weights.fetch("places365")
+    assert published_weights.fetch("places365", mirror=folder + "/").read_bytes() == content
 
 
 def test_anomaly_clip_is_found_in_its_archive(server, run_home, monkeypatch):
     ckpt = write(run_home / "made", lightning_file(small())).read_bytes()
     server.content = zipped(**{"checkpoints/ucfcrime/last.ckpt": ckpt, "checkpoints/xdviolence/last.ckpt": ckpt})
     for name in ("anomaly_clip_ucf_crime", "anomaly_clip_xd_violence", "anomaly_clip_shanghaitech"):
-        entry = dataclasses.replace(official.CATALOGUE[name], urls=(server.url,))
-        monkeypatch.setitem(official.CATALOGUE, name, entry)
-    path = official.fetch("anomaly_clip_ucf_crime")
+        entry = dataclasses.replace(published_weights.CATALOGUE[name], urls=(server.url,))
+        monkeypatch.setitem(published_weights.CATALOGUE, name, entry)
+    path = published_weights.fetch("anomaly_clip_ucf_crime")
     assert path.read_bytes() == ckpt and path.parent.name == "ucfcrime"
-    assert official.fetch("anomaly_clip_xd_violence").parent.name == "xdviolence" and len(server.ranges) == 1
+    assert published_weights.fetch("anomaly_clip_xd_violence").parent.name == "xdviolence" and len(server.ranges) == 1
     with pytest.raises(ZsadError, match="exists already"):
-        official.fetch("anomaly_clip_shanghaitech")
+        published_weights.fetch("anomaly_clip_shanghaitech")
 
 
 def test_openai_hashes_are_those_of_the_addresses():
     for name in ("clip_vit_b32", "clip_vit_b16"):
-        entry = official.weight(name)
+        entry = published_weights.weight(name)
         assert re.fullmatch("[0-9a-f]{64}", entry.sha256) and entry.sha256 in entry.urls[0]
         assert entry.urls[0].endswith(entry.file)
     with pytest.raises(ZsadError, match="did you mean 'clip_vit_b16'"):
-        official.weight("clip_vit_16")
+        published_weights.weight("clip_vit_16")
 
 
 def test_every_entry_is_complete():
-    for name, entry in official.CATALOGUE.items():
+    for name, entry in published_weights.CATALOGUE.items():
         assert entry.model in SIGNS and entry.licence and entry.homepage.startswith("https://"), name
-    assert "CC BY-NC" in official.CATALOGUE["timesformer"].licence
-    assert {name for needed in official.NEEDED.values() for name in needed} == set(official.CATALOGUE)
-    assert set(official.NEEDED) == set(PUBLISHED)
+    assert "CC BY-NC" in published_weights.CATALOGUE["timesformer"].licence
+    assert {name for needed in published_weights.NEEDED.values() for name in needed} == set(published_weights.CATALOGUE)
+    assert set(published_weights.NEEDED) == set(PUBLISHED)
 
 
 def test_command(places, run_home, monkeypatch, capsys):
     places.content = write(run_home / "made", scene_file(SceneEncoder())).read_bytes()
-    monkeypatch.setitem(official.NEEDED, "ucf_crime", ("places365",))
+    monkeypatch.setitem(published_weights.NEEDED, "ucf_crime", ("places365",))
     assert main(["weights", "--profile", "ucf_crime", "--check"]) == 2
     told = capsys.readouterr()
     assert "licence CC BY" in told.out and told.err.startswith("error: ") and told.err.count("\n") == 1
@@ -403,4 +412,4 @@ def test_command(places, run_home, monkeypatch, capsys):
         assert f"{profile}: uses the stand-ins shipped with the kit; nothing to fetch\n" in capsys.readouterr().out
     assert main(["weights", "--profile", "ucf_crim"]) == 2
     assert "did you mean 'ucf_crime'" in capsys.readouterr().err
-    assert main(["weights"]) == 0 and capsys.readouterr().out.count("licence") == len(official.CATALOGUE)
+    assert main(["weights"]) == 0 and capsys.readouterr().out.count("licence") == len(published_weights.CATALOGUE)

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from zsad_lib import film, overlay
-from zsad_lib.video import iter_frames, probe, write_video
+from zsad_lib.files.video import iter_frames, probe, write_video
+from zsad_lib.own_video import pictures
+from zsad_lib.results import film
 
 FPS = 10.0
 
@@ -27,7 +28,7 @@ def test_everything_is_written_and_opens(video, scored, tmp_path):
     table = scored(np.where(np.arange(30) == 20, 9.0, np.sin(np.arange(30))))
     table["p(a fire burns)"] = np.where(np.arange(30) < 15, 0.1, 0.9)
     table["truth"] = np.arange(30) >= 18
-    made = overlay.write_all(video, table, tmp_path / "out")
+    made = pictures.write_all(video, table, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "events.csv", "curve.png", "curve.pdf", "peaks.png", "peaks.pdf", "overlay.mp4",
     }  # fmt: skip
@@ -45,28 +46,28 @@ def test_everything_is_written_and_opens(video, scored, tmp_path):
 
 
 def test_a_video_in_which_nothing_stands_out_has_no_peaks(video, scored, tmp_path):
-    made = overlay.write_all(video, scored(np.zeros(30)), tmp_path / "out", play=False)
+    made = pictures.write_all(video, scored(np.zeros(30)), tmp_path / "out", play=False)
     assert set(made) == {"events", "curve"} and pd.read_csv(made["events"]).empty
 
 
 def test_a_second_call_leaves_nothing_of_the_first(video, scored, tmp_path):
     for name in ("peaks.png", "peaks.pdf", "overlay.mp4"):
         (tmp_path / name).write_text("old")
-    overlay.write_all(video, scored(np.zeros(30)), tmp_path, play=False)
+    pictures.write_all(video, scored(np.zeros(30)), tmp_path, play=False)
     assert {path.name for path in tmp_path.iterdir()} == {"events.csv", "curve.png", "curve.pdf"}
 
 
 def test_a_camera_that_changes_size_has_its_peaks(scored, tmp_path):
     for number, size in enumerate([(48, 64), (48, 64), (24, 32)]):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{number}.png")
-    found = overlay.events(scored([9.0, 0.0, 0.0] + [0.0] * 20 + [9.0]), 1.0).assign(peak_frame=[0, 2])
-    assert len(overlay.contact_sheet(tmp_path, found, "peaks").axes) == 2
+    found = pictures.events(scored([9.0, 0.0, 0.0] + [0.0] * 20 + [9.0]), 1.0).assign(peak_frame=[0, 2])
+    assert len(pictures.contact_sheet(tmp_path, found, "peaks").axes) == 2
 
 
 def test_a_short_alarm_of_a_long_video_is_shaded(scored):
     score = np.random.default_rng(0).normal(size=9000)
     score[4321] = 50
-    [shaded] = [c for c in overlay.curve(scored(score), 10.0, "").axes[0].collections if c.get_label() == "alarm"]
+    [shaded] = [c for c in pictures.curve(scored(score), 10.0, "").axes[0].collections if c.get_label() == "alarm"]
     assert [path.vertices[0, 0] for path in shaded.get_paths()] == [432.1]
 
 
@@ -80,16 +81,16 @@ def test_a_night_is_drawn_with_every_peak_in_few_points():
 def test_before_the_first_window_nothing_is_drawn(video, scored, tmp_path):
     table = scored(np.r_[np.zeros(20), np.full(10, 5.0)])
     table["warmup"] = np.arange(30) < 20
-    line = overlay.curve(table, 4.0, "").axes[0].get_lines()[0]
+    line = pictures.curve(table, 4.0, "").axes[0].get_lines()[0]
     assert np.isnan(line.get_ydata()[:20]).all() and (line.get_ydata()[20:] == 5).all()
     strip = film._strip(table, 4.0, 300)
     assert near(strip[:, :190], film.SCORE) == 0 < near(strip[:, 210:], film.SCORE)
 
 
 def test_odd_names_make_no_warning_and_no_cut_title(scored, recwarn):
-    name = overlay.in_title("x" * 200 + " 監視 📹 $a$.mp4")
-    assert len(name) <= overlay.TITLE + 1 and name.startswith("xxx") and name.endswith("□□ □ $a$.mp4")
-    figure = overlay.curve(scored(np.arange(9)), 1.0, name)
+    name = pictures.in_title("x" * 200 + " 監視 📹 $a$.mp4")
+    assert len(name) <= pictures.TITLE + 1 and name.startswith("xxx") and name.endswith("□□ □ $a$.mp4")
+    figure = pictures.curve(scored(np.arange(9)), 1.0, name)
     figure.draw_without_rendering()
     title = figure.axes[0].title.get_window_extent()
     assert not figure.axes[0].title.get_parse_math() and title.x0 > 0 and title.x1 < figure.bbox.x1 and not recwarn.list
@@ -97,6 +98,6 @@ def test_odd_names_make_no_warning_and_no_cut_title(scored, recwarn):
 
 def test_a_threshold_is_named_after_its_run(scored):
     table = scored(np.zeros(3))
-    assert overlay.threshold_kind(table) == overlay.OWN_THRESHOLD
+    assert pictures.threshold_kind(table) == film.OWN_THRESHOLD
     table.attrs |= {"threshold": 1.0, "run": "runs/mine"}
-    assert overlay.threshold_kind(table).startswith("threshold of mine,")
+    assert pictures.threshold_kind(table).startswith("threshold of mine,")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib import own_detector, own_video
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
-from zsad_lib.own_detector import Words, own_scorer
-from zsad_lib.video import probe, read_video, write_video
+from zsad_lib.files.video import probe, read_video, write_video
+from zsad_lib.own_video import detector, scoring
+from zsad_lib.own_video.detector import Words, own_scorer
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +27,17 @@ def camera(folder):
 
 @pytest.fixture(scope="module")
 def plain(camera):
-    return own_video.score_video(camera)
+    return scoring.score_video(camera)
 
 
 def test_prompts_name_and_never_score(camera, plain):
     prompts = ["a man falls down", "a car drives by", "a man falls down"]  # twice the same is one
-    told = own_video.score_video(camera, words=Words(abnormal=prompts))
+    told = scoring.score_video(camera, words=Words(abnormal=prompts))
     columns = ["p(a man falls down)", "p(a car drives by)"]
     assert [name for name in told if name.startswith("p(")] == columns
     few = Words(normal=["a fire burns"], abnormal=[plain.caption[0]])  # here the prompt fits better than the caption
     with_fit, without = (
-        own_video.score_video(camera, words=few._replace(abnormal=some)) for some in (few.abnormal, prompts)
+        scoring.score_video(camera, words=few._replace(abnormal=some)) for some in (few.abnormal, prompts)
     )
     np.testing.assert_array_equal(with_fit[["score", "s_sem"]], without[["score", "s_sem"]])
     np.testing.assert_allclose(told.p_prompt, told[columns].max(axis=1))
@@ -46,14 +46,14 @@ def test_prompts_name_and_never_score(camera, plain):
 
 
 def test_captions_are_the_bank_and_move_the_semantic_term_alone(camera, plain):
-    told = own_video.score_video(camera, words=Words(normal=["a man walks by", "a car drives by"]))
+    told = scoring.score_video(camera, words=Words(normal=["a man walks by", "a car drives by"]))
     assert set(told.caption) <= {"a man walks by", "a car drives by"}
     assert (told.s_sem - plain.s_sem).abs().min() > 1e-4
     np.testing.assert_array_equal(told[["s_pred", "s_mem"]], plain[["s_pred", "s_mem"]])
 
 
 def test_a_described_scene_stands_for_the_seen_one(camera, plain):
-    told = own_video.score_video(camera, words=Words(scene="on a plaza"))
+    told = scoring.score_video(camera, words=Words(scene="on a plaza"))
     assert (told.s_mem - plain.s_mem).abs().min() > 1e-4
     np.testing.assert_array_equal(told.s_pred, plain.s_pred)
 
@@ -64,12 +64,12 @@ def test_a_described_scene_is_the_mean_of_the_windows_that_fit(monkeypatch):
     width = scorer.memory.shape[1] - scenes
     video, scene = torch.eye(width)[:4], torch.eye(scenes)[:4]
     scorer.memory = torch.cat([video, scene], 1) / 2**0.5
-    monkeypatch.setattr(own_detector, "DESCRIBED_BY", 2)
-    found = d.standardised(own_detector.described_scene(scorer, video[0] + 0.5 * video[2]))
+    monkeypatch.setattr(detector, "DESCRIBED_BY", 2)
+    found = d.standardised(detector.described_scene(scorer, video[0] + 0.5 * video[2]))
     torch.testing.assert_close(found, (scene[0] + scene[2]) * (scenes / 2) ** 0.5)
     scorer.memory = torch.empty(0)
     with pytest.raises(ZsadError, match="no memory of windows"):
-        own_detector.described_scene(scorer, video[0])
+        detector.described_scene(scorer, video[0])
 
 
 def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
@@ -87,9 +87,9 @@ def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
 
 
 def test_a_threshold_does_not_survive_other_words(monkeypatch):
-    load = own_detector.load_scorer
+    load = detector.load_scorer
     given = {"threshold": 3.0, "threshold_causal": 4.0}
-    monkeypatch.setattr(own_detector, "load_scorer", lambda path: (load(path)[0], given))
+    monkeypatch.setattr(detector, "load_scorer", lambda path: (load(path)[0], given))
     assert own_scorer(None)[1]["threshold"] == own_scorer(None, Words(abnormal=["a fire burns"]))[1]["threshold"] == 3
     for words in (Words(normal=["a man walks by"]), Words(scene="on a plaza")):
         assert own_scorer(None, words)[1] == {}
@@ -97,7 +97,7 @@ def test_a_threshold_does_not_survive_other_words(monkeypatch):
 
 @pytest.mark.parametrize("streams", [{"backbones": "official"}, {"held_out": True}, {"released": ["scene_weights"]}])
 def test_a_detector_of_other_streams_is_refused(monkeypatch, streams):
-    monkeypatch.setattr(own_detector, "load_scorer", lambda path: (None, streams))
+    monkeypatch.setattr(detector, "load_scorer", lambda path: (None, streams))
     with pytest.raises(ZsadError, match="trained on other streams"):
         own_scorer(None)
 
@@ -124,13 +124,13 @@ def encode(path, codec, pixels, pictures, rate=10, **options):
 def test_odd_files_have_a_row_and_a_picture_per_frame(
     folder, monkeypatch, scorer, name, codec, pixels, count, rate, size
 ):
-    monkeypatch.setattr(own_video, "own_scorer", lambda *_: (scorer, {}))
+    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
     pictures = np.random.default_rng(1).integers(0, 255, (count, *size, 3), dtype=np.uint8)
     encode(folder / name, codec, pixels, pictures, rate)
-    table = own_video.score_video(folder / name)
+    table = scoring.score_video(folder / name)
     assert len(table) == count and np.isfinite(table.select_dtypes("number")).all().all()
     np.testing.assert_allclose(table.time_s.iloc[-1], (count - 1) / rate, atol=1.5 / rate)
-    causal = own_video.score_video(folder / name, causal=True)
+    causal = scoring.score_video(folder / name, causal=True)
     assert len(causal) == count and causal.warmup[:29].all() and np.isfinite(causal.score).all()
 
 
@@ -152,7 +152,7 @@ def test_files_that_are_no_video_are_one_line(folder, camera, capsys):
 def test_a_blank_scene_is_none_and_many_prompts_are_quiet(camera, plain, recwarn):
     words = "man woman car dog fire walks falls burns runs drives by".split()
     prompts = [f"a {one} {other}" for one in words for other in words]  # columns one by one would warn from 100 on
-    told = own_video.score_video(camera, words=Words(scene="  ", abnormal=prompts))
+    told = scoring.score_video(camera, words=Words(scene="  ", abnormal=prompts))
     np.testing.assert_allclose(told.score, plain.score, atol=1e-4)
     assert not [one for one in recwarn if "Performance" in one.category.__name__]
 
@@ -160,24 +160,24 @@ def test_a_blank_scene_is_none_and_many_prompts_are_quiet(camera, plain, recwarn
 def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeypatch, scorer, capsys):
     from PIL import Image
 
-    monkeypatch.setattr(own_video, "own_scorer", lambda *_: (scorer, {}))
+    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
     for number in range(8):
         Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    assert own_video.thinning(tmp_path) == 1 and own_video.thinning(tmp_path, 25.0) == 3
-    table = own_video.score_video(tmp_path, fps=4.0, progress=True)
+    assert scoring.thinning(tmp_path) == 1 and scoring.thinning(tmp_path, 25.0) == 3
+    table = scoring.score_video(tmp_path, fps=4.0, progress=True)
     assert table.time_s.tolist() == [number / 4 for number in range(8)]
     [short] = capsys.readouterr().err.splitlines()
     assert "frames seen: 8, a window takes 30" in short
-    assert own_video.score_video(tmp_path, progress=True).time_s.iloc[-1] == 0.7
+    assert scoring.score_video(tmp_path, progress=True).time_s.iloc[-1] == 0.7
     assert "10 per second are assumed" in capsys.readouterr().err.splitlines()[0]
     for path, fps, message in ((tmp_path / "0.png", None, "single picture"), (tmp_path, 0.0, "above 0")):
         with pytest.raises(ZsadError, match=message):
-            own_video.score_video(path, fps=fps)
+            scoring.score_video(path, fps=fps)
 
 
 def test_a_rate_is_refused_for_a_file_that_holds_its_times(camera):
     with pytest.raises(ZsadError, match="only for a folder of frames"):
-        own_video.score_video(camera, fps=25.0)
+        scoring.score_video(camera, fps=25.0)
 
 
 def test_a_damaged_recording_has_a_row_a_picture_and_a_film_frame_per_decoded_frame(folder, tmp_path, capsys):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from zsad_lib import paths
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -23,7 +23,7 @@ def test_root_follows_the_environment_at_each_call(tmp_path, monkeypatch):
     monkeypatch.setenv("ZSAD_HOME", str(tmp_path / "b"))
     assert paths.root() == tmp_path / "b"
     monkeypatch.delenv("ZSAD_HOME")
-    assert (paths.root() / "zsad_lib" / "paths.py").is_file()
+    assert (paths.root() / "zsad_lib" / "errors.py").is_file()
 
 
 def test_atomic_writes_text_bytes_and_by_path(tmp_path):

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from zsad_lib import fingerprint, paths, pipeline
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.pipeline import fingerprints, launch, lock, run_step
+from zsad_lib.pipeline.__main__ import main
 
 STEPS = {
     "data": ("toy.prepare:prepare", ()),
@@ -40,7 +42,7 @@ TOY = {
     "train": """
         import os, time
         from toy.log import ran
-        from zsad_lib.paths import atomic
+        from zsad_lib.files.paths import atomic
         def fit(profile, folder):
             for item in range(5):
                 file = folder / f"{item}.txt"
@@ -66,11 +68,12 @@ DRIVER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {home!r})
-from zsad_lib import fingerprint, pipeline
-fingerprint.PACKAGES["toy"] = Path({home!r}) / "toy"
-pipeline.STEPS["scene_rules"] = {steps!r}
+from zsad_lib.pipeline import fingerprints, launch, run_step
+from zsad_lib.pipeline.__main__ import main
+fingerprints.PACKAGES["toy"] = Path({home!r}) / "toy"
+run_step.STEPS["scene_rules"] = {steps!r}
 {patch}
-sys.exit(pipeline.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -79,8 +82,8 @@ def toy(run_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run_home / "toy").mkdir()
     for name, source in TOY.items():
         (run_home / "toy" / f"{name}.py").write_text(textwrap.dedent(source))
-    monkeypatch.setitem(fingerprint.PACKAGES, "toy", run_home / "toy")
-    monkeypatch.setitem(pipeline.STEPS, "scene_rules", STEPS)
+    monkeypatch.setitem(fingerprints.PACKAGES, "toy", run_home / "toy")
+    monkeypatch.setitem(run_step.STEPS, "scene_rules", STEPS)
     monkeypatch.setenv("TOY_LOG", str(run_home / "log"))
     monkeypatch.delenv("MAKELEVEL", raising=False)
     monkeypatch.syspath_prepend(run_home)
@@ -108,7 +111,7 @@ EVERYTHING = ["data", *(f"item {i}" for i in range(5)), "tables"]
 
 
 def test_needed_steps_run_first_and_only_once(toy):
-    result = pipeline.ensure("tables", get_profile("demo"))
+    result = run_step.ensure("tables", get_profile("demo"))
     assert ran(toy) == EVERYTHING and result["step"] == "tables" and result["artefacts"] == {}
     recorded = paths.read_json(toy / "runs" / "demo" / "train" / "result.json")
     assert recorded["metrics"] == {"total": 30} and recorded["artefacts"] == {"last": "4.txt"}
@@ -119,45 +122,45 @@ def test_needed_steps_run_first_and_only_once(toy):
     for name in ("log", "prepare", "train", "tables"):
         os.utime(toy / "toy" / f"{name}.py")
     edit(toy, "train", "import os, time", "# a comment\nimport os, time")
-    assert pipeline.ensure("tables", get_profile("demo", jobs=2)) == result and ran(toy) == []
+    assert run_step.ensure("tables", get_profile("demo", jobs=2)) == result and ran(toy) == []
 
 
 def test_only_what_depends_on_a_change_runs_again(toy):
     profile = get_profile("demo")
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     ran(toy)
     edit(toy, "tables", "red", "blue")
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == ["tables"]
     edit(toy, "train", "item * item", "item + item")
-    assert pipeline.current("tables", profile) is None and pipeline.current("data", profile)
-    pipeline.ensure("tables", profile)
+    assert run_step.current("tables", profile) is None and run_step.current("data", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == EVERYTHING[1:]  # the old items are gone, so none of them was mixed in
-    pipeline.ensure("train", get_profile("demo", bench_seed=1))
+    run_step.ensure("train", get_profile("demo", bench_seed=1))
     assert ran(toy) == EVERYTHING[:-1] and (toy / "runs" / "demo-seed1" / "train").is_dir()
 
 
 def test_same_output_stops_the_change(toy):
     profile = get_profile("demo")
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     ran(toy)
     edit(toy, "prepare", 'ran("data")', 'ran("data"); del profile')
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == ["data"]
     edit(toy, "prepare", '"a"', '"b"')
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == EVERYTHING
 
 
 def test_deleted_or_broken_files_are_made_again(toy):
     profile = get_profile("demo")
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     ran(toy)
     (toy / "runs" / "demo" / "train" / "4.txt").unlink()
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == ["item 4"]
     (toy / "runs" / "demo" / "data" / "result.json").write_text("{")
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == ["data"]
 
 
@@ -166,30 +169,30 @@ def test_exchanged_data_root_is_seen(toy):
     root.mkdir()
     (root / "a.jpg").write_text("1")
     profile = get_profile("demo", data_root=str(root))
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     os.utime(root / "a.jpg")
-    assert pipeline.current("tables", profile)
+    assert run_step.current("tables", profile)
     (root / "a.jpg").write_text("other")
-    assert pipeline.current("data", profile) is None
+    assert run_step.current("data", profile) is None
     ran(toy)
-    pipeline.ensure("tables", profile)
+    run_step.ensure("tables", profile)
     assert ran(toy) == ["data"]  # prepared again, with the same content
 
 
 def test_failures_are_told_and_leave_no_result(toy):
     profile = get_profile("demo")
     with pytest.raises(ZsadError, match="step 'trian' is unknown for profile demo; did you mean 'train'"):
-        pipeline.ensure("trian", profile)
+        run_step.ensure("trian", profile)
     edit(toy, "tables", 'ran("tables")', 'return {"artefacts": ["absent.csv"]}')
     with pytest.raises(ZsadError, match="absent.csv: announced as artefact 'absent.csv' but not written"):
-        pipeline.ensure("tables", profile)
+        run_step.ensure("tables", profile)
     assert not (toy / "runs" / "demo" / "tables" / "result.json").exists()
 
 
 def test_run_folder_that_cannot_be_written(toy):
     (toy / "runs").write_text("a file in the place of the folder")
     with pytest.raises(ZsadError, match="cannot write"):
-        pipeline.ensure("data", get_profile("demo"))
+        run_step.ensure("data", get_profile("demo"))
     assert ran(toy) == []
 
 
@@ -199,7 +202,7 @@ def test_run_folder_that_cannot_be_written(toy):
 def start(toy: Path, *arguments: str, hang: bool = False, patch: str = "") -> subprocess.Popen:
     file = toy / "driver.py"
     file.write_text(DRIVER.format(home=str(toy), steps=STEPS, patch=patch))
-    environment = {**os.environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1]), "TOY_HANG": "1" if hang else ""}
+    environment = {**os.environ, "PYTHONPATH": str(Path(run_step.__file__).parents[2]), "TOY_HANG": "1" if hang else ""}
     return subprocess.Popen(
         [sys.executable, str(file), *arguments],
         env=environment,
@@ -244,8 +247,8 @@ def test_interrupt_is_one_line_and_130(toy):
 
 
 CHILD_IS_TOY = """
-command = pipeline.run_child
-pipeline.run_child = lambda line: command([line[0], __file__, *line[3:]])
+command = launch.run_child
+launch.run_child = lambda line: command([line[0], __file__, *line[3:]])
 """
 
 
@@ -262,7 +265,7 @@ def test_children_end_with_their_parent(toy, process_ended, sign, code):
 
 
 def test_child_status_and_interrupt(tmp_path, process_ended):
-    assert pipeline.run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert launch.run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     note = tmp_path / "pid"
     note.touch()
     code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
@@ -274,7 +277,7 @@ def test_child_status_and_interrupt(tmp_path, process_ended):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run_child([sys.executable, "-c", code])
+        launch.run_child([sys.executable, "-c", code])
     assert process_ended(int(note.read_text()))
 
 
@@ -289,45 +292,41 @@ def test_killed_child_is_explained(toy):
 def test_second_run_waits_then_says_who_holds_the_folder(toy, monkeypatch):
     process = start(toy, "step", "--child", "train", hang=True)
     wait_for(toy, "hanging")
-    monkeypatch.setattr(pipeline, "LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr(lock, "LOCK_WAIT_S", 0.3)
     with pytest.raises(ZsadError, match=f"in use by process {process.pid}; wait for it or end it"):
-        pipeline.ensure("tables", get_profile("demo"))
+        run_step.ensure("tables", get_profile("demo"))
     process.kill()
     process.wait()
-    monkeypatch.setattr(pipeline, "LOCK_WAIT_S", 5)
-    assert pipeline.ensure("tables", get_profile("demo"))["step"] == "tables"
+    monkeypatch.setattr(lock, "LOCK_WAIT_S", 5)
+    assert run_step.ensure("tables", get_profile("demo"))["step"] == "tables"
 
 
 def test_command_line(toy, capsys, monkeypatch):
-    assert pipeline.main(["status", "--profile", "demo"]) == 0
+    assert main(["status", "--profile", "demo"]) == 0
     assert capsys.readouterr().out.splitlines() == ["data: to run", "train: to run", "tables: to run"]
-    pipeline.ensure("train", get_profile("demo"))
+    run_step.ensure("train", get_profile("demo"))
     capsys.readouterr()
-    assert pipeline.main(["status", "JOBS=2"]) == 0
+    assert main(["status", "JOBS=2"]) == 0
     assert capsys.readouterr().out.splitlines() == ["data: up to date", "train: up to date", "tables: to run"]
-    monkeypatch.setattr(
-        pipeline, "run_child", lambda command: [pipeline.ensure(command[-1], get_profile("demo")), 0][1]
-    )
-    assert pipeline.main(["step", "tables"]) == 0 and pipeline.current("tables", get_profile("demo"))
+    monkeypatch.setattr(launch, "run_child", lambda command: [run_step.ensure(command[-1], get_profile("demo")), 0][1])
+    assert main(["step", "tables"]) == 0 and run_step.current("tables", get_profile("demo"))
     capsys.readouterr()
-    assert pipeline.main(["run"]) == 0  # nothing to do
+    assert main(["run"]) == 0  # nothing to do
     assert re.fullmatch(r"demo: up to date in \d s, see .*runs/demo\n", capsys.readouterr().out)
-    monkeypatch.setattr(pipeline, "run_child", lambda command: 3)
+    monkeypatch.setattr(launch, "run_child", lambda command: 3)
     with pytest.raises(SystemExit) as stop:
-        pipeline.main(["step", "tables", "BENCH_SEED=5"])
+        main(["step", "tables", "BENCH_SEED=5"])
     assert stop.value.code == 3
     for arguments, line in (
         (["step", "trian"], "error: step 'trian' is unknown"),
         (["status", "--profile", "dmo"], "error: profile 'dmo' is unknown; did you mean 'demo'?"),
         (["status", "JOBS=many"], "error: setting JOBS='many': a whole number is needed"),
     ):
-        assert pipeline.main(arguments) == 2
+        assert main(arguments) == 2
         assert line in capsys.readouterr().err
 
 
 def test_check_path_imports_nothing_heavy():
-    code = (
-        "import sys, zsad_lib.pipeline as p; p.main(['status']); print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
-    )
-    out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(pipeline.__file__).parents[1])
+    code = "import sys, zsad_lib.pipeline.__main__ as p; p.main(['status']); print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
+    out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(run_step.__file__).parents[2])
     assert out.splitlines()[-1] == ""

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from zsad_lib import predictive, predictive_score
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import save_manifest
-from zsad_lib.predictive import Recipe, build, cell_motion, choose_cells, load, normalise, train
-from zsad_lib.predictive_score import (
+from zsad_lib.files.manifest import save_manifest
+from zsad_lib.methods.predictive_coding import score
+from zsad_lib.methods.predictive_coding import train as predictive
+from zsad_lib.methods.predictive_coding.score import (
     at_frames,
     encode,
     ended_blocks,
@@ -22,6 +22,7 @@ from zsad_lib.predictive_score import (
     prediction_errors,
     score_predictive,
 )
+from zsad_lib.methods.predictive_coding.train import Recipe, build, cell_motion, choose_cells, load, normalise, train
 
 TINY = Recipe(
     block_len=2,
@@ -236,7 +237,7 @@ def test_nothing_moves_nothing_scores(model):
 def test_known_features_are_near():
     features = F.normalize(torch.randn(2, 16, 6, 9), dim=1)
     memory = features[0].flatten(1).T.repeat(5, 1)  # the five nearest are copies
-    distance = predictive_score.neighbour_distance(features, memory)
+    distance = score.neighbour_distance(features, memory)
     assert distance[0].abs().max() < 1e-5 and distance[1].min() > 0.05
 
 
@@ -270,7 +271,7 @@ def test_the_steps_write_what_evaluation_reads(tmp_path, run_home, monkeypatch, 
 
     fitted = predictive.fit(profile, run / "train")
     assert set(fitted["metrics"]) == {"loss seed 0", "loss seed 1"}
-    scored = predictive_score.score_all(profile, run / "score")
+    scored = score.score_all(profile, run / "score")
     assert scored["metrics"]["methods"] == ["knn", "motion_floor", "predictive", "predictive@causal"]
     for method, seeds in [("predictive", "01"), ("predictive@causal", "01"), ("knn", "01"), ("motion_floor", "0")]:
         folder = run / "scores" / method

@@ -3,9 +3,9 @@
 import torch
 
 from data_prep.scene_rules.web import web_corpus
-from zsad_lib import pretrain
-from zsad_lib.backbones import WEIGHTS, frame_differences, normalise, stand_ins
-from zsad_lib.weights import SHIPPED, load_weights
+from zsad_lib.features.backbones import WEIGHTS, frame_differences, normalise, stand_ins
+from zsad_lib.files.weights import SHIPPED, load_weights
+from zsad_lib.methods import pretraining
 
 
 def test_shipped_weights_say_what_made_them_and_are_small():
@@ -18,17 +18,17 @@ def test_shipped_weights_say_what_made_them_and_are_small():
 
 
 def test_run_writes_all_stand_ins_that_load(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "EPOCHS", dict.fromkeys(pretrain.EPOCHS, 1))
+    monkeypatch.setattr(pretraining, "EPOCHS", dict.fromkeys(pretraining.EPOCHS, 1))
     corpus = web_corpus(32, 0, jobs=1)
     for name in ("pretrain_timesformer", "pretrain_dpc", "pretrain_scene", "pretrain_clip"):
-        real = getattr(pretrain, name)
-        monkeypatch.setattr(pretrain, name, lambda *a, real=real, **k: real(*a, **{**k, "batch": 16}))
-    monkeypatch.setattr(pretrain, "web_corpus", lambda *arguments: corpus)
-    files = pretrain.run(clips=32, folder=tmp_path)
+        real = getattr(pretraining, name)
+        monkeypatch.setattr(pretraining, name, lambda *a, real=real, **k: real(*a, **{**k, "batch": 16}))
+    monkeypatch.setattr(pretraining, "web_corpus", lambda *arguments: corpus)
+    files = pretraining.run(clips=32, folder=tmp_path)
     backbones = stand_ins(tmp_path)
-    assert set(files) == set(pretrain.EPOCHS) and len(backbones.vocabulary) > 20
+    assert set(files) == set(pretraining.EPOCHS) and len(backbones.vocabulary) > 20
     _, meta = load_weights(files["dpc"])
-    assert len(meta["loss"]) == pretrain.ROUNDS["dpc"] and meta["clips"] == 32
+    assert len(meta["loss"]) == pretraining.ROUNDS["dpc"] and meta["clips"] == 32
 
 
 def test_frame_differences_cancel_the_background():

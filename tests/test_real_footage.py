@@ -10,16 +10,21 @@ import pytest
 import torch
 
 from data_prep import ucf_crime
-from zsad_lib import backbones, features, frame_features, official, pipeline, train, weak
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest
+from zsad_lib.features import backbones, extraction, published_weights
+from zsad_lib.files import clip_feature_files
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import write_video
+from zsad_lib.methods.anomaly_clip import train as weak
+from zsad_lib.methods.context_aware import train
+from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.models import DPC, TimeSformer, build_clip
+from zsad_lib.models import anomaly_clip_recipes as recipes
 from zsad_lib.models.scene import SceneEncoder
-from zsad_lib.own_video import score_video
-from zsad_lib.pipeline import ensure, run_folder
-from zsad_lib.video import write_video
-from zsad_lib.windows import training_rows
+from zsad_lib.own_video.scoring import score_video
+from zsad_lib.pipeline.__main__ import main
+from zsad_lib.pipeline.run_step import ensure, run_folder
 
 FRAMES, STRIDE = 81, 2
 TRAIN = [f"Arson/Arson{i:03d}" for i in range(4)] + [f"Abuse/Abuse{i:03d}" for i in range(4)]
@@ -108,14 +113,14 @@ def test_machines_share_the_features_and_the_step_finds_them(run, patch, downloa
     profile, folder = run
     patch.setenv("ZSAD_HOME", str(tmp_path))
     settings = [f"DATA_ROOT={download}", "backbones=stand_in", *(f"{name}={value}" for name, value in SIZES.items())]
-    share = lambda shard: pipeline.main(["step", "--shard", shard, "--profile", "ucf_crime", *settings, "features"])
+    share = lambda shard: main(["step", "--shard", shard, "--profile", "ucf_crime", *settings, "features"])
     assert share("0/2") == 2 and "step features needs data first" in capsys.readouterr().err
     ensure("data", profile)
     assert share("2/2") == 2 and "give i/n" in capsys.readouterr().err
     assert [share("0/2"), share("1/2")] == [0, 0]
     assert "12 videos computed" in capsys.readouterr().out  # 24 are normal or to be tested
     assert ensure("features", profile)["metrics"] == {"videos": 24, "computed": 0}
-    assert pipeline.main(["step", "--shard", "0/2", "--profile", "ucf_crime", *settings, "train"]) == 2
+    assert main(["step", "--shard", "0/2", "--profile", "ucf_crime", *settings, "train"]) == 2
     patch.setenv("ZSAD_HOME", str(folder.parents[1]))
 
 
@@ -127,7 +132,7 @@ def test_published_features_stand_for_videos(run, download, patch, tmp_path):
     for path in download.glob("*.*"):
         (tree / path.name).write_bytes(path.read_bytes())
     for video in table.video:
-        own = frame_features.load(folder / "frame_features" / f"{video}.safetensors")
+        own = clip_feature_files.load(folder / "frame_features" / f"{video}.safetensors")
         np.save(tree / "clip_features" / "all" / f"{video}.npy", own.numpy())
     patch.setenv("ZSAD_HOME", str(tmp_path / "home"))
     other = dataclasses.replace(profile, data_root=str(tree))
@@ -144,7 +149,7 @@ def test_published_features_stand_for_videos(run, download, patch, tmp_path):
 
 def test_published_recipes_have_their_own_length():
     recipe = weak.recipe_of(get_profile("xd_violence"))
-    assert recipe == weak.PUBLISHED["xd_violence"]
+    assert recipe == recipes.PUBLISHED["xd_violence"]
     assert weak.recipe_of(get_profile("xd_violence", weak_epochs=3)).epochs == 3
     assert weak.recipe_of(get_profile("demo")).epochs == get_profile("demo").weak_epochs
 
@@ -163,16 +168,16 @@ def small_official(name: str):
 
 def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(download, patch, tmp_path):
     patch.setenv("ZSAD_HOME", str(tmp_path))
-    patch.setattr(official, "fetch", lambda name, offline: name)
-    patch.setattr(official, "load", lambda name, path: small_official(name))
-    patch.setattr(official, "known_sha256", lambda name: name)
+    patch.setattr(published_weights, "fetch", lambda name, offline: name)
+    patch.setattr(published_weights, "load", lambda name, path: small_official(name))
+    patch.setattr(published_weights, "known_sha256", lambda name: name)
     outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=None, video_dim=24, scene_dim=16, text_dim=16)
     patch.setattr(train, "outline", lambda kind: outline)
     profile = get_profile("ucf_crime", data_root=str(download), **SIZES)
     with pytest.raises(ZsadError, match="no norm statistics yet"):
-        features.extractor(profile).windows(torch.zeros(61, 32, 32, 3, dtype=torch.uint8))
+        extraction.extractor(profile).windows(torch.zeros(61, 32, 32, 3, dtype=torch.uint8))
     ensure("score", profile)
-    found = features.frozen_streams(profile)
+    found = extraction.frozen_streams(profile)
     assert found.video_head is None and not found.differences and found.size == (32, 32)
     assert found.dpc.backbone.bn1.num_batches_tracked == len(
         load_manifest(run_folder(profile) / "data").query("split == 'train' and family == 'normal'")

@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import save_manifest, write_classes
-from zsad_lib.recognition import METRICS, Truth, confusion, recognition, truth
+from zsad_lib.evaluate.class_metrics import METRICS, Truth, confusion, recognition, truth
+from zsad_lib.files.annotations import write_classes
+from zsad_lib.files.manifest import save_manifest
 
 NAMES = ["fire", "normal", "fight", "never shown"]
 

@@ -4,20 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib import released
-from zsad_lib.backbones import stand_ins
+from zsad_lib import released_defects
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import TOUCHED, Extractor, cache_folder, chunks
-from zsad_lib.video import write_video
+from zsad_lib.features.backbones import stand_ins
+from zsad_lib.features.cache import TOUCHED, cache_folder
+from zsad_lib.features.extraction import Extractor, chunks
+from zsad_lib.files.video import write_video
 
 
 def test_switches_are_sorted_by_where_they_act():
-    places = {place: released.acting_in(released.AS_RELEASED, place) for place in ("features", "train", "score")}
-    assert sum(map(len, places.values())) == len(released.DEFECTS) == 8
-    assert sorted(number for number, _, _ in released.DEFECTS.values()) == [1, 2, 3, 4, 5, 7, 8, 9]
+    places = {
+        place: released_defects.acting_in(released_defects.AS_RELEASED, place)
+        for place in ("features", "train", "score")
+    }
+    assert sum(map(len, places.values())) == len(released_defects.DEFECTS) == 8
+    assert sorted(number for number, _, _ in released_defects.DEFECTS.values()) == [1, 2, 3, 4, 5, 7, 8, 9]
     with pytest.raises(ZsadError, match="did you mean 'dpc_order'"):
-        released.acting_in(("dpc_ordr",), "train")
+        released_defects.acting_in(("dpc_ordr",), "train")
 
 
 def test_switches_that_change_features_have_a_cache_of_their_own():

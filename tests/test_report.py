@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from zsad_lib import cards, page, paths, report
 from zsad_lib.config import as_dict, get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import save_manifest
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import save_manifest
+from zsad_lib.results import html_page as page
+from zsad_lib.results import report, report_cards
 
 COLUMNS = "method variant metric level group family value low high n_videos n_frames prevalence seeds".split()
 
@@ -124,11 +126,11 @@ def test_numbers_of_the_model_card_are_the_runs(run):
     profile, folder = run
     file = folder / "evaluate" / "detection.csv"
     table = pd.read_csv(file)
-    card = cards.model_card(profile, table)
+    card = report_cards.model_card(profile, table)
     assert "`full`" in card and "1 training videos" in card and "2 videos, 0.00 hours" in card
     paths.make_folder(folder / "scores" / "anomaly_clip")
     (folder / "scores" / "full").rename(folder / "full")
-    assert "2 training videos" in cards.model_card(profile, table)  # it is told their classes
+    assert "2 training videos" in report_cards.model_card(profile, table)  # it is told their classes
     (folder / "full").rename(folder / "scores" / "full")
     assert "lets 81% of the normal frames" in card and "per hour (" not in card and "{" not in card
     far = table[(table.method == "full") & (table.metric == "far")]
@@ -143,7 +145,7 @@ def test_numbers_of_the_model_card_are_the_runs(run):
     more += [far.assign(variant="causal", metric="micro_auc", value=0.66)]
     more += [far.assign(variant="causal", metric="delay_s_at_threshold", value=2.03)]
     assert "set `long`" not in card and "Other sets" not in card and "Live" not in card
-    card = cards.model_card(profile, pd.concat([table, *more]))
+    card = report_cards.model_card(profile, pd.concat([table, *more]))
     assert "In the 6 test videos of the set `long` it is 0.71 (0.64 to 0.80), the bump 0.60." in card
     assert (
         "In the 9 test videos without any event it is 11%" in card and "Other sets of test videos: night 25% of" in card
@@ -153,9 +155,9 @@ def test_numbers_of_the_model_card_are_the_runs(run):
 
 
 def test_texts_of_the_kit_are_there():
-    assert "synthetic" in cards.limits() and "](" not in re.sub(r"\]\(https:[^)]*\)", "", cards.limits())
-    assert cards._unlinked("[a](b.md), c ([d](e.md)), [f](https://g.org)") == "a, c, [f](https://g.org)"
-    assert "What they have seen" in cards.stand_ins() and "clip AUC" in cards.glossary()
+    assert "synthetic" in report_cards.limits() and "](" not in re.sub(r"\]\(https:[^)]*\)", "", report_cards.limits())
+    assert report_cards._unlinked("[a](b.md), c ([d](e.md)), [f](https://g.org)") == "a, c, [f](https://g.org)"
+    assert "What they have seen" in report_cards.stand_ins() and "clip AUC" in report_cards.glossary()
 
 
 def test_without_card_the_counts_are_shown(run):

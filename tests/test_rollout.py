@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zsad_lib.models import TimeSformer
-from zsad_lib.rollout import attention_weights, recorded, rollout
+from zsad_lib.models.attention_rollout import attention_weights, recorded, rollout
 
 B, T, N, GRID = 2, 3, 6, (2, 3)
 

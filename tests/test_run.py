@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib import checks, paths, pipeline
-from zsad_lib import run as frame
+from zsad_lib import notebook as frame
 from zsad_lib.errors import ZsadError
+from zsad_lib.exercises import checks
+from zsad_lib.files import paths
+from zsad_lib.pipeline import progress, run_step
 
 
 def test_begin_seeds_and_says_where_it_stands(run_home, monkeypatch, capsys):
@@ -69,7 +71,7 @@ def test_notebook_name_from_the_surroundings(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert frame._notebook_name({}) == "interactive"
     with monkeypatch.context() as nbval:
-        nbval.setattr(frame, "_kernel", lambda: "a kernel")
+        nbval.setattr("zsad_lib.notebook.notebook_kernel", lambda: "a kernel")
         nbval.setenv("PYTEST_CURRENT_TEST", "notebooks/03_c.ipynb::Cell 0 (setup)")
         assert frame._notebook_name({}) == "03_c"
     assert frame._notebook_name({"__vsc_ipynb_file__": "/a/02_b.ipynb"}) == "02_b"
@@ -93,7 +95,7 @@ def test_finish_writes_the_result_whole(run_home, monkeypatch):
 
 
 def test_need_asks_the_pipeline(run_home, monkeypatch):
-    monkeypatch.setattr(pipeline, "ensure", lambda step, profile: {"step": step, "of": profile.name})
+    monkeypatch.setattr(run_step, "ensure", lambda step, profile: {"step": step, "of": profile.name})
     run = frame.begin({"PROFILE": "smoke"})
     assert run.need("score") == {"step": "score", "of": "smoke"}
     assert run.need("data", scene_rules="train")["step"] == "train"  # another step for this data set
@@ -103,7 +105,7 @@ def test_need_asks_the_pipeline(run_home, monkeypatch):
 def test_say_show_progress_in_plain_text(capsys):
     frame.say("AUC {auc:.3f}", auc=0.98765)
     frame.show(frame.say)
-    assert list(frame.progress([1, 2], "reading")) == [1, 2] and list(frame.progress(iter("ab"), "letters")) == [
+    assert list(progress.progress([1, 2], "reading")) == [1, 2] and list(progress.progress(iter("ab"), "letters")) == [
         "a",
         "b",
     ]
@@ -123,7 +125,7 @@ def test_rich_output_in_a_notebook(monkeypatch):
     monkeypatch.setattr("tqdm.notebook.tqdm", lambda items, desc, total: shown.append(desc) or items)
     frame.say("**{n}** clips", n=3)
     frame.show(frame.say)
-    assert list(frame.progress([1], "reading")) == [1]
+    assert list(progress.progress([1], "reading")) == [1]
     assert shown[0].data == "**3** clips" and "def say(" in shown[1].data and shown[2] == "reading"
 
 

@@ -6,8 +6,8 @@ import pytest
 from data_prep.scene_rules import captions, draw, prepare, render, web, world
 from data_prep.scene_rules.clips import clip_list, draw_clip, generator, plan_clip
 from zsad_lib.config import get_profile
-from zsad_lib.manifest import load_manifest
-from zsad_lib.video import probe
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import probe
 
 
 def site(scene="plaza"):

@@ -5,18 +5,20 @@ import pandas as pd
 import pytest
 import torch
 
-from zsad_lib import score
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import BLOCK_LEN, WINDOW, cache_folder, feature_file, load_features, to_frames
-from zsad_lib.manifest import load_manifest
+from zsad_lib.features.cache import cache_folder, feature_file, load_features
+from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import write_video
+from zsad_lib.methods.context_aware import scores
+from zsad_lib.methods.context_aware.scorer import Scorer, load_scorer, save_scorer
 from zsad_lib.models.dpc import DPCOutput
-from zsad_lib.own_video import score_video
-from zsad_lib.video import write_video
+from zsad_lib.own_video.scoring import score_video
 
 
 @pytest.fixture(scope="module")
 def scorer(tiny_run):
-    return score.load_scorer(tiny_run[1] / "score" / "full" / "0" / "scorer.safetensors")[0]
+    return load_scorer(tiny_run[1] / "score" / "full" / "0" / "scorer.safetensors")[0]
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +31,30 @@ def features(tiny_run):
 def test_error_map_and_its_summaries_by_hand():
     generator = torch.Generator().manual_seed(0)
     predicted, actual = torch.randn(2, 2, 3, 5, 4, 4, generator=generator).unbind(0)
-    errors = score.error_map(DPCOutput(predicted, actual, None))
+    errors = scores.error_map(DPCOutput(predicted, actual, None))
     p, a = predicted[1, 2, :, 3, 0].numpy(), actual[1, 2, :, 3, 0].numpy()
     assert errors[1, 2, 3, 0].item() == pytest.approx(1 - p @ a / np.linalg.norm(p) / np.linalg.norm(a), abs=1e-6)
     motion = torch.rand(2, 3, 4, 4, generator=generator)
-    order = np.argsort(-motion[0].flatten().numpy())[: int(score.MOVING_SHARE * 48)]
-    assert score.moving_mean(errors, motion)[0].item() == pytest.approx(
+    order = np.argsort(-motion[0].flatten().numpy())[: int(scores.MOVING_SHARE * 48)]
+    assert scores.moving_mean(errors, motion)[0].item() == pytest.approx(
         errors[0].flatten().numpy()[order].mean(), abs=1e-6
     )
 
 
 def test_semantic_neighbour_and_prompt_scores_by_hand():
     similarity = torch.tensor([[0.1, 0.9, 0.3], [0.2, 0.2, 0.1]])
-    torch.testing.assert_close(score.semantic_score(similarity), torch.tensor([0.1, 0.8]))
+    torch.testing.assert_close(scores.semantic_score(similarity), torch.tensor([0.1, 0.8]))
     memory = torch.eye(4)
     query = torch.tensor([[0.6, 0.8, 0.0, 0.0]])
-    assert score.neighbour_score(query, memory, k=2).item() == pytest.approx(1 - 0.7)
-    total, probabilities = score.prompt_scores(similarity[:1], torch.tensor([[0.9]]), temperature=0.1)
+    assert scores.neighbour_score(query, memory, k=2).item() == pytest.approx(1 - 0.7)
+    total, probabilities = scores.prompt_scores(similarity[:1], torch.tensor([[0.9]]), temperature=0.1)
     e = np.exp(np.array([0.1, 0.9, 0.3, 0.9]) / 0.1)
     assert total.item() == pytest.approx(e[3] / e.sum(), rel=1e-5)
     torch.testing.assert_close(probabilities.sum(-1), total)
 
 
 def test_fusion_standardises_on_held_out_normals_alone(scorer):
-    scorer_copy = score.Scorer(scorer.detector, scorer.bank, scorer.captions, scorer.memory)
+    scorer_copy = Scorer(scorer.detector, scorer.bank, scorer.captions, scorer.memory)
     normal = [{"a": np.array([1.0, 3.0]), "b": np.array([0.0, 0.0])}, {"a": np.array([5.0]), "b": np.array([0.0])}]
     scorer_copy.calibrate(normal)
     assert scorer_copy.statistics["a"] == (3.0, pytest.approx(np.std([1, 3, 5])))
@@ -86,8 +88,8 @@ def test_videos_that_are_scored_together_score_as_alone(scorer, features, monkey
 def test_every_method_and_seed_has_every_frame(tiny_run):
     profile, folder = tiny_run
     test = load_manifest(folder / "data").query("split == 'test'")
-    for method in score.METHODS:
-        seeds = profile.seeds[:1] if method in score.SEED_FREE else profile.seeds
+    for method in scores.METHODS:
+        seeds = profile.seeds[:1] if method in scores.SEED_FREE else profile.seeds
         for seed in seeds:
             home = folder / "scores" / method / str(seed)
             for row in test.itertuples():
@@ -99,7 +101,7 @@ def test_every_method_and_seed_has_every_frame(tiny_run):
             np.testing.assert_allclose(to_frames(windows[row.video], row.n_frames), table.score, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", score.CAUSAL)
+@pytest.mark.parametrize("method", scores.CAUSAL)
 def test_causal_rows_know_ended_windows_alone(tiny_run, method):
     _, folder = tiny_run
     home, whole = folder / "scores" / f"{method}@causal" / "0", folder / "scores" / method / "0"
@@ -125,8 +127,8 @@ def test_the_full_score_is_the_sum_of_its_terms(tiny_run, scorer):
 
 
 def test_a_scorer_survives_its_file(tiny_run, scorer, features, tmp_path):
-    score.save_scorer(tmp_path / "s.safetensors", scorer, dict(variant=dict(), seed=0))
-    again, _ = score.load_scorer(tmp_path / "s.safetensors")
+    save_scorer(tmp_path / "s.safetensors", scorer, dict(variant=dict(), seed=0))
+    again, _ = load_scorer(tmp_path / "s.safetensors")
     [first], [second] = scorer.terms([features]), again.terms([features])
     for name in first:
         np.testing.assert_allclose(first[name], second[name], atol=1e-3)

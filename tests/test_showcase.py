@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from zsad_lib import notebook_map, showcase, tables
 from zsad_lib.errors import ZsadError
+from zsad_lib.maintenance import front_page, notebook_map
+from zsad_lib.results import tables
 
 SHOWN = ("picture", "demo", "ped2", "notebooks")
 README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in SHOWN)
@@ -31,14 +32,14 @@ def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -
     tables.save(table, run / "tables" / "detection", "Toy")
     result = {"git": {"commit": "0123456789abcdef", "changed": changed}, "profile": {"seeds": [0, 1]}}
     (run / "evaluate" / "result.json").write_text(json.dumps({**result, "versions": {"torch": "9.9"}}))
-    (run / "figures" / f"{showcase.SHOWN[name][1]}.png").write_bytes(b"picture of " + name.encode())
+    (run / "figures" / f"{front_page.SHOWN[name][1]}.png").write_bytes(b"picture of " + name.encode())
 
 
 def test_both_runs_reach_readme_and_docs(run_home, capsys):
     (run_home / "README.md").write_text(README)
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
     make_run(run_home, "ped2", ["micro_auc"], changed=True)
-    assert showcase.main() == 0
+    assert front_page.main() == 0
     assert capsys.readouterr().out == "demo: shown\nped2: shown\nablations: not run; make ablate\n"
     text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
     assert "old" not in text and text.count("<!-- /results -->") == len(SHOWN)
@@ -50,13 +51,13 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     assert "Mean over 2 seeds" in demo
     assert "revision" not in ped2 and "Micro AUC" in ped2  # the working copy had changes: no revision to name
     assert (results / "demo.md").read_text().startswith("Toy.")
-    assert showcase.main() == 0 and (run_home / "README.md").read_text() == text
+    assert front_page.main() == 0 and (run_home / "README.md").read_text() == text
 
 
 def test_missing_run_leaves_its_place_alone(run_home, capsys):
     (run_home / "README.md").write_text(README)
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    assert showcase.main() == 0
+    assert front_page.main() == 0
     assert "ped2: not run; make reproduce PROFILE=ped2" in capsys.readouterr().out
     text = (run_home / "README.md").read_text()
     assert "old ped2" in text and "(docs/results/headline.png)" in text
@@ -64,18 +65,18 @@ def test_missing_run_leaves_its_place_alone(run_home, capsys):
 
 def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, capsys):
     (run_home / "README.md").write_text("# no place to fill")
-    assert showcase.main() == 2 and "no run to show" in capsys.readouterr().err
+    assert front_page.main() == 2 and "no run to show" in capsys.readouterr().err
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    assert showcase.main() == 2 and "results:demo" in capsys.readouterr().err
+    assert front_page.main() == 2 and "results:demo" in capsys.readouterr().err
     assert (run_home / "README.md").read_text() == "# no place to fill"
     (run_home / "runs" / "demo" / "figures" / "headline.png").unlink()
     with pytest.raises(ZsadError, match="headline.png: missing"):
-        showcase.show(run_home)
+        front_page.show(run_home)
 
 
 def test_a_place_that_is_not_closed_does_not_swallow_the_next():
     with pytest.raises(ZsadError, match="0 times"):
-        showcase.fill("<!-- results:a -->\n<!-- results:b -->\n<!-- /results -->", "a", "x")
+        notebook_map.fill("<!-- results:a -->\n<!-- results:b -->\n<!-- /results -->", "a", "x")
 
 
 def write_notebook(

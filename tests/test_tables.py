@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from zsad_lib import tables
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.evaluate import COLUMNS
-from zsad_lib.paths import write_json
-from zsad_lib.pipeline import run_folder
+from zsad_lib.evaluate.evaluation import COLUMNS
+from zsad_lib.files.paths import write_json
+from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.results import run_tables, tables
 
 
 def rows(*items):
@@ -100,10 +100,10 @@ def test_markdown_marks_the_floors_and_escapes_bars():
 
 def test_step_writes_both_files(tmp_path):
     with pytest.raises(ZsadError, match="run the step"):
-        tables.write(get_profile("smoke"), tmp_path / "tables")
+        run_tables.write(get_profile("smoke"), tmp_path / "tables")
     (tmp_path / "evaluate").mkdir()
     TIDY.to_csv(tmp_path / "evaluate" / "detection.csv", index=False)
-    result = tables.write(get_profile("smoke"), tmp_path / "tables")
+    result = run_tables.write(get_profile("smoke"), tmp_path / "tables")
     markdown = (tmp_path / "tables" / "detection.md").read_text()
     assert markdown.startswith("NOT RESULTS") and "scene:road" in markdown and "set:night" in markdown
     latex = (tmp_path / "tables" / "detection.tex").read_text()
@@ -116,9 +116,11 @@ def test_step_writes_both_files(tmp_path):
 
 def test_titles_name_the_lists_that_were_used(run_home):
     profile = get_profile("ucf_crime", split="uca")
-    assert tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
+    assert run_tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
     result = run_folder(profile) / "data" / "result.json"
     write_json(result, {"metrics": {"n_test": 3}})
-    assert tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
+    assert run_tables.heading(profile) == "Detection on ucf_crime, profile ucf_crime-uca"
     write_json(result, {"metrics": {"split": "uca", "split_sha256": "0123456789abcdef"}})
-    assert tables.heading(profile) == "Detection on ucf_crime, split uca (sha256 0123456789ab), profile ucf_crime-uca"
+    assert (
+        run_tables.heading(profile) == "Detection on ucf_crime, split uca (sha256 0123456789ab), profile ucf_crime-uca"
+    )

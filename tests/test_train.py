@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib import pipeline, train
-from zsad_lib.backbones import stand_ins
+from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest, save_manifest
-from zsad_lib.weights import load_weights
-from zsad_lib.windows import gather_blocks, load_windows
+from zsad_lib.features.backbones import stand_ins
+from zsad_lib.files.manifest import load_manifest, save_manifest
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.context_aware import train
+from zsad_lib.methods.context_aware.training_windows import gather_blocks, load_windows
+from zsad_lib.pipeline import launch, run_step
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +166,15 @@ def untrained(tiny_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ZSAD_HOME", str(home))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", os.environ["PATH"])  # `launch` puts this Python's programs in front
-    pipeline.ensure("features", tiny_run[0])  # another test may have left those of other settings
+    run_step.ensure("features", tiny_run[0])  # another test may have left those of other settings
     return home / "runs" / folder.name
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
     profile, folder = tiny_run
-    pipeline.launch("train", profile, "torchrun --standalone --nproc-per-node 2")
-    assert pipeline.current("train", profile) is not None
+    launch.launch("train", profile, "torchrun --standalone --nproc-per-node 2")
+    assert run_step.current("train", profile) is not None
     printed = capfd.readouterr().out
     assert printed.count("train: running") == 1 and printed.count("memory: full") == 1
     assert "in 2 processes; batch 72, live 4, chunk 4" in printed
@@ -191,28 +193,29 @@ def test_an_exception_in_one_process_ends_all(tiny_run, untrained, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\n"
-        "from zsad_lib import pipeline, train\n"
+        "from zsad_lib.methods.context_aware import train\n"
+        "from zsad_lib.pipeline.__main__ import main\n"
         "def fails(*arguments):\n"
         "    raise ValueError('only here')\n"
         "if os.environ['RANK'] == '1':\n"
         "    train.joint_loss = fails\n"
-        "sys.exit(pipeline.main(sys.argv[1:]))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    command = [*launcher, *pipeline._step_command(profile, "train")[1:]]
+    command = [*launcher, *launch._step_command(profile, "train")[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode != 0 and "ValueError: only here" in done.stderr
-    assert pipeline.current("train", profile) is None and not list(untrained.glob("train/*/*/detector.safetensors"))
+    assert run_step.current("train", profile) is None and not list(untrained.glob("train/*/*/detector.safetensors"))
 
 
 def test_what_a_launcher_cannot_do_is_one_line(tiny_run, monkeypatch):
     profile, _ = tiny_run
     with pytest.raises(ZsadError, match="step train of profile ped2 runs in one process"):
-        pipeline.launch("train", pipeline.get_profile("ped2"), "torchrun")
+        launch.launch("train", get_profile("ped2"), "torchrun")
     monkeypatch.setenv("PATH", os.environ["PATH"])
     with pytest.raises(ZsadError, match="no program tourchrun found"):
-        pipeline.launch("train", profile, "tourchrun --nproc-per-node 2")
+        launch.launch("train", profile, "tourchrun --nproc-per-node 2")
     with pytest.raises(ZsadError, match="runs in one process; leave the launcher out"):
-        pipeline.ensure_together("features", profile)
+        launch.ensure_together("features", profile)
     with pytest.raises(ZsadError, match="needs features first, in one process: make features PROFILE=smoke"):
-        pipeline.ensure_together("train", dataclasses.replace(profile, train_steps=13))
+        launch.ensure_together("train", dataclasses.replace(profile, train_steps=13))

@@ -11,7 +11,8 @@ from data_prep import ucsd_ped2
 from data_prep.ucsd_ped2 import locate, prepare, read_masks, read_spans
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import frame_labels, load_manifest
+from zsad_lib.files import pixel_masks
+from zsad_lib.files.manifest import frame_labels, load_manifest
 
 SPANS = ["2:3", "1:4, 6:6"]
 
@@ -59,6 +60,7 @@ def test_good_tree(tree, tmp_path):
         masks = read_masks(row.path)
         assert masks.shape == (row.n_frames, 12, 18) and masks.dtype == bool
         assert np.array_equal(masks.any((1, 2)), frame_labels(row))
+        assert np.array_equal(pixel_masks.read_masks(tmp_path / "step" / "masks" / f"{row.video}.npz"), masks)
 
 
 def test_the_content_is_checked_ever_after(tree, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_prep.scene_rules.world import HEIGHT, WIDTH
 from zsad_lib.errors import ZsadError
-from zsad_lib.video import (
+from zsad_lib.files.video import (
     declared_seconds,
     frame_times,
     iter_frames,

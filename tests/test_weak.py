@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from zsad_lib import weak
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.anomaly_clip import train as weak
+from zsad_lib.models import anomaly_clip_recipes as recipes
 from zsad_lib.models import build_clip
 from zsad_lib.models.anomaly_clip import FrameModel
-from zsad_lib.weights import load_weights
 
 NAMES = ["fire", "normal", "fight"]
-RECIPE = weak.Recipe(
+RECIPE = recipes.Recipe(
     lr=5e-3,
     epochs=30,
     warmup=1,
@@ -72,13 +73,13 @@ def planted(seed: int = 0):
     return features, labels, truth
 
 
-def model(seed: int = 0, recipe: weak.Recipe = RECIPE):
+def model(seed: int = 0, recipe: recipes.Recipe = RECIPE):
     torch.manual_seed(seed)
     clip = build_clip(
         "ViT-B-16", embed_dim=16, text_width=16, text_heads=2, text_layers=1,
         vision_image_size=32, vision_layers=1, vision_width=32, vision_head_width=16,
     )  # fmt: skip
-    return weak.build(clip, None, NAMES, "normal", recipe)
+    return recipes.build(clip, None, NAMES, "normal", recipe)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,6 @@ def test_other_features_under_the_same_names_are_trained_again(tmp_path):
 
 def test_top_and_bottom_segments_of_the_stand_in_differ():
     """Of the segments that a step does not leave out, most steps have enough for both ends."""
-    recipe, steps = weak.STAND_IN, 2000
+    recipe, steps = recipes.STAND_IN, 2000
     kept = torch.rand(steps, recipe.num_segments, generator=torch.Generator().manual_seed(0)) >= recipe.segment_dropout
     assert (kept.sum(1) >= 2 * recipe.topk).float().mean() > 0.9

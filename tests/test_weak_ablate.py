@@ -5,30 +5,32 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from zsad_lib import weak, weak_ablate
-from zsad_lib.weights import load_weights
+from zsad_lib.ablations import anomaly_clip_grid
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.anomaly_clip import train
+from zsad_lib.models.anomaly_clip_recipes import STAND_IN
 
-ROWS = [row for row in weak_ablate.ROWS if row.name in ("anomaly_clip", "no_temporal", "published_order")]
+ROWS = [row for row in anomaly_clip_grid.ROWS if row.name in ("anomaly_clip", "no_temporal", "published_order")]
 
 
 @pytest.fixture(scope="module")
 def grid(weak_run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weak_ablate, "ROWS", tuple(ROWS))
-        yield weak_run, weak_ablate.ablate(weak_run[0])
+        patch.setattr(anomaly_clip_grid, "ROWS", tuple(ROWS))
+        yield weak_run, anomaly_clip_grid.ablate(weak_run[0])
 
 
 def test_every_row_has_its_own_recipe():
-    usual, names = weak.STAND_IN, [row.name for row in weak_ablate.ROWS]
-    changed = [dataclasses.replace(usual, **row.change) for row in weak_ablate.ROWS]
+    usual, names = STAND_IN, [row.name for row in anomaly_clip_grid.ROWS]
+    changed = [dataclasses.replace(usual, **row.change) for row in anomaly_clip_grid.ROWS]
     assert len(set(changed)) == len(changed) == len(set(names)) and changed[0] == usual
-    assert all(row.control == ("" if row.name == names[0] else names[0]) for row in weak_ablate.ROWS)
+    assert all(row.control == ("" if row.name == names[0] else names[0]) for row in anomaly_clip_grid.ROWS)
 
 
 def test_each_row_is_trained_as_it_says(grid):
     (_, folder), _ = grid
     for row in ROWS:
-        recipe = load_weights(folder / "ablation" / "anomaly_clip" / row.name / "0" / weak.FILE)[1]["recipe"]
+        recipe = load_weights(folder / "ablation" / "anomaly_clip" / row.name / "0" / train.FILE)[1]["recipe"]
         assert {name: recipe[name] for name in row.change} == row.change
 
 
@@ -53,6 +55,6 @@ def test_the_whole_method_and_mil_are_those_of_the_run(grid):
 def test_a_second_run_trains_and_evaluates_nothing(grid, monkeypatch):
     (profile, _), target = grid
     before = target.stat().st_mtime_ns
-    monkeypatch.setattr(weak, "batches", None)
-    monkeypatch.setattr(weak_ablate, "_estimates", None)
-    assert weak_ablate.ablate(profile) == target and target.stat().st_mtime_ns == before
+    monkeypatch.setattr(train, "batches", None)
+    monkeypatch.setattr(anomaly_clip_grid, "_estimates", None)
+    assert anomaly_clip_grid.ablate(profile) == target and target.stat().st_mtime_ns == before

@@ -7,7 +7,8 @@ import pytest
 
 from data_prep import weak_lists as w
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import read_classes, read_temporal
+from zsad_lib.files.annotations import read_classes, read_temporal
+from zsad_lib.models.anomaly_clip_recipes import UCF_CLASSES, XD_CLASSES
 
 TRAIN = "Abuse/Abuse001_x264.mp4\nTraining_Normal_Videos_Anomaly/Normal_Videos001_x264.mp4\n"
 TEST = "Arson/Arson002_x264.mp4\nTesting_Normal_Videos_Anomaly/Normal_Videos_003_x264.mp4\n"
@@ -171,9 +172,9 @@ def test_official_files(annotations):
     """Counts as published; no fault in any of them."""
     table = w.ucf_crime(annotations / "ucf_crime")
     assert table.groupby("split").size().to_dict() == {"test": 290, "train": 1610}
-    assert sorted(set(table.action)) == sorted(w.UCF_CLASSES)
+    assert sorted(set(table.action)) == sorted(UCF_CLASSES)
     xd = w.xd_violence(annotations / "xd_violence")
-    assert len(xd) == 500 and set(xd.action) == set(w.XD_CLASSES) - {"Normal"}
+    assert len(xd) == 500 and set(xd.action) == set(XD_CLASSES) - {"Normal"}
     weak = w.shanghaitech(annotations / "shanghaitech")
     assert weak.groupby(["split", "action"]).size().to_dict() == {
         ("train", "Normal"): 175, ("train", "Abnormal"): 63, ("test", "Normal"): 155, ("test", "Abnormal"): 44

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from zsad_lib import weak, weak_score
 from zsad_lib.errors import ZsadError
-from zsad_lib.manifest import load_manifest, read_classes, save_manifest, write_classes
-from zsad_lib.paths import read_json
-from zsad_lib.series import read_archive, read_series
-from zsad_lib.weights import load_weights
+from zsad_lib.files.annotations import read_classes, write_classes
+from zsad_lib.files.manifest import load_manifest, save_manifest
+from zsad_lib.files.paths import read_json
+from zsad_lib.files.score_files import read_archive, read_series
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.anomaly_clip import score as weak_score
+from zsad_lib.methods.anomaly_clip import train as weak
 
 METHODS = (*weak.TRAINED, weak_score.ZERO_SHOT)
 

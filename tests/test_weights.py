@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.weights import load_weights, save_weights, tensors_sha256
+from zsad_lib.files.weights import load_weights, save_weights, tensors_sha256
 
 
 def test_round_trip_with_provenance(tmp_path):

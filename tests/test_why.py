@@ -10,15 +10,16 @@ from matplotlib.text import Text
 from PIL import Image
 
 import zsad_lib as z
-from zsad_lib import explorers, why_explorers, why_figures
-from zsad_lib.backbones import stand_ins
 from zsad_lib.errors import ZsadError
-from zsad_lib.features import WINDOW, to_frames
-from zsad_lib.own_detector import PROMPTS, Words, own_scorer
-from zsad_lib.own_video import score_video
-from zsad_lib.score import joint
-from zsad_lib.video import write_video
-from zsad_lib.why import at_strength, explain, fit, moved, training_scenes
+from zsad_lib.features.backbones import stand_ins
+from zsad_lib.features.window_plan import WINDOW, to_frames
+from zsad_lib.files.video import write_video
+from zsad_lib.methods.context_aware.scores import joint
+from zsad_lib.own_video import explain_explorers, explain_figures
+from zsad_lib.own_video.detector import PROMPTS, Words, own_scorer
+from zsad_lib.own_video.explain import at_strength, explain, fit, moved, training_scenes
+from zsad_lib.own_video.scoring import score_video
+from zsad_lib.results import explorer
 
 FPS, SAID = 10, Words(("a man walks", "a car drives"), ("two people are fighting", "a man falls down"))
 
@@ -141,7 +142,7 @@ def test_a_short_folder_of_frames_is_one_window(tmp_path):
 
 @pytest.mark.parametrize("name", ["contributions", "attention", "errors", "texts", "gate"])
 def test_figures_have_words_that_can_be_read(why, name):
-    figure = getattr(why_figures, name)(why)
+    figure = getattr(explain_figures, name)(why)
     figure.draw_without_rendering()
     shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     assert len(shown) > 5 and min(text.get_fontsize() for text in shown) >= 7
@@ -152,7 +153,7 @@ def test_figures_have_words_that_can_be_read(why, name):
 
 def test_stacked_contributions_reach_from_all_negative_to_all_positive_terms(why):
     terms = {name: np.array(values) for name, values in zip(why.terms, ([1, -1, 2, 0], [2, -2, 1, 0], [-1, 3, 1, 0]))}
-    ax = why_figures.contributions(why._replace(terms=terms, score=sum(terms.values()))).axes[0]
+    ax = explain_figures.contributions(why._replace(terms=terms, score=sum(terms.values()))).axes[0]
     edges = [part.get_paths()[0].vertices for part in ax.collections]
     at = lambda w: [y for x, y in np.concatenate(edges) if x == why.times[w]]
     assert [(min(at(w)), max(at(w))) for w in range(4)] == [(-1, 3), (-3, 3), (0, 4), (0, 0)]
@@ -160,28 +161,28 @@ def test_stacked_contributions_reach_from_all_negative_to_all_positive_terms(why
 
 
 def test_framed_cells_are_those_that_were_scored(why):
-    figure = why_figures.errors(why, at=2.0)
+    figure = explain_figures.errors(why, at=2.0)
     assert len(figure.axes[0].patches) == (why.weights[1] > 0).sum()
 
 
 def test_every_explorer_is_a_picture_in_print(why):
-    scrubbed = why_explorers.scrub(why)
+    scrubbed = explain_explorers.scrub(why)
     assert len(scrubbed.subfigs) == 3 and [part.subfigs[0].subfigs[0].get_suptitle()[:5] for part in scrubbed.subfigs] == [
         "1.5 s", "2.5 s", "3.0 s",
     ]  # fmt: skip
-    typed = why_explorers.prompt(why, ["a man walks", "a zeppelin falls"])
+    typed = explain_explorers.prompt(why, ["a man walks", "a zeppelin falls"])
     assert ["never learned: zeppelin" in ax.get_title(loc="left") for ax in typed.axes] == [False, True]
-    strong = why_explorers.gate(why)
+    strong = explain_explorers.gate(why)
     assert strong.axes[-1].get_title(loc="left").startswith("gate at 1.0")
     np.testing.assert_allclose(strong.axes[-1].lines[1].get_ydata(), why.score, atol=1e-4)
 
 
 def test_threshold_counts_frames_and_events(monkeypatch):
     drawn = []
-    monkeypatch.setattr(why_explorers, "explore", lambda draw, *args, **controls: drawn.append((draw, controls)))
+    monkeypatch.setattr(explain_explorers, "explore", lambda draw, *args, **controls: drawn.append((draw, controls)))
     scores = {"a": np.array([0, 1, 5, 5, 0, 4.0]), "b": np.array([0.0, 0, 0, 0, 3, 3])}
     labels = {"a": np.array([0, 1, 1, 1, 0, 0]), "b": np.zeros(6)}
-    why_explorers.threshold(scores, labels, fps=2.0)
+    explain_explorers.threshold(scores, labels, fps=2.0)
     (draw, controls), figure = drawn[0], plt.figure()
     assert 3.0 in controls["threshold"]
     draw(figure, 3.0)
@@ -192,14 +193,14 @@ def test_threshold_counts_frames_and_events(monkeypatch):
         == f"threshold 3.00: {per_hour:.0f} false alarms per hour, 100% of events, mean delay 0.5 s"
     )
     with pytest.raises(ZsadError, match="one class only"):
-        why_explorers.threshold(scores, {"a": np.zeros(6), "b": np.zeros(6)}, 2.0)
+        explain_explorers.threshold(scores, {"a": np.zeros(6), "b": np.zeros(6)}, 2.0)
 
 
 def test_a_live_scrubber_moves(why, monkeypatch):
     shown = []
-    monkeypatch.setattr(explorers, "is_live", lambda: True)
+    monkeypatch.setattr(explorer, "is_live", lambda: True)
     monkeypatch.setattr("IPython.display.display", shown.append)
-    why_explorers.scrub(why)
+    explain_explorers.scrub(why)
     first, box = shown
     assert box.children[0].description == "second" and [label for label, _ in box.children[0].options] == [
         "1.5",

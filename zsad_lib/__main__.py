@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zsad_lib.errors import ZsadError, one_line
 
 if TYPE_CHECKING:
-    from zsad_lib.own_detector import Words
+    from zsad_lib.own_video.detector import Words
 
 
 @one_line
@@ -101,7 +101,7 @@ def _video(text: str) -> Path:
 
 
 def _words(options: argparse.Namespace) -> "Words":
-    from zsad_lib.own_detector import Words, read_sentences
+    from zsad_lib.own_video.detector import Words, read_sentences
 
     given = {"normal": options.captions, "abnormal": getattr(options, "prompts", None)}
     return Words(**{name: read_sentences(path) for name, path in given.items() if path}, scene=options.scene)
@@ -115,9 +115,9 @@ def _one_thread() -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from zsad_lib.own_events import in_words, read_truth
-    from zsad_lib.own_video import output_for, score_video
-    from zsad_lib.paths import atomic
+    from zsad_lib.files.paths import atomic
+    from zsad_lib.own_video.events import in_words, read_truth
+    from zsad_lib.own_video.scoring import output_for, score_video
 
     output, words = output_for(options.video, options.output), _words(options)
     truth = read_truth(options.truth, options.video) if options.truth else None
@@ -125,7 +125,7 @@ def _score(options: argparse.Namespace) -> int:
     table = score_video(
         options.video, run=options.run, words=words, causal=options.causal, fps=options.fps, progress=True
     )
-    from zsad_lib import overlay  # drawing loads slowly, and a file that is no video shall not wait for it
+    from zsad_lib.own_video import pictures  # drawing loads slowly, and a file that is no video shall not wait for it
 
     with atomic(output) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
@@ -136,10 +136,10 @@ def _score(options: argparse.Namespace) -> int:
     top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
     highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
     print(f"{len(table)} frames{highest}, written to {output}")
-    made = overlay.write_all(options.video, table, output.with_suffix(""), not options.no_overlay, progress=True)
+    made = pictures.write_all(options.video, table, output.with_suffix(""), not options.no_overlay, progress=True)
     print(in_words(table))
     print(
-        f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {overlay.threshold_kind(table)}"
+        f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {pictures.threshold_kind(table)}"
     )
     if options.run is None:
         print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
@@ -147,8 +147,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from zsad_lib.calibrate import calibrate, in_words
-    from zsad_lib.own_detector import read_sentences
+    from zsad_lib.own_video.calibrate import calibrate, in_words
+    from zsad_lib.own_video.detector import read_sentences
 
     name = options.name or f"calibrated-{options.normal.resolve().name}"
     captions = read_sentences(options.captions) if options.captions else ()
@@ -167,7 +167,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _live(options: argparse.Namespace) -> int:
-    from zsad_lib.live import watch
+    from zsad_lib.own_video.watch import watch
 
     _one_thread()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped reports as on Ctrl-C
@@ -177,7 +177,7 @@ def _live(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from zsad_lib.evaluate import evaluate_folders
+    from zsad_lib.results.evaluate_folders import evaluate_folders
 
     evaluate_folders(options.scores, options.labels, options.out, normal=options.normal, fps=options.fps)
     return 0
@@ -186,33 +186,33 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from functools import partial
 
-    from zsad_lib import frame_features
-    from zsad_lib.backbones import processes
-    from zsad_lib.weights import SHIPPED
-    from zsad_lib.workers import read_shard
+    from zsad_lib.features import clip_frames
+    from zsad_lib.features.backbones import processes
+    from zsad_lib.files.weights import SHIPPED
+    from zsad_lib.pipeline.processes import read_shard
 
     make = (
-        partial(frame_features.official_encoder, options.weights)
+        partial(clip_frames.official_encoder, options.weights)
         if options.weights
-        else partial(frame_features.stand_in_encoder, SHIPPED)
+        else partial(clip_frames.stand_in_encoder, SHIPPED)
     )
     videos = options.videos.resolve()
     folder = options.out or videos.parent / f"{videos.name}-features"
-    listed, shard = frame_features.list_videos(videos), read_shard(options.shard)
+    listed, shard = clip_frames.list_videos(videos), read_shard(options.shard)
     jobs = options.jobs or (processes(os.cpu_count() or 1) if options.weights else os.cpu_count() or 1)
-    found = frame_features.extract(listed, folder, make, shard, options.allow_missing, jobs)
+    found = clip_frames.extract(listed, folder, make, shard, options.allow_missing, jobs)
     print(f"{len(found)} of {len(listed)} videos: features in {folder}")
     return 0
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from zsad_lib import official
+    from zsad_lib.features import published_weights
 
-    return official.main(options.profile, options.root, options.check, options.mirror)
+    return published_weights.main(options.profile, options.root, options.check, options.mirror)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from zsad_lib import doctor
+    from zsad_lib.maintenance import doctor
 
     return doctor.main()
 

@@ -16,7 +16,7 @@ class Profile:
     """The resolved settings of one run; saved with every result."""
 
     name: str
-    dataset: str  # key of `zsad_lib.steps.STEPS`
+    dataset: str  # key of `zsad_lib.pipeline.steps.STEPS`
     is_result: bool = True  # False: a quick look, marked "not results" wherever its numbers are printed
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of training; scores are averaged over them
     bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own

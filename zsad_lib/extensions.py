@@ -8,7 +8,9 @@ import contextlib
 import importlib
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 NAMES = tuple(os.environ.get("ZSAD_EXTENSIONS", "").split())  # modules or packages on the Python path
 
@@ -20,7 +22,7 @@ def load() -> None:
 
 
 def places() -> dict[str, Path]:
-    """Name -> file without its suffix, or folder of a package: where `zsad_lib.fingerprint` finds their code.
+    """Name -> file without its suffix, or folder of a package: where `zsad_lib.pipeline.fingerprints` finds their code.
 
     Ends the process in one line where there is no module of a name.
     """
@@ -33,3 +35,10 @@ def _file(name: str) -> Path:
         if (spec := importlib.util.find_spec(name)) is not None and spec.origin is not None:
             return Path(spec.origin)
     raise SystemExit(f"error: ZSAD_EXTENSIONS: no module {name!r}; add the folder that holds it to PYTHONPATH")
+
+
+def first_use(package: str, name: str, homes: Mapping[str, str]) -> Any:
+    """The name of a package that loads when it is first used, from its module below ``zsad_lib``; AttributeError for another."""
+    if name not in homes:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"zsad_lib.{homes[name]}"), name)

@@ -10,11 +10,13 @@ import pandas as pd
 
 from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec, clip_list, draw_clip, plan_clip
-from zsad_lib import paths
-from zsad_lib.fingerprint import closure, digest
-from zsad_lib.manifest import frame_labels, labels_to_spans, save_manifest, write_captions, write_ucf_annotation
-from zsad_lib.video import write_video
-from zsad_lib.workers import parallel
+from zsad_lib.files import paths
+from zsad_lib.files.annotations import write_captions, write_ucf_annotation
+from zsad_lib.files.manifest import frame_labels, save_manifest
+from zsad_lib.files.spans import labels_to_spans
+from zsad_lib.files.video import write_video
+from zsad_lib.pipeline.fingerprints import closure, digest
+from zsad_lib.pipeline.processes import parallel
 
 
 def render(specs: list[ClipSpec], profile) -> Path:
@@ -70,7 +72,7 @@ def _write(specs: list[ClipSpec], home: Path, bench_seed: int) -> None:
 
 
 def describe(specs: list[ClipSpec], bench_seed: int, home: Path) -> pd.DataFrame:
-    """The manifest: one row per clip with its labels and caption (columns of `zsad_lib.manifest`)."""
+    """The manifest: one row per clip with its labels and caption (columns of `zsad_lib.files.manifest`)."""
     rows = []
     for spec in specs:
         clip = plan_clip(spec, bench_seed)
@@ -128,7 +130,7 @@ their normal clips alone. Frames that are abnormal in test, set `main`: {_share(
 
 
 def caption_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One caption per clip, from its first second to its last (columns of `zsad_lib.manifest.read_captions`)."""
+    """One caption per clip, from its first second to its last (columns of `zsad_lib.files.annotations.read_captions`)."""
     return pd.DataFrame(dict(video=table.video, start_s=0.0, end_s=table.n_frames / table.fps, caption=table.caption))
 
 

@@ -13,7 +13,7 @@ from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec
 from data_prep.scene_rules.prepare import describe, render
 from data_prep.scene_rules.prompts import prompts
-from zsad_lib.manifest import load_manifest, save_weak
+from zsad_lib.files.manifest import load_manifest, save_weak
 
 NORMAL = "normal"
 _OF_CONCEPT = {"fight": "fighting", "fall": "falls down", "fire": "fire"}

@@ -70,7 +70,7 @@ def dense_labels(boxes: list) -> np.ndarray:
 
 def web_corpus(count: int, seed: int, held_out: tuple[str, ...] = (), jobs: int = 2) -> WebCorpus:
     """Render `count` clips with `jobs` processes; equal for any number of processes."""
-    from zsad_lib.video import resize
+    from zsad_lib.files.decoding import resize
 
     def chunk(start: int) -> list:
         clips = [web_clip(i, seed, held_out) for i in range(start, min(start + CHUNK, count))]

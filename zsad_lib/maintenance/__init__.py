@@ -1,1 +1,4 @@
-"""What keeps the kit itself in order: its set-up, its lock, the trial on a fresh machine. Nothing here computes a number of a table."""
+"""What keeps the kit itself in order: set-up, lock, the trial on a fresh machine, its speed, its front page and its findings.
+
+Nothing here computes a number of a table.
+"""

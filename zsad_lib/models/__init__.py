@@ -1,4 +1,7 @@
-"""Models of the two methods; each name is imported when first used, so that one model does not load all libraries."""
+"""Models of the two methods; each name is imported when first used, so that one model does not load all libraries.
+
+A file per network, as published or as small. Nothing here reads a video, trains or knows a data set.
+"""
 
 from importlib import import_module
 

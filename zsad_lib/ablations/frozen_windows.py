@@ -1,0 +1,163 @@
+"""All windows of a benchmark as a few arrays: every feature and every score term that an ablation does not train.
+
+A variant of the gate, the projection or the objective trains and scores on these in seconds. The predictive stream is tuned
+beforehand, once per seed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zsad_lib.features.backbones import EMBED_DIM, Backbones, stand_ins, weights_folder
+from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
+from zsad_lib.files import paths
+from zsad_lib.methods.context_aware.scores import joint, neighbour_score, predictive_terms
+from zsad_lib.methods.context_aware.train import Variant, load_detector, train_detector
+from zsad_lib.methods.context_aware.training_windows import Windows, load_windows
+from zsad_lib.models.dpc import DPC
+from zsad_lib.models.text import encode_captions
+from zsad_lib.pipeline.fingerprints import closure, digest
+
+SPLITS = ("train", "val", "test")
+
+
+STREAM = Variant(
+    gate="none", objective="plain", batch=8, live=8, alpha=0.0
+)  # L = L_pred: tunes the predictive stream alone
+
+
+class Split(NamedTuple):
+    """The windows of one split, and the score terms in which no text enters."""
+
+    windows: Windows  # without stem and cell_motion
+    terms: dict[str, Tensor]  # s_mem; of the predictive stream s_pred, s_all, s_peak, s_motion: [W] each
+    plain: Tensor  # [W, D_dpc] mean of the predictive backbone's features: what released defect 9 scores with
+    videos: list[str]  # clip i of `windows.place`
+    bank: Tensor  # [K, D] unit vectors of the distinct captions, in the order of `windows.caption`'s numbers; training only
+
+
+def windows_folder(profile, table) -> Path:
+    """Where the arrays lie: named by the features, the videos with what is known of them, and the code."""
+    facts = table[["video", "split", "path", "n_frames"]].astype(str).values.tolist()
+    captions = table[table.split == "train"].caption.tolist()
+    key = digest([cache_folder(profile).name, facts, captions, profile.train_steps, closure([__name__])])
+    return paths.cache() / "windows" / key[:12]
+
+
+@torch.no_grad()
+def freeze(profile, table) -> Path:
+    """Computes the arrays of all splits, unless they are there. Captions of test videos are never read.
+
+    Args:
+        profile: whose features have been computed.
+        table: manifest of the benchmark.
+
+    Returns:
+        Folder with one file per split.
+    """
+    folder = windows_folder(profile, table)
+    if all((folder / f"{split}.safetensors").exists() for split in SPLITS):
+        return folder
+    print("windows: joining the features of all videos", flush=True)
+    backbones, cache, memory = stand_ins(weights_folder(profile)), cache_folder(profile), None
+    for split in SPLITS:
+        rows = list(table[table.split == split].itertuples())
+        features = [load_features(feature_file(cache, row)) for row in rows]
+        counts = [len(f.timesformer) for f in features]
+        place = [torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(counts)]
+        arrays = dict(
+            timesformer=torch.cat([f.timesformer for f in features]),
+            scene=torch.cat([f.scene for f in features]),
+            place=torch.cat(place),
+        )
+        if split == "train":
+            mean, deviation = arrays["scene"].mean(0), arrays["scene"].std(0).clamp_min(1e-6)
+        query = joint(backbones.video_head(arrays["timesformer"]), (arrays["scene"] - mean) / deviation)
+        memory = query if memory is None else memory
+        captions = [row.caption for row in rows] if split == "train" else []
+        distinct = list(dict.fromkeys(captions))
+        arrays |= dict(
+            s_mem=neighbour_score(query, memory), bank=torch.zeros(0, EMBED_DIM), caption=torch.zeros(0).long()
+        )
+        if distinct:
+            arrays["bank"] = encode_captions(backbones.clip, distinct, backbones.vocabulary)
+            arrays["caption"] = torch.tensor([distinct.index(c) for c in captions])[arrays["place"][:, 0]]
+        _write(folder / f"{split}.safetensors", arrays, [row.video for row in rows])
+    return folder
+
+
+def tune(profile, table, folder: Path, seed: int) -> Path:
+    """The predictive stream of one seed, tuned on the normal training windows by L_pred alone, and what it says of all windows.
+
+    All variants of a seed share it, as all share the features.
+
+    Args:
+        folder: of `freeze`; gets ``stream-<seed>/detector.safetensors`` and ``<split>-<seed>.safetensors``.
+
+    Returns:
+        The weights file.
+    """
+    weights = folder / f"stream-{seed}" / "detector.safetensors"
+    if tuned(folder, seed):
+        return weights
+    torch.set_num_threads(1)
+    backbones, cache = stand_ins(weights_folder(profile)), cache_folder(profile)
+    rows = {split: list(table[table.split == split].itertuples()) for split in SPLITS}
+    windows = load_windows(profile, table[table.split == "train"], backbones, state=False)
+    dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
+    with torch.no_grad():
+        for split in SPLITS:
+            features = [load_features(feature_file(cache, row)) for row in rows[split]]
+            _write(folder / f"{split}-{seed}.safetensors", _predictive(dpc, features), [])
+    return weights
+
+
+def tuned(folder: Path, seed: int) -> bool:
+    """Whether `tune` has been here."""
+    return all((folder / f"{split}-{seed}.safetensors").exists() for split in SPLITS)
+
+
+def tuned_backbones(profile, folder: Path, seed: int) -> Backbones:
+    """The profile's stand-ins with the predictive stream of `tune`."""
+    backbones = stand_ins(weights_folder(profile))
+    backbones.dpc = load_detector(folder / f"stream-{seed}" / "detector.safetensors").dpc
+    return backbones
+
+
+def load(folder: Path, split: str, seed: int | None = None) -> Split:
+    """Reads what `freeze` wrote of one split; the predictive stream's part is there with a seed, from `tune`."""
+    arrays, names = _read(folder / f"{split}.safetensors")
+    nothing = torch.empty(0)
+    if seed is not None:
+        arrays |= _read(folder / f"{split}-{seed}.safetensors")[0]
+    scene, caption, bank = arrays["scene"], arrays["caption"], arrays["bank"]
+    dpc, plain = arrays.get("dpc", nothing), arrays.get("plain", nothing)
+    windows = Windows(arrays["timesformer"], dpc, scene, scene, arrays["place"], bank[caption], caption, [], [])
+    terms = {name: value for name, value in arrays.items() if name.startswith("s_")}
+    return Split(windows, terms, plain, names, bank)
+
+
+def _predictive(dpc: DPC, features: list[VideoFeatures]) -> dict[str, Tensor]:
+    """Feature and terms of a predictive stream on the windows of some videos, joined."""
+    found = list(predictive_terms(dpc, features))
+    parts = dict(dpc=[p.context for p in found], plain=[p.plain for p in found])
+    parts |= {name: [p.terms[name] for p in found] for name in found[0].terms}
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def _write(file: Path, arrays: dict[str, Tensor], videos: list[str]) -> None:
+    with paths.atomic(file, mode=None) as temporary:
+        tensors = {name: value.contiguous() for name, value in arrays.items()}
+        save_file(tensors, temporary, {"videos": json.dumps(videos)})
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    with safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads(opened.metadata()["videos"])

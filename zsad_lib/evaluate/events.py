@@ -1,0 +1,146 @@
+"""Events: runs of abnormal frames against runs of alarm frames, per video so that a bootstrap can reweight the counts.
+
+A frame is an alarm where ``score >= threshold``. An event is a maximal run of abnormal frames within a video, an alarm
+run a maximal run of alarm frames. Three readings of the same runs, the kit's protocol for events:
+
+* `event_counts`: alarm runs matched one to one to events at a temporal IoU, for the event F1.
+* `alarm_counts`: false alarms (alarm runs that touch no event), detected events (an alarm frame inside), delays.
+* `recall_threshold`: the highest threshold that still detects a wanted share of the events.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+IOUS = (0.1, 0.2, 0.3, 0.4, 0.5)  # temporal IoU of the event F1
+
+DEVIATIONS = 4.0  # of the own-video threshold, in robust deviations above the median
+
+
+class Runs(NamedTuple):
+    """Maximal runs of true frames, in order; frame numbers count over all videos."""
+
+    begin: np.ndarray  # [K] first frame
+    end: np.ndarray  # [K] one past the last frame
+    video: np.ndarray  # [K] index of the video
+
+
+class AlarmCounts(NamedTuple):
+    """What one threshold costs and brings, per video."""
+
+    false_alarms: np.ndarray  # [V] alarm runs without an abnormal frame
+    detected: np.ndarray  # [V] events with an alarm frame inside
+    delay: np.ndarray  # [V] sum over detected events of frames from the event's start to its first alarm frame
+
+
+def runs(mask: np.ndarray, starts: np.ndarray) -> Runs:
+    """Maximal runs of true frames; a run never crosses from one video into the next.
+
+    Args:
+        mask: bool [n], videos one after the other.
+        starts: [V] index of each video's first frame.
+
+    >>> runs(np.array([1, 1, 0, 1, 1], bool), np.array([0, 4])).begin
+    array([0, 3, 4])
+    """
+    border = np.zeros(len(mask) + 1, bool)
+    border[starts] = border[-1] = True
+    off = np.append(~mask, True)
+    begin = np.flatnonzero(mask & (border[:-1] | np.roll(off, 1)[:-1]))
+    end = np.flatnonzero(mask & (border[1:] | off[1:])) + 1
+    return Runs(begin, end, np.searchsorted(starts, begin, side="right") - 1)
+
+
+def event_counts(
+    alarm: np.ndarray, events: Runs, starts: np.ndarray, ious: Sequence[float] = IOUS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alarm runs that match an event one to one at each temporal IoU (largest possible matching, so no order matters).
+
+    Args:
+        alarm: bool [n] alarm frames.
+        events: `runs` of the labels.
+        starts: [V] index of each video's first frame.
+        ious: I thresholds, each in 0..1; a pair may match where its IoU is at least the threshold.
+
+    Returns:
+        matched [I, V] and number of alarm runs [V]. F1 = 2 matched / (alarm runs + events).
+    """
+    found = runs(alarm, starts)
+    n_videos, shape = len(starts), (len(found.begin), len(events.begin))
+    frames = np.flatnonzero(alarm)
+    run = np.searchsorted(found.begin, frames, side="right") - 1
+    event = np.searchsorted(events.begin, frames, side="right") - 1
+    inside = (event >= 0) & (frames < events.end[event]) if shape[1] else np.zeros(len(frames), bool)
+    pair, overlap = np.unique(run[inside] * max(shape[1], 1) + event[inside], return_counts=True)
+    run, event = pair // max(shape[1], 1), pair % max(shape[1], 1)
+    union = (found.end - found.begin)[run] + (events.end - events.begin)[event] - overlap
+    matched = np.zeros((len(ious), n_videos))
+    for i, iou in enumerate(ious):
+        close = overlap >= iou * union
+        graph = csr_array((np.ones(close.sum(), bool), (run[close], event[close])), shape)
+        partner = maximum_bipartite_matching(graph, perm_type="column") if close.any() else np.full(shape[0], -1)
+        matched[i] = np.bincount(found.video[partner >= 0], minlength=n_videos)
+    return matched, np.bincount(found.video, minlength=n_videos).astype(float)
+
+
+def alarm_counts(alarm: np.ndarray, labels: np.ndarray, events: Runs, starts: np.ndarray) -> AlarmCounts:
+    """False alarm runs, detected events and delays per video.
+
+    Args:
+        alarm: bool [n] alarm frames.
+        labels: bool [n], True = abnormal.
+        events: `runs` of the labels.
+        starts: [V] index of each video's first frame.
+    """
+    n_videos = len(starts)
+    found = runs(alarm, starts)
+    abnormal = np.append(0, np.cumsum(labels))
+    false = found.video[abnormal[found.end] == abnormal[found.begin]]
+    frames = np.append(np.flatnonzero(alarm), len(alarm))
+    first = frames[np.searchsorted(frames, events.begin)]  # [E] first alarm frame at or after the event's start
+    detected = first < events.end
+    video = events.video[detected]
+    return AlarmCounts(
+        np.bincount(false, minlength=n_videos).astype(float),
+        np.bincount(video, minlength=n_videos).astype(float),
+        np.bincount(video, weights=(first - events.begin)[detected], minlength=n_videos),
+    )
+
+
+def recall_threshold(scores: np.ndarray, events: Runs, weights: np.ndarray, recall: float) -> np.ndarray:
+    """Highest threshold at which at least the share ``recall`` of the events is detected, for every row of weights.
+
+    Args:
+        scores: [n] frame scores.
+        events: `runs` of the labels.
+        weights: [R, V] times that each video counts.
+        recall: wanted share, in 0..1.
+
+    Returns:
+        [R] thresholds; NaN where a row holds no event.
+    """
+    inside = np.stack([events.begin, events.end], axis=1).ravel()  # reduceat: even places are the events
+    peak = np.maximum.reduceat(np.append(scores, -np.inf), inside)[::2]  # [E]
+    order = np.argsort(-peak, kind="stable")
+    count = weights[:, events.video[order]].cumsum(axis=1)  # [R, E] events detected at each peak
+    wanted = recall * count[:, -1:] - 1e-9  # 0.8 * 5 must not ask for more than 4
+    return np.where(count[:, -1] > 0, peak[order][(count >= wanted).argmax(axis=1)], np.nan)
+
+
+def own_threshold(score: np.ndarray) -> float:
+    """Median + `DEVIATIONS` robust deviations (1.4826 times the median distance from it) of the frame scores [T].
+
+    >>> round(own_threshold(np.array([0.0, 1.0, 2.0, 3.0, 4.0])), 2)
+    7.93
+    """
+    middle = np.median(score)
+    return float(middle + DEVIATIONS * 1.4826 * np.median(np.abs(score - middle)))
+
+
+def alarms(table: pd.DataFrame, threshold: float) -> np.ndarray:
+    """Frames with a score above the threshold, bool [T]; never before the first score."""
+    return (table["score"].to_numpy() > threshold) & ~table["warmup"].to_numpy()

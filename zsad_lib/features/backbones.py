@@ -1,0 +1,226 @@
+"""The four frozen streams of one profile: which classes, in which size, with which weights and which pixel statistics.
+
+Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`). The
+published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), not a centre crop: what happens at a picture's edge counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad_lib.features import published_weights
+from zsad_lib.files.weights import SHIPPED, load_weights
+from zsad_lib.models.dpc import DPC, BlockNorm
+from zsad_lib.models.names import choose
+from zsad_lib.models.scene import SceneEncoder
+from zsad_lib.models.text import Vocabulary, build_clip
+from zsad_lib.models.timesformer import TimeSformer
+
+# Mean and standard deviation per RGB channel, pixels in 0..1, that each stream's published weights expect.
+KINETICS = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # TimeSformer
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # DPC, Places365
+OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+STAND_IN_SIZE = (48, 64)  # height, width in pixels that all stand-ins see
+EMBED_DIM = 64  # width of the stand-ins' joint video-text space
+TIMESFORMER = dict(image_size=STAND_IN_SIZE, patch_size=8, num_frames=8, embed_dim=96, depth=2, num_heads=4)
+PREDICTIVE = dict(backbone="resnet10", image_size=STAND_IN_SIZE, width=12, strides=(2, 2, 1, 1, 2, 1), gru_kernel=3)
+SCENE = dict(channels=(16, 32, 48, 64), layers=(1, 1, 1, 1))
+CLIP = dict(
+    embed_dim=EMBED_DIM, text_width=64, text_heads=4, text_layers=2, text_context_length=48,
+    vision_width=64, vision_layers=3, vision_head_width=16, vision_patch_size=8, vision_image_size=STAND_IN_SIZE,
+)  # fmt: skip
+PUBLISHED = (
+    "timesformer",
+    "dpc",
+    "places365",
+    "clip_vit_b32",
+)  # names in `official.CATALOGUE`, in the order of `Backbones`
+WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
+
+
+def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+    """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / deviation per channel."""
+    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in statistics)
+    return (frames.movedim(-1, -3).float() / 255 - mean) / std
+
+
+def frame_differences(frames: Tensor, statistics=IMAGENET) -> Tensor:
+    """What the stand-in predictive stream reads: uint8 [T, H, W, 3] -> float32 [T, 3, H, W], x_t - x_{t-1}, 0 for the first frame.
+
+    A fixed camera's background cancels, so that a small network spends nothing on it. Published weights read the frames themselves.
+    """
+    x = normalise(frames, statistics)
+    return torch.cat([torch.zeros_like(x[:1]), x[1:] - x[:-1]])
+
+
+def cell_motion(blocks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean absolute frame difference per cell of the predictive grid: blocks [N, 3, L, H, W] of differences -> [N, h, w]."""
+    return F.adaptive_avg_pool2d(blocks.abs().mean((1, 2)), grid)
+
+
+def device() -> str:
+    """Where models compute: "cuda" where there is such a device, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def processes(jobs: int) -> int:
+    """How many processes share the work: `jobs`, or one where a GPU computes."""
+    return 1 if device() == "cuda" else jobs
+
+
+def frame_clip(profile) -> tuple[nn.Module, Vocabulary | None]:
+    """The CLIP that AnomalyCLIP reads frames and class names with, and the vocabulary of its text tower where that is cut.
+
+    Raises:
+        ZsadError: its weights are missing; `make weights` fetches them.
+    """
+    if profile.backbones == "official":
+        return published_weights.load("clip_vit_b16", published_weights.fetch("clip_vit_b16", offline=True))[
+            0
+        ].requires_grad_(False), None
+    b = stand_ins(weights_folder(profile))
+    return b.clip, b.vocabulary
+
+
+def weights_folder(profile) -> Path:
+    """Folder of the stand-ins' weights that a profile asks for: the usual ones, or those of its `held_out`."""
+    return SHIPPED / "held_out" if profile.held_out else SHIPPED
+
+
+@dataclass
+class Backbones:
+    """Frozen streams in eval mode."""
+
+    timesformer: TimeSformer
+    dpc: DPC
+    scene: SceneEncoder
+    clip: nn.Module
+    vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
+    video_head: nn.Linear | None = (
+        None  # TimeSformer's feature -> CLIP's space; stand-ins only, since nobody has published one
+    )
+    differences: bool = False  # the predictive stream reads `frame_differences` instead of frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels that frames are decoded to."""
+        return self.timesformer.patch_embed.img_size
+
+    @property
+    def video_dim(self) -> int:
+        """Width of TimeSformer's feature."""
+        return self.timesformer.cls_token.shape[-1]
+
+    @property
+    def scene_dim(self) -> int:
+        """Width of the scene feature."""
+        return self.scene.num_features
+
+    @property
+    def text_dim(self) -> int:
+        """Width of CLIP's joint space."""
+        return self.clip.text_projection.shape[-1]
+
+    def to(self, place: str) -> Backbones:
+        """Moves all streams to a device."""
+        for module in (self.timesformer, self.dpc, self.scene, self.clip, self.video_head):
+            if module is not None:
+                module.to(place)
+        return self
+
+
+def streams(profile, norm_stats: str = "running") -> Backbones:
+    """The frozen streams that a profile asks for.
+
+    The published predictive stream comes without norm statistics; `features.extract` measures them on normal training video.
+
+    Raises:
+        ZsadError: weights are missing or damaged; `make pretrain` makes the stand-ins, `make weights` fetches the published ones.
+    """
+    return _kind(profile.backbones).make(profile, norm_stats)
+
+
+def outline(kind: str) -> Backbones | SimpleNamespace:
+    """All that a detector's shape depends on, `dpc`, `video_head` and widths, without reading any published weight."""
+    return _kind(kind).outline()
+
+
+def weight_hashes(profile) -> list[str]:
+    """Hashes of the streams' weights, in the order of the files."""
+    return _kind(profile.backbones).hashes(profile)
+
+
+def _kind(name: str) -> Kind:
+    return choose("kind of backbones", name, KINDS)
+
+
+def _published(profile, norm_stats: str) -> Backbones:
+    models = {name: published_weights.load(name, published_weights.fetch(name, offline=True))[0] for name in PUBLISHED}
+    found = Backbones(*(models[name].requires_grad_(False) for name in PUBLISHED))
+    found.timesformer.fold()
+    for norm in found.dpc.modules() if norm_stats == "batch" else ():
+        if isinstance(norm, BlockNorm):
+            norm.track_running_stats = False
+    return found
+
+
+def video_head() -> nn.Linear:
+    """The linear head that aligns the stand-in TimeSformer's feature with the stand-in CLIP's text tower."""
+    return nn.Linear(TIMESFORMER["embed_dim"], EMBED_DIM)
+
+
+def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
+    """Stand-in backbones with the weights in `folder`; `norm_stats` as in `DPC`.
+
+    Raises:
+        ZsadError: a weights file is missing or damaged; `make pretrain` makes it.
+    """
+    parts = {}
+    for name, model in (
+        ("timesformer", TimeSformer(**TIMESFORMER)),
+        ("dpc", DPC(**PREDICTIVE, norm_stats=norm_stats)),
+        ("scene", SceneEncoder(**SCENE)),
+    ):
+        state, _ = load_weights(folder / f"{name}.safetensors")
+        expected = model.state_dict().keys()  # DPC on batch statistics has no place for stored ones
+        model.load_state_dict({key: value.float() for key, value in state.items() if name != "dpc" or key in expected})
+        parts[name] = model.eval().requires_grad_(False)
+    state, meta = load_weights(folder / "clip.safetensors")
+    vocabulary = Vocabulary(meta["vocabulary"])
+    clip, head = build_clip("ViT-B-32", **CLIP, text_vocab_size=len(vocabulary)), video_head()
+    clip.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("clip.")})
+    head.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("head.")})
+    for model in (clip, head):
+        model.eval().requires_grad_(False)
+    return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)
+
+
+class Kind(NamedTuple):
+    """One kind of backbones, a value of the setting `backbones`."""
+
+    make: Callable[..., Backbones]  # (profile, norm_stats) -> the streams
+    hashes: Callable[..., list[str]]  # (profile) -> what names their weights; features are cached under it
+    outline: Callable[[], Backbones | SimpleNamespace]  # see `outline`
+
+
+KINDS = {
+    "stand_in": Kind(
+        make=lambda profile, norm_stats: stand_ins(weights_folder(profile), norm_stats),
+        hashes=lambda profile: [load_weights(weights_folder(profile) / name)[1]["sha256"] for name in WEIGHTS],
+        outline=lambda: stand_ins(),
+    ),
+    "official": Kind(
+        make=_published,
+        hashes=lambda _: [published_weights.known_sha256(name) or "" for name in PUBLISHED],
+        outline=lambda: SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512),
+    ),
+}

@@ -1,0 +1,69 @@
+"""Frozen features on disk: one file per video, in a folder named after all that they depend on."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zsad_lib.features.backbones import weight_hashes
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
+from zsad_lib.files import paths
+from zsad_lib.released_defects import acting_in
+
+VERSION = 2  # of what is computed
+TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
+TOUCHED = {  # defect that acts on features -> the streams that it changes
+    "dpc_order": ("stem", "cell_motion"),
+    "position_size": ("timesformer",),
+    "scene_weights": ("scene",),
+    "one_normalisation": ("scene", "stem", "cell_motion"),
+    "batch_statistics": ("stem",),
+}
+
+
+class VideoFeatures(NamedTuple):
+    """Frozen features of one video with W windows and N blocks."""
+
+    timesformer: Tensor  # [W, D] class feature
+    scene: Tensor  # [W, S] pooled feature of the middle frame
+    stem: Tensor  # [N, C', L', h', w'] predictive stream up to layer3, float16
+    cell_motion: Tensor  # [N, h, w] mean absolute frame difference per cell of the predictive grid
+    motion: Tensor  # [T] maximum of the blurred frame difference, grey levels; the content-free motion floor
+    n_frames: int
+
+
+def cache_folder(profile) -> Path:
+    """Folder of the features, named by all that they depend on but the videos: weights, preprocessing, decoder, plan, defect switches."""
+    plan = [BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, profile.stride, profile.mixed_precision, VERSION, av.__version__]
+    key = json.dumps([weight_hashes(profile), plan, acting_in(profile.released, "features")])
+    return paths.cache() / "features" / hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def feature_file(folder: Path, row) -> Path:
+    """Feature file of one manifest row; its name holds a hash of the video's path and size."""
+    stat = Path(row.path).stat()
+    identity = hashlib.sha256(f"{row.path} {stat.st_size}".encode()).hexdigest()[:8]
+    return folder / f"{row.video}-{identity}.safetensors"
+
+
+def save_features(path: Path, features: VideoFeatures) -> None:
+    """Write one video's features, whole or not at all."""
+    with paths.atomic(path, mode=None) as temporary:
+        save_file(
+            {name: getattr(features, name).contiguous() for name in TENSORS},
+            temporary,
+            {"n_frames": str(features.n_frames)},
+        )
+
+
+def load_features(path: Path) -> VideoFeatures:
+    """Read one video's features."""
+    with safe_open(path, framework="pt") as file:
+        return VideoFeatures(
+            **{name: file.get_tensor(name) for name in TENSORS}, n_frames=int(file.metadata()["n_frames"])
+        )

@@ -1,0 +1,256 @@
+"""CLIP image features of every frame of every video: what AnomalyCLIP reads (https://arxiv.org/abs/2310.02835, Sec. 4.1).
+
+One file per video, written whole or not at all, so that an interrupted extraction goes on where it was; processes and machines share
+a folder of videos by `shard`. The header says what made a file: model, weights, preprocessing, decoder, version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.features import published_weights
+from zsad_lib.features.backbones import (
+    OPENAI_CLIP,
+    STAND_IN_SIZE,
+    device,
+    normalise,
+    processes,
+    stand_ins,
+    weights_folder,
+)
+from zsad_lib.files import paths
+from zsad_lib.files.annotations import stem
+from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load
+from zsad_lib.files.decoding import resize
+from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, kind
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
+from zsad_lib.files.weights import tensors_sha256
+from zsad_lib.models.text import build_clip
+from zsad_lib.pipeline.processes import parallel
+
+VERSION = 1  # of the file format and of what is computed
+BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
+OPENAI = "clip_vit_b16"  # in the catalogue of published weights
+PROGRESS_S = 5.0  # seconds between two lines of progress, at least
+
+
+@dataclasses.dataclass
+class FrameEncoder:
+    """A CLIP image tower with its preprocessing.
+
+    Args:
+        clip: model of `build_clip`.
+        size: (height, width) in pixels that it sees.
+        crop: shorter side to `size`, then one centre crop, as published; False: the whole frame, resized to `size` (stand-ins).
+        name: of the architecture, for the header.
+    """
+
+    clip: nn.Module
+    size: tuple[int, int]
+    crop: bool = True
+    name: str = "ViT-B-16"
+
+    @functools.cached_property
+    def header(self) -> dict[str, str]:
+        """What a feature depends on but the video and its decoder."""
+        how = "shorter side, centre crop" if self.crop else "whole frame"
+        return {
+            "model": self.name,
+            "weights_sha256": tensors_sha256(self.clip.visual.state_dict()),
+            "preprocessing": f"{how}, {self.size[0]} x {self.size[1]}, bilinear, mean and deviation of OpenAI's CLIP",
+            "version": str(VERSION),
+        }
+
+    @torch.no_grad()
+    def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
+        """Frames uint8 [H, W, 3] -> raw features [B, D], not of unit length."""
+        device = next(self.clip.parameters()).device
+        pixels = torch.from_numpy(np.stack([self._fit(frame) for frame in frames])).to(device)
+        return self.clip.encode_image(normalise(pixels, OPENAI_CLIP)).float().cpu()
+
+    def _fit(self, frame: np.ndarray) -> np.ndarray:
+        if not self.crop:
+            return resize(frame, self.size)
+        height, width = frame.shape[:2]
+        scale = max(self.size[0] / height, self.size[1] / width)
+        frame = resize(frame, (max(self.size[0], round(height * scale)), max(self.size[1], round(width * scale))))
+        top, left = (frame.shape[0] - self.size[0]) // 2, (frame.shape[1] - self.size[1]) // 2
+        return frame[top : top + self.size[0], left : left + self.size[1]]
+
+
+def video_features(encoder: FrameEncoder, path: str | Path) -> Tensor:
+    """Features of all decoded frames, [T, D]; one batch of frames in memory at a time.
+
+    Raises:
+        ZsadError: missing, empty, truncated or damaged video.
+    """
+    frames = iter_frames(path)
+    return torch.cat([encoder(batch) for batch in iter(lambda: list(itertools.islice(frames, BATCH)), [])])
+
+
+def extract(
+    videos: Sequence[str | Path],
+    folder: Path,
+    encoder: Callable[[], FrameEncoder],
+    shard: tuple[int, int] = (0, 1),
+    allow_missing: bool = False,
+    jobs: int = 1,
+) -> dict[str, Path]:
+    """Features of many videos, one file each; what `folder` holds already is kept.
+
+    Args:
+        videos: files or folders of frames; names must differ.
+        folder: receives ``<stem>.safetensors``.
+        encoder: makes model and preprocessing in each process (and should keep them); files of another one are made again.
+        shard: (i, n): this machine takes every n-th video from the i-th on, i counts from 0.
+        allow_missing: unreadable videos are skipped and counted; otherwise they fail the run after the last one.
+        jobs: processes.
+
+    Returns:
+        Video -> file, of this shard, without the unreadable ones.
+
+    Raises:
+        ZsadError: two videos of one name, or unreadable ones.
+    """
+    number, count = shard
+    places: dict[str, Path] = {}
+    for video in map(Path, videos):
+        if (other := places.setdefault(stem(video.name), video)) != video:
+            raise ZsadError(f"{video}: {other} has the same name; feature files would overwrite each other")
+    mine, found, broken = sorted(places.values())[number::count], {}, []
+    start = told = time.monotonic()
+    for video, target, error in parallel(_extract, [(video, folder, encoder) for video in mine], jobs):
+        if error:
+            broken.append(error)
+            print(f"  skipped: {error}", file=sys.stderr, flush=True)
+        else:
+            found[stem(video.name)] = target
+        done, now = len(found) + len(broken), time.monotonic()
+        if now - told > PROGRESS_S or done == len(mine):
+            left, told = (now - start) / done * (len(mine) - done), now
+            print(f"  CLIP features of {done} of {len(mine)} videos, about {left:.0f} s left", flush=True)
+    if broken:
+        unread = f"{len(broken)} of {len(mine)} videos cannot be read, the first: {broken[0]}"
+        if not allow_missing:
+            raise ZsadError(f"{unread}; mend or remove them, or go on without them by ALLOW_MISSING=1")
+        print(f"  {unread}", file=sys.stderr, flush=True)
+    return found
+
+
+def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tuple[Path, Path, str]:
+    """The video, its feature file, and why there is none where it cannot be read."""
+    encoder, target = make(), folder / f"{stem(video.name)}.safetensors"
+    try:
+        header = encoder.header | _source(video)
+        if _finished(target, header):
+            return video, target, ""
+        features = video_features(encoder, video)
+    except ZsadError as error:
+        return video, target, str(error)
+    except (
+        Exception
+    ) as error:  # whatever a decoder makes of a damaged file: the others go on, and the run fails at the end
+        return video, target, f"{video}: {type(error).__name__}: {error}"
+    with paths.atomic(target, mode=None) as temporary:
+        save_file({"features": features.contiguous()}, temporary, header)
+    return video, target, ""
+
+
+@functools.cache
+def stand_in_encoder(weights: Path) -> FrameEncoder:
+    """The stand-in CLIP's image tower, which sees whole small frames; `weights` is the stand-ins' folder."""
+    return FrameEncoder(stand_ins(weights).clip, STAND_IN_SIZE, crop=False, name="stand-in ViT-B-32")
+
+
+@functools.cache
+def official_encoder(pretrained: str) -> FrameEncoder:
+    """AnomalyCLIP's ViT-B/16 at 224 pixels.
+
+    Args:
+        pretrained: "openai" (verified, and fetched once), OpenAI's file itself, or what else `build_clip` takes.
+    """
+    if pretrained == "openai" or (Path(pretrained).is_file() and kind(pretrained) == TORCHSCRIPT):
+        path = published_weights.fetch(OPENAI) if pretrained == "openai" else pretrained
+        clip = published_weights.load(OPENAI, path)[0]
+    else:
+        clip = build_clip("ViT-B-16", pretrained)
+    return FrameEncoder(clip.requires_grad_(False).to(device()), (224, 224))
+
+
+def extract_listed(profile, folder: Path) -> dict:
+    """Pipeline step: features of every video in the weakly labelled manifest, ``<video>.safetensors`` in `folder`.
+
+    A row whose path is a feature file already, as AnomalyCLIP's authors publish them, is left as it is.
+    """
+    listed = load_manifest(folder.parent / "weak_data").path
+    videos = [path for path in listed if not path.endswith(FEATURE_SUFFIXES)]
+    if profile.backbones == "official":
+        make = functools.partial(official_encoder, "openai")
+    else:
+        make = functools.partial(stand_in_encoder, weights_folder(profile))
+    found = extract(videos, folder, make, jobs=processes(profile.jobs)) if videos else {}
+    return {"metrics": {"videos": len(found), "published": len(listed) - len(videos)}, "artefacts": {}}
+
+
+def listed_features(run: Path, row) -> Tensor:
+    """Features [T, D] of one row of a run's weakly labelled manifest.
+
+    Raises:
+        ZsadError: as `load`; or another number of frames than the manifest's.
+    """
+    own = row.path if row.path.endswith(FEATURE_SUFFIXES) else run / "frame_features" / f"{row.video}.safetensors"
+    features = load(own)
+    if len(features) != row.n_frames:
+        raise ZsadError(f"{own}: features of {len(features)} frames, the video has {row.n_frames}; extract them again")
+    return features
+
+
+def list_videos(folder: str | Path) -> list[Path]:
+    """Video files below `folder`, dead links among them, and folders of frames, which hold pictures and no video.
+
+    Raises:
+        ZsadError: no such folder, or nothing in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ZsadError(f"{folder}: no such folder; give the folder with the videos")
+    seen = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]  # "._x.mp4" is no video
+    files = [path for path in seen if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+    frames = {path.parent for path in seen if path.suffix.lower() in IMAGE_SUFFIXES} - {path.parent for path in files}
+    if not files and not frames:
+        raise ZsadError(f"{folder}: no videos below it; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
+    return files + sorted(frames)
+
+
+def _source(video: Path) -> dict[str, str]:
+    """Header entries on one video: what decodes it, and name, size and time of its files."""
+    files = sorted(video.iterdir()) if video.is_dir() else [video]
+    facts = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    decoder = f"pillow {PIL.__version__}" if video.is_dir() else f"pyav {av.__version__}"
+    return {"decoder": decoder, "video": hashlib.sha256(facts.encode()).hexdigest()[:16]}
+
+
+def _finished(target: Path, header: dict[str, str]) -> bool:
+    try:
+        with safe_open(target, framework="pt") as file:
+            return file.metadata() == header
+    except (SafetensorError, OSError):
+        return False

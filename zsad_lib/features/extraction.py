@@ -1,0 +1,298 @@
+"""Frozen features, computed once per video: one decode serves every stream.
+
+The window plan: a window is N blocks of L frames and windows start on the block grid, so that overlapping windows
+share their blocks, and the costly lower layers of the predictive stream run once per block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.features.backbones import (
+    IMAGENET,
+    KINETICS,
+    Backbones,
+    cell_motion,
+    device,
+    frame_differences,
+    normalise,
+    processes,
+    streams,
+)
+from zsad_lib.features.cache import (
+    TENSORS,
+    TOUCHED,
+    VideoFeatures,
+    cache_folder,
+    feature_file,
+    load_features,
+    save_features,
+)
+from zsad_lib.features.motion_floor import blurred_change
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME, NUM_BLOCKS, WINDOW
+from zsad_lib.files import paths
+from zsad_lib.files.decoding import resize
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import iter_frames
+from zsad_lib.files.weights import load_weights, save_weights
+from zsad_lib.models.dpc import DPC, estimate_norm_stats
+from zsad_lib.pipeline.processes import parallel
+from zsad_lib.released_defects import acting_in
+
+NORM_VIDEOS = 64  # normal training videos that norm statistics are measured on
+NORM_STATS = "dpc_norm_stats.safetensors"
+CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
+
+
+def window_blocks(stem: Tensor) -> Tensor:
+    """Blocks of all windows, as a view: [N, ...] -> [W, NUM_BLOCKS, ...]."""
+    return stem.unfold(0, NUM_BLOCKS, 1).movedim(-1, 1)
+
+
+def encode_long(dpc: DPC, stem: Tensor) -> Tensor:
+    """Layer4 of any number of blocks, `CHUNK_BLOCKS` at a time: cached [B, N, C', L', h', w'] -> [B, N, D, h, w], on the model's device."""
+    place = next(dpc.parameters()).device
+    return torch.cat([dpc.encode_from_stem(part.to(place).float()) for part in stem.split(CHUNK_BLOCKS, dim=1)], 1)
+
+
+def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    """Frames [H, W, 3] in pieces that overlap by a window less one block, so that every window lies in exactly one piece.
+
+    Yields:
+        Piece uint8 [1 + t, H, W, 3]: the frame before the piece (at the start: the first frame once more), then t frames, a multiple of
+        BLOCK_LEN and at least WINDOW; and the number of its blocks that no earlier piece held.
+    """
+    held: list[np.ndarray] = []
+    carried = 0  # blocks of `held` that an earlier piece already gave
+    for frame in frames:
+        held += [frame] if held else [frame, frame]
+        if len(held) == 1 + CHUNK_BLOCKS * BLOCK_LEN:
+            yield np.stack(held), CHUNK_BLOCKS - carried
+            carried = NUM_BLOCKS - 1
+            held = held[-carried * BLOCK_LEN - 1 :]
+    if not carried:
+        held += [held[-1]] * (1 + WINDOW - len(held))  # a short video repeats its last frame
+    whole = (len(held) - 1) // BLOCK_LEN
+    if whole > carried:
+        yield np.stack(held[: 1 + whole * BLOCK_LEN]), whole - carried
+
+
+class Extractor:
+    """Frozen streams applied to pieces of video.
+
+    Args:
+        backbones: the streams; they are moved to the GPU where there is one.
+        released: defect switches that act on features (`released.DEFECTS`).
+        stride: every stride-th frame is used.
+        precision: "bf16" or "fp16": forward passes in this precision; what is stored stays float32 (the stem float16).
+    """
+
+    def __init__(self, backbones: Backbones, released: tuple[str, ...] = (), stride: int = 1, precision: str = "no"):
+        self.backbones, self.released, self.stride = backbones.to(device()), released, stride
+        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.decoded = self.size = backbones.size
+        if "position_size" in released:
+            patch = backbones.timesformer.patch_embed.patch_size[0]
+            self.size = tuple(-(-side * 244 // 224 // patch) * patch for side in self.size)  # at least one patch more
+            backbones.timesformer.set_image_size(self.size)
+        if "scene_weights" in released:
+            torch.manual_seed(0)
+            for module in backbones.scene.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+
+    def blocks(self, piece: Tensor) -> tuple[Tensor, Tensor]:
+        """What the predictive stream reads of a piece of `chunks`, and the frame differences in the same form: [N, 3, L, h, w] each."""
+        statistics, size = self.statistics, self.backbones.dpc.block_shape[-2:]
+        moving = frame_differences(piece, statistics)[1:]
+        seen = moving if self.backbones.differences else normalise(piece[1:], statistics)
+        return tuple(self._as_blocks(_resized(x, size)) for x in (seen, moving))
+
+    @property
+    def statistics(self):
+        """Pixel statistics of the predictive and the scene stream."""
+        return KINETICS if "one_normalisation" in self.released else IMAGENET
+
+    def _as_blocks(self, x: Tensor) -> Tensor:
+        if "dpc_order" in self.released:  # [N*L, C, H, W] read as [N, C, L, H, W]
+            return x.reshape(-1, 3, BLOCK_LEN, *x.shape[-2:])
+        return x.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
+
+    @torch.no_grad()
+    def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
+
+        A piece shorter than a window holds blocks alone: it serves the stream "stem".
+
+        Returns:
+            TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
+            float16, motion per cell [t / BLOCK_LEN, h, w].
+        """
+        piece = piece.to(device())
+        with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
+            found = self._windows(piece, streams)
+        return tuple(
+            part.to("cpu", torch.float16 if name == "stem" else torch.float32) for name, part in zip(TENSORS, found)
+        )
+
+    def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        b, frames = self.backbones, piece[1:]
+        starts = torch.arange(0, max(0, len(frames) - WINDOW + 1), BLOCK_LEN, device=piece.device)
+        timesformer = scene = stem = moving = torch.empty(0)
+        if "timesformer" in streams:
+            shown = _resized(normalise(frames, KINETICS), self.size)
+            clips = starts[:, None] + torch.tensor(CLIP_FRAMES, device=piece.device)  # [W, T]
+            parts = [
+                b.timesformer.features(shown[part].transpose(1, 2)) for part in clips.split(16)
+            ]  # of [B, 3, T, H, W]
+            timesformer = torch.cat(parts)
+        if "scene" in streams:
+            scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
+        if "stem" in streams:
+            seen, moved = self.blocks(piece)
+            stem = torch.cat([b.dpc.stem(part[None])[0] for part in seen.split(20)])
+            stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
+            moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
+        return timesformer, scene, stem, moving
+
+    def video(self, path: str | Path, unswitched: VideoFeatures | None = None) -> VideoFeatures:
+        """All features of one video; its frames are decoded once.
+
+        Args:
+            path: of the video.
+            unswitched: its features without any defect: streams that no switch touches are taken from there.
+        """
+        streams = set(TENSORS)
+        if unswitched is not None:
+            streams = {stream for name in self.released for stream in TOUCHED[name]}
+        motion, previous, decoded = [], None, 0
+
+        def small_frames() -> Iterator[np.ndarray]:
+            nonlocal previous, decoded
+            for decoded, frame in enumerate(iter_frames(path), start=1):
+                if (decoded - 1) % self.stride:
+                    continue
+                if "motion" in streams:
+                    grey = frame @ np.full(3, 1 / 3, np.float32)
+                    motion.append(0.0 if previous is None else float(blurred_change(grey, previous).max()))
+                    previous = grey
+                yield resize(frame, self.decoded)
+
+        parts = []
+        for piece, new in chunks(small_frames()):
+            timesformer, scene, stem, moving = self.windows(torch.from_numpy(piece), streams)
+            parts.append((timesformer, scene, stem[-new:], moving[-new:]))
+        joined = {name: torch.cat(values) for name, values in zip(TENSORS, zip(*parts)) if name in streams}
+        if unswitched is not None:
+            return unswitched._replace(**joined)
+        motion[0] = motion[min(1, len(motion) - 1)]  # the first frame has no predecessor
+        return VideoFeatures(**joined, motion=torch.tensor(np.array(motion), dtype=torch.float32), n_frames=decoded)
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures [..., 3, H, W] in another size, where it is another one."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
+
+
+def extract(profile, folder: Path) -> dict:
+    """Pipeline step: features of every video in the manifest; finished videos are kept, so an interrupted run goes on."""
+    table, computed = extract_share(profile, folder.parent)
+    cache = cache_folder(profile)
+    return {"metrics": {"videos": len(table), "computed": computed}, "artefacts": {"cache": str(cache)}}
+
+
+def extract_share(profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
+    """Features that are missing, of every n-th video from the i-th on (`shard` i, n): machines that see one cache share the work.
+
+    Abnormal training videos are left out: this method never sees them.
+
+    Returns:
+        The manifest's rows of all videos, and how many were computed.
+    """
+    table = load_manifest(run / "data")
+    table = table[(table.split != "train") | (table.family == "normal")]
+    cache, (number, count) = paths.make_folder(cache_folder(profile)), shard
+    missing = [row for row in table.iloc[number::count].itertuples() if not feature_file(cache, row).exists()]
+    if missing and profile.backbones == "official":
+        fit_norm_stats(profile, table)
+    tasks, done = [missing[i : i + 32] for i in range(0, len(missing), 32)], 0
+    for some in parallel(_extract, [(profile, task) for task in tasks], processes(profile.jobs)):
+        done += some
+        print(f"  features of {done} of {len(missing)} videos", flush=True)
+    return table, len(missing)
+
+
+def extractor(profile) -> Extractor:
+    """The profile's streams with its defects, stride and precision."""
+    switches = acting_in(profile.released, "features")
+    norm_stats = "batch" if "batch_statistics" in switches else "running"
+    return Extractor(frozen_streams(profile, norm_stats), switches, profile.stride, profile.mixed_precision)
+
+
+def frozen_streams(profile, norm_stats: str = "running") -> Backbones:
+    """`streams`, the published predictive stream with the norm statistics that `fit_norm_stats` measured."""
+    found, measured = streams(profile, norm_stats), cache_folder(profile) / NORM_STATS
+    if profile.backbones == "official" and norm_stats == "running" and measured.exists():
+        found.dpc.load_state_dict(load_weights(measured)[0], strict=False)
+    return found
+
+
+def fit_norm_stats(profile, table) -> None:
+    """Measures the published predictive stream's norm statistics on normal training video, which official DPC does not store (defect 7).
+
+    One batch of `CHUNK_BLOCKS` blocks from the middle of each of up to `NORM_VIDEOS` videos, evenly drawn from the list; stored beside
+    the features.
+
+    Raises:
+        ZsadError: there is no normal training video.
+    """
+    target = cache_folder(profile) / NORM_STATS
+    if target.exists() or "batch_statistics" in profile.released:
+        return
+    normal = table[(table.split == "train") & (table.family == "normal")]
+    chosen = (
+        normal.iloc[np.unique(np.linspace(0, len(normal) - 1, min(NORM_VIDEOS, len(normal))).astype(int))]
+        if len(normal)
+        else normal
+    )
+    print(f"  norm statistics of the predictive stream, from {len(chosen)} normal training videos", flush=True)
+    tool = Extractor(streams(profile), stride=profile.stride)
+
+    def batches() -> Iterator[Tensor]:
+        for row in chosen.itertuples():
+            first = max(0, row.n_frames // 2 - CHUNK_BLOCKS * BLOCK_LEN * profile.stride // 2)
+            frames = itertools.islice(iter_frames(row.path, size=tool.decoded), first, None, profile.stride)
+            piece, _ = next(chunks(frames))
+            yield tool.blocks(torch.from_numpy(piece).to(device()))[0][None]
+
+    with torch.no_grad():
+        estimate_norm_stats(tool.backbones.dpc, batches())
+    state, kept = tool.backbones.dpc.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
+    measured = {name: value for name, value in state.items() if name.endswith(kept)}
+    save_weights(target, measured, {"videos": list(chosen.video)})
+
+
+def _extract(profile, rows: list) -> int:
+    if device() == "cpu":
+        torch.set_num_threads(1)
+    tool, cache = extractor(profile), cache_folder(profile)
+    unswitched = cache_folder(dataclasses.replace(profile, released=()))
+    for row in rows:
+        right = feature_file(unswitched, row)
+        features = tool.video(row.path, load_features(right) if tool.released and right.exists() else None)
+        if features.n_frames != row.n_frames:
+            raise ZsadError(
+                f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data again"
+            )
+        save_features(feature_file(cache, row), features)
+    return len(rows)

@@ -1,0 +1,47 @@
+"""Which frames of a video make a window, and how scores of windows become scores of frames."""
+
+import numpy as np
+
+BLOCK_LEN = 5  # frames per block of the predictive stream
+NUM_BLOCKS = 6  # blocks per window: 30 frames
+WINDOW = BLOCK_LEN * NUM_BLOCKS
+CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
+MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
+
+
+def window_count(n_frames: int) -> int:
+    """Windows of a video: every start on the block grid, at least one (short videos repeat their last frame)."""
+    return max(1, n_frames // BLOCK_LEN - NUM_BLOCKS + 1)
+
+
+def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: float | None = None) -> np.ndarray:
+    """Frame scores from window scores: s(t) = mean of s_w over the windows w that cover frame t (the kit's reading).
+
+    A frame gets the mean over the windows that cover it; the last window also covers the up to four frames after it. Causal: a frame gets
+    the latest window that has ENDED by then.
+
+    Args:
+        windows: [..., W] scores, window i starts at frame i * BLOCK_LEN.
+        n_frames: T, frames of the video.
+        causal: use only windows whose last frame is not later than the frame itself.
+        before: causal only: score of the frames before the first window has ended.
+
+    Returns:
+        [..., T] float64.
+    """
+    windows, t = np.asarray(windows, np.float64), np.arange(n_frames)
+    count = windows.shape[-1]
+    if causal:
+        latest = np.clip((t - WINDOW + 1) // BLOCK_LEN, -1, count - 1)
+        return np.concatenate([np.full((*windows.shape[:-1], 1), before, np.float64), windows], -1)[..., latest + 1]
+    first = np.clip((t - WINDOW) // BLOCK_LEN + 1, 0, count - 1)  # earliest window that covers the frame
+    last = np.clip(t // BLOCK_LEN, 0, count - 1)
+    total = np.concatenate([np.zeros((*windows.shape[:-1], 1)), np.cumsum(windows, -1)], -1)
+    return (total[..., last + 1] - total[..., first]) / (last + 1 - first)
+
+
+def at_frames(
+    windows: np.ndarray, n_frames: int, stride: int = 1, causal: bool = False, before: float | None = None
+) -> np.ndarray:
+    """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] -> [..., n_frames]."""
+    return np.repeat(to_frames(windows, -(-n_frames // stride), causal, before), stride, axis=-1)[..., :n_frames]

@@ -1,0 +1,67 @@
+"""Files of CLIP image features, one per video: those of this kit, and those that AnomalyCLIP's authors publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zsad_lib.errors import ZsadError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEATURE_SUFFIXES = (".npy", ".safetensors")
+
+
+def load(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
+    """Features of one video [T, D], from ``.safetensors`` of this kit or ``.npy`` as AnomalyCLIP's authors publish them.
+
+    Args:
+        path: file.
+        expected: part of a header, where the file has one.
+        width: D, 512 for the published ones; None: any.
+
+    Raises:
+        ZsadError: missing or damaged file, not finite numbers [T, D], or made by something else than `expected` says.
+    """
+    features = _load_npy(Path(path)) if Path(path).suffix == ".npy" else _load_safetensors(path, expected)
+    if features.dim() != 2 or not len(features) or features.shape[1] != (width or features.shape[1]):
+        raise ZsadError(f"{path}: features of shape {list(features.shape)}; expected [frames, {width or 'numbers'}]")
+    if not features.isfinite().all():
+        raise ZsadError(f"{path}: features hold NaN or infinite values; extract them again")
+    return features
+
+
+def _load_safetensors(path: str | Path, expected: dict[str, str] | None) -> Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            features = file.get_tensor("features")
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
+    except (SafetensorError, OSError) as error:
+        raise ZsadError(f"{path}: not a readable feature file ({error}); delete it and run `make features`") from error
+    for name, value in (expected or {}).items():
+        if header.get(name) != value:
+            raise ZsadError(
+                f"{path}: {name} is {header.get(name)!r}, expected {value!r}; delete it and run `make features`"
+            )
+    return features
+
+
+def _load_npy(path: Path) -> Tensor:
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # a data set's features need not fit into memory
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ZsadError(f"{path}: holds {array.dtype}; expected floating-point numbers")
+    import torch
+
+    return torch.from_numpy(array.astype(np.float32, copy=False))

@@ -1,0 +1,202 @@
+"""Packets and pictures of a video file, by PyAV or decord: what `zsad_lib.files.video` is made of."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zsad_lib.errors import ZsadError
+
+if TYPE_CHECKING:
+    import av
+
+
+Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
+JUMP = 10.0  # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
+RECENT = 30  # intervals whose median is the usual one
+
+
+@dataclasses.dataclass
+class Damage:
+    """What reading passed over; a reader without one is strict, and raises instead."""
+
+    skipped: int = 0  # packets that cannot be decoded
+    broken_off: str = ""  # where the file ends before its time, in words
+    jumps: int = 0  # times that were set right
+
+    def __str__(self) -> str:
+        said = [f"skipped packets that cannot be decoded: {self.skipped}"] if self.skipped else []
+        said += [f"{self.broken_off}, its end is missing"] if self.broken_off else []
+        said += [f"jumps of its clock, cut to one usual interval each: {self.jumps}"] if self.jumps else []
+        return "; ".join(said)
+
+
+def resize(frame: np.ndarray, size: Size | None) -> np.ndarray:
+    if size is None:
+        return frame
+    height, width = (size, size) if isinstance(size, int) else size
+    if frame.shape[:2] == (height, width):
+        return frame
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise ZsadError(
+            f"{path}: not a readable video ({error.strerror}), or truncated; fetch it again or convert it to .mp4"
+        ) from error
+    if not container.streams:
+        container.close()
+        raise ZsadError(f"{path}: nothing but a header in this file, it is truncated; fetch it again")
+    if not container.streams.video:
+        container.close()
+        raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
+    return container, container.streams.video[0]
+
+
+def packets_of(
+    path: Path, container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage | None = None
+) -> Iterator["av.Packet"]:
+    """All packets of the video stream; raises, or notes in `damage`, where the file breaks off before its declared duration."""
+    import av
+
+    end = 0.0  # seconds
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            yield packet
+    except av.FFmpegError as error:
+        if damage is None:
+            raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
+        damage.broken_off = f"the file breaks off at {end:.1f} s"
+        return
+    declared = declared_end(container, stream)
+    if declared - end > 0.5 + 0.02 * declared:
+        if damage is None:
+            raise ZsadError(f"{path}: the file is truncated at {end:.1f} of {declared:.1f} s; fetch it again")
+        damage.broken_off = f"the file breaks off at {end:.1f} of {declared:.1f} s"
+
+
+def declared_end(container: "av.container.InputContainer", stream: "av.VideoStream") -> float:
+    """Seconds at which the video ends according to the file's header; 0 where it does not say."""
+    import av
+
+    start = float((stream.start_time or 0) * stream.time_base)
+    if container.format.name == "avi":  # its duration is guessed from the file's size, its frame count is declared
+        return start + float(stream.frames / stream.average_rate) if stream.average_rate else 0.0
+    if stream.duration is not None:
+        return start + float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:  # sound may last longer
+        start = (
+            0 if "matroska" in container.format.name else container.start_time or 0
+        )  # its duration ends with its last time
+        return (start + container.duration) / av.time_base
+    return 0.0
+
+
+def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.VideoFrame, float]]":
+    """Yields (frame, average frames per second); raises after the last good frame of a damaged file, or goes on and fills `damage`."""
+    import av
+
+    container, stream = open_container(path)
+    with container:
+        fps = float(stream.average_rate or stream.guessed_rate or "nan")
+        n_frames = 0
+        for packet in packets_of(path, container, stream, damage):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                if n_frames == 0:
+                    continue  # a recording that starts between key frames: nothing can be shown yet
+                if damage is not None:
+                    damage.skipped += 1
+                    continue
+                raise ZsadError(
+                    f"{path}: cannot decode after frame {n_frames - 1} ({error.strerror}); the file is truncated or "
+                    "damaged, fetch or convert it again"
+                ) from error
+            for frame in frames:
+                n_frames += 1
+                yield frame, fps
+        if n_frames == 0:
+            raise ZsadError(f"{path}: the video holds no decodable frame; fetch it again")
+
+
+def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
+    """Decoded frame -> uint8 [H, W, 3], upright; one for a whole video, because preparing a conversion takes longer than doing it."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+
+    def to_rgb(frame: "av.VideoFrame") -> np.ndarray:
+        picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        turns = round(
+            frame.rotation / 90
+        )  # telephones store the sensor's picture and how to turn it, counter-clockwise
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    return to_rgb
+
+
+def read_pyav(path: Path, indices: list[int] | None, size: Size | None, damage: Damage | None) -> list[np.ndarray]:
+    last = max(indices) if indices is not None else None
+    wanted = None if indices is None else set(indices)
+    kept, n_frames, to_rgb = {}, 0, rgb_converter()
+    for number, (frame, _) in enumerate(decode(path, damage)):
+        n_frames = number + 1
+        if wanted is None or number in wanted:
+            kept[number] = resize(to_rgb(frame), size)
+        if number == last:
+            break
+    return [kept[i] for i in within(path, indices, n_frames)]
+
+
+def read_decord(
+    path: Path, indices: list[int] | None, size: Size | None, decoded: int | None
+) -> list[np.ndarray] | None:
+    """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be made up."""
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
+    import decord
+
+    container, stream = open_container(path)
+    with container:
+        packets = packets_of(path, container, stream, None if decoded is None else Damage())
+        n_packets = sum(1 for p in packets if p.size and not p.is_discard)
+    try:
+        decord.logging.set_level(decord.logging.QUIET)
+        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=1)
+        if len(reader) != n_packets or decoded not in (None, n_packets):
+            return None
+        numbers = within(path, indices, n_packets)
+        frames = (reader.get_batch(numbers[i : i + 64]).asnumpy() for i in range(0, len(numbers), 64))
+        return [resize(frame, size) for batch in frames for frame in batch]
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError):
+        return None
+
+
+def existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise ZsadError(f"{path}: no such video file or frame folder")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ZsadError(f"{path}: the file is empty; fetch it again")
+    return path
+
+
+def within(path: Path, indices: list[int] | None, n_frames: int) -> Sequence[int]:
+    if indices is None:
+        return range(n_frames)
+    if max(indices) >= n_frames:
+        raise ZsadError(f"{path}: frame {max(indices)} does not exist; the video has {n_frames} frames, 0 first")
+    return indices

@@ -1,0 +1,207 @@
+"""Downloading and unpacking data sets: resumable, checked, and never half done under the final name."""
+
+import functools
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import stat
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.files.paths import PARTIAL, file_errors, make_folder
+
+CHUNK = 1 << 20  # bytes read at once
+MAX_FILES, MAX_BYTES = 200_000, 1 << 37  # what an archive of a data set may hold: 128 GiB
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hash of a file's bytes, as lower-case hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(
+    url: str | Sequence[str],
+    target: str | Path,
+    sha256: str | None = None,
+    check: Callable[[Path], object] = lambda path: None,
+) -> Path:
+    """Downloads `url` to `target`; an interrupted download continues where it stopped.
+
+    The bytes collect in ``<target>.part`` and get their name once they are complete and as expected. A target that is
+    there already is checked against `sha256`, not fetched again.
+
+    Args:
+        url: http or https address, or several of the same file: the next one's turn comes when one sends nothing.
+        target: file to write; its folder is created.
+        sha256: expected hash of the whole file; without it a file counts as complete when it has the announced length.
+        check: looks at the complete download and raises ZsadError where it is something else, which is then thrown away.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ZsadError: no connection, error status, a transfer cut short (run again to continue), another content than
+            expected, or a folder that cannot be written.
+    """
+    target, urls = Path(target), [url] if isinstance(url, str) else list(url)
+    if target.exists():
+        if sha256 and (found := sha256_file(target)) != sha256:
+            raise ZsadError(f"{target}: sha256 is {found}, expected sha256 {sha256}; move it away to fetch it again")
+        return target
+    make_folder(target.parent)
+    part, tag = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.etag")
+    with file_errors(target):
+        for number, address in enumerate(urls, start=1):
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                _download(address, part, tag, sha256, check)
+                break
+            except ZsadError as error:
+                if number == len(urls) or (part.exists() and part.stat().st_size > had):
+                    raise  # another address would start from the beginning
+                print(f"{error}; trying {urls[number]}", file=sys.stderr)
+        os.replace(part, target)
+        tag.unlink(missing_ok=True)
+    return target
+
+
+def unpack(
+    archive: str | Path,
+    folder: str | Path,
+    keep: Callable[[str], bool] = lambda name: True,
+    max_files: int = MAX_FILES,
+    max_bytes: int = MAX_BYTES,
+) -> Path:
+    """Unpacks a tar (any compression) or zip archive into the new folder `folder`, all of it or nothing.
+
+    Args:
+        archive: file to read.
+        folder: must not exist, or be empty.
+        keep: tells by its name in the archive whether a member is wanted.
+        max_files: members allowed.
+        max_bytes: unpacked size allowed.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ZsadError: a damaged archive, or one that must not be trusted: members outside the folder, links, devices, too
+            many or too large; also when the folder exists or cannot be written.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if not archive.is_file():
+        raise ZsadError(f"{archive}: no such archive")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ZsadError(f"{folder}: exists already; move it away to unpack {archive.name} again")
+    make_folder(folder.parent)
+    with file_errors(folder):
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
+        try:
+            files = size = 0
+            for name, length, extract in _members(archive):
+                files, size = files + 1, size + length
+                if files > max_files or size > max_bytes:
+                    raise ZsadError(f"{archive}: more than {max_files} files or {max_bytes} bytes unpacked; refused")
+                if keep(name):
+                    extract(partial)
+            partial.chmod(0o755)  # mkdtemp hides its folders from everybody else
+            os.replace(partial, folder)
+        except _BROKEN as error:
+            raise ZsadError(f"{archive}: not a readable archive ({error}); fetch it again") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callable[[Path], object]) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ZsadError(f"{url}: only http and https addresses can be fetched")
+    have = part.stat().st_size if part.exists() and tag.exists() else 0
+    headers = {"User-Agent": "zsad-lib"}
+    if have:
+        headers |= {
+            "Range": f"bytes={have}-",
+            "If-Range": tag.read_text(encoding="utf-8"),
+        }  # another version: sent from the start
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            _receive(answer, part, tag, have if answer.status == 206 else 0)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:  # 416: nothing is left to send
+            raise ZsadError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise ZsadError(f"{url}: the transfer failed ({reason}); run again to continue it") from error
+    try:
+        check(part)
+        if sha256 and (found := sha256_file(part)) != sha256:
+            raise ZsadError(
+                f"{url}: sha256 of the download is {found}, expected sha256 {sha256}; it was thrown away, try again later"
+            )
+    except ZsadError:
+        part.unlink()
+        raise
+
+
+def _receive(answer: http.client.HTTPResponse, part: Path, tag: Path, start: int) -> None:
+    if start and not re.match(rf"bytes {start}-", answer.headers.get("Content-Range", "")):
+        raise ZsadError(f"{answer.url}: the server continued at another byte than {start}; delete {part}")
+    if not start and (validator := answer.headers.get("ETag") or answer.headers.get("Last-Modified")):
+        tag.write_text(validator, encoding="utf-8")
+    length = answer.headers.get("Content-Length")
+    total = None if length is None else start + int(length)
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)  # only on terminals
+    with open(part, "ab" if start else "wb") as file, bar:
+        while chunk := answer.read(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+        if total is not None and file.tell() != total:
+            raise ZsadError(f"{answer.url}: cut short at {file.tell()} of {total} bytes; run again to continue it")
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[Path], object]]]:
+    """(name, bytes, function that extracts it into a folder) for each file and folder, after its safety check."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            for info in file.infolist():
+                mode = stat.S_IFMT(info.external_attr >> 16)
+                _refuse(archive, info.filename, mode in (0, stat.S_IFREG, stat.S_IFDIR))
+                yield info.filename, info.file_size, lambda into, info=info: file.extract(info, into)
+    else:
+        with tarfile.open(archive) as file:
+            for info in file:
+                _refuse(archive, info.name, info.isreg() or info.isdir())
+                yield info.name, info.size, functools.partial(_write, file, info)
+
+
+def _write(file: tarfile.TarFile, info: tarfile.TarInfo, into: Path) -> None:
+    """Writes a member's content and nothing else of it: no owner, no mode (tarfile's own filter is not in every Python 3.11)."""
+    target = into / info.name
+    make_folder(target if info.isdir() else target.parent)
+    if info.isreg():
+        with file.extractfile(info) as content, open(target, "wb") as copy:
+            shutil.copyfileobj(content, copy, CHUNK)
+
+
+def _refuse(archive: Path, name: str, plain: bool) -> None:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not plain:
+        raise ZsadError(f"{archive}: member {name!r} is a link or device; refused")
+    if ".." in parts or name.startswith(("/", "\\")) or ":" in (parts or ("",))[0]:
+        raise ZsadError(f"{archive}: member {name!r} points outside the folder; refused")

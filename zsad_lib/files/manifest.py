@@ -1,0 +1,160 @@
+"""One table per data set, and the published text formats that it is made from.
+
+The manifest (``manifest.csv``, a row per video) is the only thing later steps know of a data set. Frame numbers are
+0-based and span ends inclusive throughout, as in UCF-Crime's official temporal annotation, whose 290 test videos hold
+84,331 abnormal frames read this way.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.files.annotations import write_classes
+from zsad_lib.files.paths import atomic, write_json
+from zsad_lib.files.spans import format_spans, parse_spans
+
+COLUMNS = {
+    "video": str,  # unique name, the stem of its score file
+    "path": str,  # video file or frame folder; relative to the manifest's folder, or absolute
+    "split": str,  # train | val | test
+    "set": str,  # main | night | lookalike | long: rows with other sets are reported on their own
+    "scene": str,
+    "site": str,  # camera position within a scene
+    "family": str,  # normal | semantic | temporal | contextual
+    "action": str,  # what happens, or the data set's class name
+    "n_frames": int,  # decoded frames
+    "fps": float,  # frames per second
+    "spans": str,  # abnormal frames, "12-35;50-60", 0-based and inclusive; "" = normal
+    "caption": str,
+}
+_VALUES = {
+    "split": {"train", "val", "test"},
+    "set": {"main", "night", "lookalike", "long"},
+    "family": {"normal", "semantic", "temporal", "contextual", "mixed"},  # mixed: several kinds in one video
+}
+OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
+
+
+def load_manifest(folder: str | Path) -> pd.DataFrame:
+    """Reads and checks ``manifest.csv`` in `folder`; ``path`` comes back absolute.
+
+    Raises:
+        ZsadError: missing file, no rows, missing columns, doubled names, unknown values, spans outside the video.
+    """
+    file = Path(folder) / "manifest.csv"
+    if not file.is_file():
+        raise ZsadError(f"{file}: no such manifest; `make data` writes it")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ZsadError(f"{file}: not a readable table ({error}); `make data` writes it again") from error
+    table = _checked(table, file)
+    table["path"] = [str(file.parent.absolute() / path) for path in table["path"]]
+    return table
+
+
+def save_manifest(table: pd.DataFrame, folder: str | Path) -> Path:
+    """Checks `table` and writes it as ``manifest.csv``; paths inside `folder` are stored relative to it.
+
+    Spans that end up to `OVERHANG` frames past their video are clipped, counted and printed.
+
+    Returns:
+        The file written.
+    """
+    file, base = Path(folder) / "manifest.csv", Path(folder).absolute()
+    table = _checked(table, file)
+    clipped = [format_spans(_spans_within(row)) for row in table.itertuples()]
+    changed = table["video"][table["spans"] != clipped].tolist()
+    if changed:
+        print(f"{len(changed)} videos have spans that end 1 to {OVERHANG} frames late, clipped: {', '.join(changed)}")
+    paths = [Path(path) for path in table["path"]]
+    paths = [path.relative_to(base) if path.is_relative_to(base) else path for path in paths]
+    table = table.assign(spans=clipped, path=[path.as_posix() for path in paths])
+    with atomic(file) as handle:
+        table.to_csv(handle, index=False, lineterminator="\n")
+    return file
+
+
+def frame_labels(row) -> np.ndarray:
+    """Ground truth of one video: uint8 [n_frames], 1 = abnormal.
+
+    Args:
+        row: anything with ``video``, ``n_frames`` and ``spans``: a manifest row (Series or named tuple).
+
+    Raises:
+        ZsadError: a span starts outside the video or ends more than `OVERHANG` frames past it.
+    """
+    labels = np.zeros(int(row.n_frames), np.uint8)
+    for first, last in _spans_within(row):
+        labels[first : last + 1] = 1
+    return labels
+
+
+def _spans_within(row) -> list[tuple[int, int]]:
+    try:
+        spans, last_frame = parse_spans(row.spans), int(row.n_frames) - 1
+    except ZsadError as error:
+        raise ZsadError(f"{row.video}: {error}") from None
+    for first, last in spans:
+        if first > last_frame or last > last_frame + OVERHANG:
+            raise ZsadError(
+                f"{row.video}: span {first}-{last} lies outside the video's {row.n_frames} frames; "
+                "check the annotation and the video's length"
+            )
+    return [(first, min(last, last_frame)) for first, last in spans]
+
+
+def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ZsadError(f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}")
+    if table.empty:
+        raise ZsadError(f"{file}: no rows; expected one per video")
+    try:
+        table = table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+    except (ValueError, TypeError) as error:
+        raise ZsadError(f"{file}: n_frames must be whole numbers and fps numbers ({error})") from error
+    doubled = table["video"][table["video"].duplicated()]
+    if len(doubled):
+        raise ZsadError(f"{file}: video {doubled.iloc[0]!r} occurs twice; names must be unique")
+    for name, valid in _VALUES.items():
+        wrong = table[~table[name].isin(valid)]
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise ZsadError(f"{file}: {row.video}: {name} {row[name]!r} is unknown; use {', '.join(sorted(valid))}")
+    for row in table.itertuples():
+        if row.n_frames < 1:
+            raise ZsadError(f"{file}: {row.video}: n_frames is {row.n_frames}; a video holds at least one frame")
+        _spans_within(row)
+    return table
+
+
+# --- temporal annotations, UCF-Crime's "Abuse028_x264.mp4  Abuse  165  240  -1  -1" ----------------------------------
+
+
+def save_weak(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
+    """Writes what weak supervision reads into `folder`: the manifest with classes as `action`, ``classes.csv`` and ``prompts.json``.
+
+    Returns:
+        metrics, artefacts and output hash, as a pipeline step gives them.
+    """
+    made = {
+        "manifest": save_manifest(table, folder),
+        "classes": folder / "classes.csv",
+        "prompts": folder / "prompts.json",
+    }
+    write_classes(made["classes"], classes)
+    write_json(made["prompts"], prompts)
+    counts = table[table.split == "train"].action.value_counts()
+    return {
+        "metrics": {f"training videos, {name}": int(number) for name, number in counts.items()},
+        "artefacts": made,
+        "output_hash": hashlib.sha256(b"".join(file.read_bytes() for file in made.values())).hexdigest(),
+    }
+
+
+# --- UCA's captions: "Normal_Videos_924_x264 00:00.0 00:12.5 ##A man in white walked over", and JSON ----------------

@@ -1,0 +1,140 @@
+"""Where the kit keeps its files, and how it writes them: whole or not at all."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from zsad_lib.errors import ZsadError
+
+PARTIAL = ".partial-"  # prefix of files that are being written; what a killed process left is removed by its step
+
+
+def root() -> Path:
+    """The kit's home: ``ZSAD_HOME`` if set, else the repository (Makefile beside zsad_lib), else the current folder."""
+    if home := os.environ.get("ZSAD_HOME"):
+        return Path(home).absolute()
+    repository = Path(__file__).resolve().parents[2]
+    return repository if (repository / "Makefile").is_file() else Path.cwd()
+
+
+def runs() -> Path:
+    """Folder of results, one sub-folder per run."""
+    return root() / "runs"
+
+
+def data() -> Path:
+    """Folder of prepared data sets."""
+    return root() / "data"
+
+
+def cache() -> Path:
+    """Folder of what can be computed again (frozen features)."""
+    return root() / "cache"
+
+
+def executed(folder: Path) -> list[Path]:
+    """The executed notebooks in `folder` that ran to their end: papermill writes them on failure too."""
+    return [path for path in sorted(folder.glob("*.ipynb")) if (path.with_suffix("") / "result.json").is_file()]
+
+
+@contextlib.contextmanager
+def file_errors(path: str | Path) -> Iterator[None]:
+    """Turns a failed write to `path` (disk full, not writable, a file in the place of a folder) into one line."""
+    try:
+        yield
+    except OSError as error:
+        culprit = Path(error.filename or path)
+        if culprit.parent != Path(path).parent and not Path(path).is_relative_to(culprit):
+            raise  # the body read another file, and that one is the trouble
+        reason = error.strerror or str(error)
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another name or a writable folder"
+        raise ZsadError(f"{path}: cannot write ({reason}); {remedy}") from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Creates `path` with its parents and returns it; raises ZsadError where that is impossible."""
+    with file_errors(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iterator[IO | Path]:
+    """Writes `path` whole or not at all: a temporary file beside it takes its place once it is on disk.
+
+    Args:
+        path: target; its folder is created.
+        mode: mode of the handle that is yielded ("w" text in UTF-8, "wb" bytes), or None to yield the temporary
+            path itself (same suffix as the target) for libraries that open files on their own.
+        flush: False: do not wait for the disk, for thousands of small files that `flush_all` follows.
+
+    Raises:
+        ZsadError: the folder or file cannot be written. The target is then what it was before.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic(Path(folder) / "note.txt") as handle:
+    ...         _ = handle.write("whole")
+    ...     (Path(folder) / "note.txt").read_text(encoding="utf-8")
+    'whole'
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = None
+    try:
+        with file_errors(path):
+            suffix = path.suffix if mode is None else ".tmp"
+            descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix=suffix, dir=path.parent)
+            temporary = Path(name)
+            if mode is None:
+                os.close(descriptor)
+                yield temporary
+            else:
+                text = None if "b" in mode else {"encoding": "utf-8", "newline": ""}
+                with os.fdopen(descriptor, mode, **(text or {})) as handle:
+                    yield handle
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp, and safetensors after it, hide their files from everybody else
+            if flush:
+                with open(temporary, "rb") as written:
+                    os.fsync(written.fileno())
+            os.replace(temporary, path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def flush_all() -> None:
+    """Waits until all that has been written is on disk; call it before the file that says so."""
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Writes `obj` as indented JSON, atomically; paths become strings and NumPy numbers plain numbers."""
+    text = json.dumps(obj, indent=1, default=_plain)
+    with atomic(path) as handle:
+        handle.write(text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file; a missing or broken one is a ZsadError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZsadError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ZsadError(f"{path}: not readable as JSON ({error}); delete it and run again") from error
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, without importing NumPy here
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,300 @@
+"""Video in and out: files and folders of frames become uint8 RGB arrays, counted by what a decoder really returns.
+
+decord reads (random access), PyAV counts, streams, writes, and reads wherever decord's own frame count cannot be
+trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.files.decoding import (
+    JUMP,
+    RECENT,
+    Damage,
+    Size,
+    declared_end,
+    decode,
+    existing,
+    open_container,
+    read_decord,
+    read_pyav,
+    resize,
+    rgb_converter,
+    within,
+)
+from zsad_lib.files.paths import atomic
+
+if TYPE_CHECKING:
+    pass
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What `probe` finds out about a video."""
+
+    n_frames: int  # frames that a decoder returns
+    fps: float  # average frames per second; NaN for a folder of frames, which holds no time
+    width: int  # pixels
+    height: int  # pixels
+
+
+def list_frames(folder: str | Path) -> list[Path]:
+    """The images of a frame folder in natural order (2 before 10), without hidden files like macOS' ``._001.tif``."""
+    images = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not images:
+        raise ZsadError(f"{folder}: no frames in this folder; expected {', '.join(IMAGE_SUFFIXES)} files")
+    return sorted(images, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name.lower())])
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Counts the frames by decoding them all, and reads size and rate.
+
+    Raises:
+        ZsadError: missing, empty, truncated or damaged file, or no video in it.
+    """
+    path = existing(path)
+    if path.is_dir():
+        frames = list_frames(path)
+        height, width = _read_image(frames[0]).shape[:2]
+        return VideoInfo(len(frames), float("nan"), width, height)
+    frames = decode(path)
+    first, fps = next(frames)
+    sides = (first.width, first.height)[:: -1 if round(first.rotation / 90) % 2 else 1]
+    return VideoInfo(1 + sum(1 for _ in frames), fps, *sides)
+
+
+def frame_times(path: str | Path) -> np.ndarray:
+    """Seconds from the first frame to every decoded frame, float64 [T]; right at variable rates too."""
+    times = np.array([frame.time if frame.time is not None else np.nan for frame, _ in decode(existing(path))])
+    return times - times[0]
+
+
+def declared_seconds(path: str | Path) -> float:
+    """Length of a video according to its header, seconds; 0 where it does not say, and for a folder of frames."""
+    path = existing(path)
+    if path.is_dir():
+        return 0.0
+    container, stream = open_container(path)
+    with container:
+        start = (stream.start_time or 0) * stream.time_base if stream.time_base else 0
+        return max(0.0, declared_end(container, stream) - float(start))
+
+
+def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
+    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th frame itself.
+
+    A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes back, or ahead by more
+    than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame counts as one usual interval after the last
+    one. A stream without time stamps counts as played at the rate that it declares.
+
+    Args:
+        path: video file or folder of frames.
+        step: every how many-th frame is converted.
+        tell: say on standard error, once at the end, what was passed over.
+
+    Yields:
+        Seconds (NaN in a folder of frames, which holds no time), and uint8 [H, W, 3], or None for the frames between.
+
+    Raises:
+        ZsadError: no video, or one of which no frame can be decoded; a damaged image in a folder.
+    """
+    path, damage = existing(path), Damage()
+    if path.is_dir():
+        for number, image in enumerate(list_frames(path)):
+            yield float("nan"), _read_image(image) if number % step == 0 else None
+        return
+    to_rgb, last, shift, apart = rgb_converter(), 0.0, None, collections.deque(maxlen=RECENT)
+    for number, (frame, fps) in enumerate(decode(path, damage)):
+        time = number / fps if frame.time is None else frame.time
+        shift = time if shift is None else shift
+        ahead, usual = time - shift - last, statistics.median(apart or [1 / fps])
+        if ahead < 0 or ahead > JUMP * max(1.0, usual):
+            damage.jumps += 1
+            shift = time - last - usual
+        elif number:
+            apart.append(ahead)
+        last = time - shift
+        yield last, to_rgb(frame) if number % step == 0 else None
+    if tell and str(damage):
+        print(f"{path}: {damage}", file=sys.stderr, flush=True)
+
+
+def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tuple[float, np.ndarray]]]:
+    """Opens a camera or a network stream.
+
+    Args:
+        source: number of a camera ("0"), or an address that FFmpeg opens, as rtsp:// or http://.
+        timeout: seconds without an answer.
+
+    Returns:
+        Whether it is a file at an address: it has a length, and its end is no break (an rtsp:// address is always a camera, even where
+        it declares a length). And its frames: seconds on its own clock, NaN where it has none, and uint8 [H, W, 3].
+
+    Raises:
+        ZsadError: it cannot be opened; or, from the frames, it breaks off.
+    """
+    import av
+    import av.format
+
+    av.logging.set_level(av.logging.PANIC)
+    number = source.isdigit()
+    address, options = (f"/dev/video{source}", {"format": "v4l2"}) if number else (source, {"timeout": timeout})
+
+    @contextlib.contextmanager
+    def told() -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError, IndexError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            remedy = (
+                "number, plug and rights" if number else "address, network and rights; fetch a file before you score it"
+            )
+            raise ZsadError(
+                f"{f'camera {address}' if number else source}: cannot be read ({reason}); check {remedy}"
+            ) from error
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        to_rgb = rgb_converter()
+        clock = is_file or not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
+        with told(), container:
+            for frame in container.decode(video=0):
+                yield frame.time if clock and frame.time is not None else float("nan"), to_rgb(frame)
+
+    with told():
+        container = av.open(address, **options)
+    is_file = not number and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
+    return is_file, frames()
+
+
+def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarray]:
+    """Streams a video or frame folder as uint8 [H, W, 3], one frame in memory at a time.
+
+    Args:
+        path: video file, or folder of .tif .jpg .png .bmp frames.
+        size: output size in pixels, int or (height, width); None keeps each frame as it is.
+
+    Raises:
+        ZsadError: as `probe`; a truncated file raises after its last good frame.
+    """
+    path = existing(path)
+    if path.is_dir():
+        frames = map(_read_image, list_frames(path))
+    else:
+        to_rgb = rgb_converter()
+        frames = (to_rgb(frame) for frame, _ in decode(path))
+    for frame in frames:
+        yield resize(frame, size)
+
+
+def read_video(
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray | None = None,
+    size: Size | None = None,
+    decoder: Literal["decord", "pyav"] = "decord",
+    decoded: int | None = None,
+) -> np.ndarray:
+    """Reads frames by number; both decoders give the same frames.
+
+    Args:
+        path: video file, or folder of .tif .jpg .png .bmp frames.
+        indices: 0-based frame numbers in any order, repeats allowed; None reads all.
+        size: output size in pixels, int or (height, width), bilinear with anti-aliasing; None keeps the size.
+        decoder: "decord" (seeks) or "pyav" (decodes from the start).
+        decoded: frames that `timed_frames` gave: those are numbered, damage is passed over as there; None: a damaged file raises.
+
+    Returns:
+        uint8 [T, H, W, 3], RGB.
+
+    Raises:
+        ZsadError: as `probe`, or a frame number outside the video.
+    """
+    path = existing(path)
+    if decoder not in ("decord", "pyav"):
+        raise ZsadError(f"decoder {decoder!r} is unknown; use 'decord' or 'pyav'")
+    if indices is not None:
+        indices = [int(i) for i in indices]
+        if not indices:
+            raise ZsadError(f"{path}: an empty list of frame numbers; None reads all frames")
+        if min(indices) < 0:
+            raise ZsadError(f"{path}: frame {min(indices)} does not exist; frame numbers start at 0")
+    if path.is_dir():
+        files = list_frames(path)
+        frames = [resize(_read_image(files[i]), size) for i in within(path, indices, len(files))]
+    else:
+        frames = read_decord(path, indices, size, decoded) if decoder == "decord" else None
+        if frames is None:
+            frames = read_pyav(path, indices, size, None if decoded is None else Damage())
+    shapes = sorted({frame.shape for frame in frames})
+    if len(shapes) > 1:
+        raise ZsadError(f"{path}: frames of different sizes, {shapes[0][:2]} and {shapes[-1][:2]}; give a size")
+    return np.stack(frames)  # [T, H, W, 3]
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
+    """Writes H.264 in yuv420p (plays everywhere), whole or not at all.
+
+    The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock tree reads
+    memory that nobody has written, and may choose another quantiser.
+
+    Args:
+        path: target, usually ``.mp4``.
+        frames: uint8 [H, W, 3] each, all of one size; an odd size is padded by one repeated row or column.
+        fps: frames per second, > 0.
+        crf: x264's constant rate factor, 0 (lossless) .. 51.
+
+    Returns:
+        Number of frames written.
+    """
+    import av
+
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ZsadError(f"{path}: no frames to write")
+    height, width = first.shape[:2]
+    pad = ((0, height % 2), (0, width % 2), (0, 0))
+    options = {"movflags": "+faststart"} if Path(path).suffix in (".mp4", ".mov") else {}
+    n_frames = 0
+    with atomic(path, mode=None) as temporary:
+        with av.open(str(temporary), "w", options=options) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+            stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+            stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+            for image in itertools.chain([first], frames):
+                if image.shape != first.shape or image.dtype != np.uint8:
+                    raise ZsadError(
+                        f"{path}: frame {n_frames} is {image.dtype} {image.shape}; all must be uint8 {first.shape}"
+                    )
+                frame = av.VideoFrame.from_ndarray(np.pad(image, pad, mode="edge"), format="rgb24")
+                container.mux(stream.encode(frame))
+                n_frames += 1
+            container.mux(stream.encode(None))
+    return n_frames
+
+
+def _read_image(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ZsadError(f"{path}: more than 8 bits per channel; convert the frames to 8 bits")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ZsadError(f"{path}: not a readable image ({error}); fetch it again") from error

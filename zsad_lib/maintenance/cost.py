@@ -1,0 +1,221 @@
+"""What a run at published size costs before it is started: device hours and disk per stage (``make cost PROFILE=ucf_crime``).
+
+    hours = units x seconds per unit, measured here on a few units        disk = units x bytes per unit, of what a stage keeps
+
+Networks have the published sizes and random weights, which change no duration. Units come from the manifest where the data have been
+prepared, else from the data set's published length: such a row says "estimated". Decoding is timed on noise, which compresses badly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from zsad_lib.config import Profile, get_profile, settings
+from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.features.backbones import Backbones, device
+from zsad_lib.features.cache import VideoFeatures
+from zsad_lib.features.clip_frames import BATCH, FrameEncoder
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, WINDOW
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import iter_frames, write_video
+from zsad_lib.losses import anomaly_clip_loss
+from zsad_lib.maintenance.speed import device_name, timed
+from zsad_lib.methods.anomaly_clip.train import TRAINED, recipe_of
+from zsad_lib.methods.context_aware.train import build_detector, joint_loss, parameter_groups, variants_of
+from zsad_lib.methods.context_aware.training_windows import Windows
+from zsad_lib.models import DPC, TimeSformer, build_clip
+from zsad_lib.models.anomaly_clip_recipes import build
+from zsad_lib.models.dpc import estimate_norm_stats
+from zsad_lib.models.scene import SceneEncoder
+from zsad_lib.pipeline.run_step import run_folder, steps_of
+
+HOURS = {
+    "ucf_crime": (128.0, 30.0),
+    "xd_violence": (217.0, 24.0),
+    "shanghaitech": (3.67, 24.0),
+}  # published, frames per second
+NORMAL_SHARE = 0.5  # of the videos, where no manifest tells: about half of UCF-Crime's and XD-Violence's are
+REPEATS = 2  # timed units; the first one, which warms up, is not among them
+
+
+class Stage(NamedTuple):
+    """One stage of a run."""
+
+    step: str
+    unit: str
+    units: float
+    seconds: float  # per unit, measured
+    disk: float  # bytes per unit
+
+
+class Lengths(NamedTuple):
+    """How much there is to do."""
+
+    frames: float  # of all videos
+    zero_shot: float  # of normal training and validation videos and of test videos
+    videos: int  # weakly labelled training videos, of the longer half (normal or abnormal)
+    known: bool  # counted in a manifest, not taken from the published length
+
+
+def lengths(profile: Profile) -> Lengths:
+    """Frames and videos of the profile's data set.
+
+    Raises:
+        ZsadError: neither prepared data nor a published length.
+    """
+    folder = run_folder(profile) / "data"
+    if (folder / "manifest.csv").is_file():
+        table = load_manifest(folder)
+        normal = table.family == "normal"
+        train = normal[table.split == "train"]
+        used = table.n_frames[normal | (table.split == "test")].sum()
+        return Lengths(float(table.n_frames.sum()), float(used), max(train.sum(), (~train).sum()), True)
+    if profile.dataset not in HOURS:
+        raise ZsadError(
+            f"profile {profile.name}: no prepared data to count; run `make data PROFILE={profile.name}` first"
+        )
+    hours, fps = HOURS[profile.dataset]
+    frames = hours * 3600 * fps
+    videos = sum(importlib.import_module(f"data_prep.{profile.dataset}").DATA.counts[profile.split].values())
+    return Lengths(frames, frames, round(videos * NORMAL_SHARE), False)
+
+
+def published_sizes() -> Backbones:
+    """The published streams with random weights."""
+    return Backbones(TimeSformer().eval(), DPC().eval(), SceneEncoder().eval(), build_clip("ViT-B-32"))
+
+
+@torch.no_grad()
+def extraction(profile: Profile, found: Lengths, backbones: Backbones) -> tuple[Stage, VideoFeatures]:
+    """Frozen features of the zero-shot method, per frame seen, and those of one piece of video for `training`."""
+    tool = Extractor(
+        backbones, stride=profile.stride, precision=profile.mixed_precision if device() == "cuda" else "no"
+    )
+    piece = torch.randint(0, 255, (1 + 2 * WINDOW, *tool.decoded, 3), dtype=torch.uint8)
+    estimate_norm_stats(backbones.dpc, [tool.blocks(piece.to(device()))[0][None, :NUM_BLOCKS]])
+    parts = tool.windows(piece)
+    seconds = median(lambda: tool.windows(piece)) / (2 * WINDOW)
+    timesformer, scene, stem, moving = parts
+    per_block = sum(x[0].nbytes for x in parts)
+    made = VideoFeatures(timesformer, scene, stem, moving, torch.empty(0), 2 * WINDOW)
+    return Stage("features", "frames seen", found.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), made
+
+
+def training(profile: Profile, one: VideoFeatures, backbones: Backbones) -> Stage:
+    """Steps of joint training, of all seeds and variants."""
+    variant = variants_of(profile)["full"]
+    detector = build_detector(variant, backbones).to(device())
+    count = variant.batch
+    many = lambda x: x[:1].expand(count, *x.shape[1:]).to(device())
+    scene, number = many(one.scene), torch.arange(count, device=device())
+    windows = Windows(
+        many(one.timesformer), torch.zeros(count, detector.dpc.backbone.channels, device=device()), scene, scene,
+        torch.stack([number, torch.zeros_like(number)], 1), torch.randn(count, backbones.text_dim, device=device()), number,
+        [one.stem] * count, [one.cell_motion] * count,
+    )  # fmt: skip
+    optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
+
+    def step() -> None:
+        loss = joint_loss(detector, windows, torch.arange(count), variant, profile.alpha, (), torch.default_generator)
+        optimiser.zero_grad()
+        loss["loss"].backward()
+        optimiser.step()
+
+    steps = profile.train_steps * len(profile.seeds) * len(variants_of(profile))
+    return Stage("train", "steps", steps, median(step), 0.0)
+
+
+@torch.no_grad()
+def frame_extraction(found: Lengths, clip: torch.nn.Module) -> Stage:
+    """CLIP features of every frame for AnomalyCLIP."""
+    encoder = FrameEncoder(clip.to(device()), clip.visual.image_size)
+    frames = [np.zeros((240, 320, 3), np.uint8)] * BATCH
+    width = encoder(frames).nbytes / BATCH
+    return Stage("frame_features", "frames", found.frames, median(lambda: encoder(frames)) / BATCH, width)
+
+
+def weak_training(profile: Profile, found: Lengths, clip: torch.nn.Module) -> Stage:
+    """Steps of AnomalyCLIP's training, of all seeds and both trained methods."""
+    recipe = recipe_of(profile)
+    model = build(clip, None, ["abnormal", "normal"], "normal", recipe).train().to(device())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, fused=True)
+    size = 2 * recipe.half_batch
+    x = torch.randn(size, recipe.num_segments * recipe.segment_len, len(model.normal_prototype), device=device())
+    y = torch.arange(size, device=device()) // recipe.half_batch
+
+    def step() -> None:
+        optimiser.zero_grad()
+        anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total.backward()
+        optimiser.step()
+
+    steps = recipe.epochs * max(1, found.videos // recipe.half_batch) * len(profile.seeds) * len(TRAINED)
+    return Stage("weak_train", "steps", steps, median(step), 0.0)
+
+
+def decoding(found: Lengths) -> Stage:
+    """Every video decoded once, to count its frames."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.mp4"
+        write_video(path, (rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(120)), 30)
+        seconds = median(lambda: [None for _ in iter_frames(path)]) / 120
+    return Stage("data", "frames", found.frames, seconds, 0.0)
+
+
+def median(work: Callable[[], object]) -> float:
+    """Median seconds of `REPEATS` calls, after one to warm up."""
+    return float(np.median([timed(work) for _ in range(1 + REPEATS)][1:]))
+
+
+def sheet(profile: Profile, backbones: Backbones | None = None, clip: torch.nn.Module | None = None) -> pd.DataFrame:
+    """All stages of a profile: step, unit, units, seconds_per_unit, hours, disk_gb, and where the number of units comes from."""
+    found, stages = lengths(profile), []
+    stages.append(decoding(found))
+    if "train" in steps_of(profile):
+        stage, one = extraction(profile, found, backbones := backbones or published_sizes())
+        stages += [stage, training(profile, one, backbones)]
+    clip = clip or build_clip("ViT-B-16")
+    stages += [frame_extraction(found, clip), weak_training(profile, found, clip)]
+    table = pd.DataFrame(stages)
+    table["hours"] = table.units * table.seconds / 3600
+    table["disk_gb"] = table.units * table.disk / 1e9
+    table["units_from"] = [
+        "recipe" if unit == "steps" else "manifest" if found.known else "estimated" for unit in table.unit
+    ]
+    return table.rename(columns={"seconds": "seconds_per_unit"}).drop(columns="disk")
+
+
+@one_line
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the sheet and writes ``runs/<run>/tables/cost.csv``."""
+    parser = argparse.ArgumentParser(prog="python -m zsad_lib.maintenance.cost", description=__doc__)
+    parser.add_argument("--profile", default="ucf_crime")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    profile = get_profile(options.profile, **settings(options.settings))
+    if profile.backbones != "official":
+        raise ZsadError(f"profile {profile.name} uses the stand-ins: `make reproduce` takes minutes; ask for ucf_crime")
+    table = sheet(profile)
+    with paths.atomic(run_folder(profile) / "cost.csv") as handle:
+        table.to_csv(handle, index=False, float_format="%.4g")
+    print(f"{profile.run_name} on {device_name()}, torch {torch.__version__}; scoring is not counted")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
+    print(f"in all {table.hours.sum():,.1f} hours of this device, {table.disk_gb.sum():,.0f} GB of disk")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Frame scores and class probabilities of the methods that know class names: AnomalyCLIP, its baseline, and zero-shot CLIP prompts.
+
+Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them; the causal
+variant only frame scores, since clip scores see whole clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_lib.features.backbones import device, frame_clip, processes
+from zsad_lib.features.clip_frames import listed_features
+from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, window_count
+from zsad_lib.files import paths
+from zsad_lib.files.score_files import write_archive, write_frames
+from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.anomaly_clip import train
+from zsad_lib.models import anomaly_clip_recipes as recipes
+from zsad_lib.models.anomaly_clip import AnomalyCLIP
+from zsad_lib.models.text import encode_captions
+from zsad_lib.pipeline.processes import parallel
+
+ZERO_SHOT = "clip_prompts"
+CAUSAL = "anomaly_clip@causal"
+ClassProbs = Callable[[Tensor], Tensor]  # raw features [T, D] -> joint probabilities [T, K]
+
+
+def load_model(path: Path, profile, run: Path) -> AnomalyCLIP:
+    """A model that was trained on a run's classes, in eval mode.
+
+    Raises:
+        ZsadError: missing or damaged file, or one trained on another class list (shows both).
+    """
+    tensors, meta = load_weights(path)
+    _, classes, normal = train.class_table(run)
+    model = recipes.build(*frame_clip(profile), classes, normal, recipes.Recipe(**meta["recipe"]))
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False).to(device())
+
+
+def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, classes: int, scale: float) -> Tensor:
+    """Zero-shot CLIP: softmax over all prompts, summed per class; a class that no prompt describes gets 0.
+
+    Args:
+        features: [T, D] of frames.
+        prompts: unit vectors [P, D].
+        owner: class id of each prompt [P].
+        classes: K.
+        scale: 1 / temperature of the softmax, as CLIP has learned it.
+
+    Returns:
+        [T, K], sum 1.
+    """
+    mass = (scale * F.normalize(features, dim=-1) @ prompts.T).softmax(-1)
+    return mass.new_zeros(len(features), classes).index_add(1, owner, mass)
+
+
+def score_all(profile, folder: Path) -> dict:
+    """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
+    tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in (*train.TRAINED, CAUSAL)]
+    tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
+    for name, seed in parallel(_score, tasks, processes(profile.jobs)):
+        print(f"  scored {name}, seed {seed}", flush=True)
+    paths.flush_all()
+    methods = (*train.TRAINED, CAUSAL, ZERO_SHOT)
+    return {
+        "metrics": {"methods": len(methods)},
+        "artefacts": {name: folder.parent / "scores" / name for name in methods},
+    }
+
+
+def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
+    torch.set_num_threads(1)
+    run = folder.parent
+    table, classes, normal = train.class_table(run)
+    if name == ZERO_SHOT:
+        probabilities = _zero_shot(profile, run, classes)
+    else:
+        model = load_model(run / "weak_train" / name.partition("@")[0] / str(seed) / train.FILE, profile, run)
+        with torch.no_grad():
+            directions = model.directions()
+        probabilities = lambda features: model.score(features, name == CAUSAL, directions).class_probs
+    home, at = run / "scores" / name / str(seed), classes.index(normal)
+    windows, held_out, shares = {}, {}, {}
+    for row in table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))].itertuples():
+        with torch.no_grad():
+            found = probabilities(listed_features(run, row).to(device())).double().cpu().numpy()
+        score = 1 - found[:, at]
+        if row.split == "val":
+            held_out[row.video] = score
+            continue
+        write_frames(home / f"{row.video}.csv", row.fps, {"score": score})
+        windows[row.video] = window_means(score)
+        shares[row.video] = found.astype(np.float32)
+    archives = {"normal.npz": held_out}
+    if name != CAUSAL:  # clip scores see whole clips
+        archives |= {"windows.npz": windows, "classes.npz": shares}
+    for file, arrays in archives.items():
+        write_archive(home / file, arrays)
+    return name, seed
+
+
+def window_means(score: np.ndarray) -> np.ndarray:
+    """Mean frame score of every window of the kit's plan, so that clips are scored as the zero-shot method's: [T] -> [W]."""
+    return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
+
+
+def _zero_shot(profile, run: Path, classes: list[str]) -> ClassProbs:
+    clip, vocabulary = frame_clip(profile)
+    prompts = paths.read_json(run / "weak_data" / "prompts.json")
+    listed = [(text, classes.index(name)) for name, texts in prompts.items() for text in texts]
+    vectors = encode_captions(clip.to(device()), [text for text, _ in listed], vocabulary)
+    owner = torch.tensor([number for _, number in listed], device=vectors.device)
+    scale = float(clip.logit_scale.exp())
+    return lambda features: prompt_probabilities(features, vectors, owner, len(classes), scale)

@@ -1,0 +1,115 @@
+r"""Anomaly scores of windows and frames, and their fusion (the paper, arXiv 2508.18463, publishes words and no formula).
+
+s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's own context, fits what is seen
+s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst place
+s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
+s      = sum_i w_i (s_i - mean_i) / deviation_i     mean and deviation on held-out NORMAL windows, equal weights fixed beforehand
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_lib.features.cache import VideoFeatures
+from zsad_lib.features.extraction import encode_long, window_blocks
+from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW
+from zsad_lib.losses import MOVING_SHARE
+from zsad_lib.models.dpc import DPC, DPCOutput
+
+SCORED_STEPS = (
+    2  # predicted blocks that s_pred looks at; the third is hard to foresee in normal video too (validation sites)
+)
+NEIGHBOURS = 5  # k of the neighbour memory
+TOGETHER = 96  # blocks, at most, of videos that pass the predictive stream at once
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
+    "full": ("full", ("s_sem", "s_pred")),
+    "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
+    "paper": ("paper", ("s_sem", "s_all")),
+    "semantic": ("full", ("s_sem",)),
+    "predictive": ("full", ("s_pred",)),
+    "knn": ("full", ("s_mem",)),
+    "knn_predictive": ("full", ("s_mem", "s_pred")),
+    "motion_floor": ("full", ("s_motion",)),
+}
+CAUSAL = ("full", "full_memory")  # methods whose frames are scored a second time from what a live camera would know
+SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one seed stands for all
+
+
+def error_map(out: DPCOutput) -> Tensor:
+    """1 - cos(predicted, actual) per step and place, 0..2: DPCOutput of B windows -> [B, P, h, w]."""
+    return 1 - F.cosine_similarity(out.predicted, out.actual, dim=2)
+
+
+def moving_mean(errors: Tensor, motion: Tensor) -> Tensor:
+    """Mean error over the `MOVING_SHARE` of a window's cells that move most: [B, P, h, w], motion [B, P, h, w] -> [B]."""
+    count = max(1, int(MOVING_SHARE * motion[0].numel()))
+    moving = motion.flatten(1).topk(count).indices
+    return errors.flatten(1).gather(1, moving).mean(1)
+
+
+class Predicted(NamedTuple):
+    """What the predictive stream says of one video's W windows, without any text."""
+
+    context: Tensor  # [W, D_dpc] GRU state, mean over space
+    plain: Tensor  # [W, D_dpc] the backbone's features instead, mean over blocks and space (released defect 9)
+    terms: dict[str, Tensor]  # s_pred, s_all, s_peak: [W] each; s_motion where the motion of every frame is known
+
+
+def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Predicted]:
+    """Runs a predictive stream, pretrained or tuned, on the cached lower layers of videos; neighbours of equal length go together."""
+    for (blocks, *_), equal in itertools.groupby(videos, key=lambda features: features.stem.shape):
+        count = 1 if dpc.on_batch_statistics else max(1, TOGETHER // blocks)
+        while some := list(itertools.islice(equal, count)):
+            encoded = encode_long(dpc, torch.stack([features.stem for features in some]))
+            blocks_of = [window_blocks(video) for video in encoded]  # [W, NUM_BLOCKS, D, h, w] each
+            out = dpc.predict(torch.cat(blocks_of))
+            parts = zip(some, blocks_of, error_map(out).chunk(len(some)), out.context.chunk(len(some)))
+            yield from (_predicted(dpc.pred_steps, *part) for part in parts)
+
+
+def _predicted(steps: int, features: VideoFeatures, blocks: Tensor, errors: Tensor, context: Tensor) -> Predicted:
+    moving = window_blocks(features.cell_motion.to(errors.device))[:, -steps:]  # [W, P, h, w]
+    terms = {
+        "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
+        "s_all": errors.mean((1, 2, 3)),
+        "s_peak": errors.mean(1).amax((1, 2)),
+    }
+    if len(features.motion):
+        motion = features.motion.unfold(0, min(WINDOW, len(features.motion)), BLOCK_LEN)
+        terms["s_motion"] = motion[: len(errors)].mean(-1)
+    return Predicted(context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
+
+
+def semantic_score(similarity: Tensor) -> Tensor:
+    """1 - max over the bank: similarities [B, K] of windows and gated normal captions -> [B]."""
+    return 1 - similarity.amax(-1)
+
+
+def prompt_scores(normal: Tensor, abnormal: Tensor, temperature: float = 0.07) -> tuple[Tensor, Tensor]:
+    """Softmax over normal and abnormal prompts: the mass on the abnormal ones, and their class probabilities.
+
+    Args:
+        normal: similarities with gated normal captions [B, K].
+        abnormal: similarities with gated abnormal prompts [B, A].
+
+    Returns:
+        score [B] in 0..1, probabilities of the abnormal prompts [B, A]; their sum is the score.
+    """
+    probabilities = (torch.cat([normal, abnormal], -1) / temperature).softmax(-1)[:, normal.shape[-1] :]
+    return probabilities.sum(-1), probabilities
+
+
+def neighbour_score(query: Tensor, memory: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """1 - mean cosine with the k nearest training windows: unit vectors [B, J], [N, J] -> [B], 0..2."""
+    return 1 - (query @ memory.T).topk(min(k, len(memory)), dim=-1).values.mean(-1)
+
+
+def joint(embedding: Tensor, scene: Tensor) -> Tensor:
+    """Joint space of the neighbour memory, [video ; scene], both of equal length: [B, D], [B, S] -> unit vectors [B, D + S]."""
+    return F.normalize(torch.cat([F.normalize(embedding, dim=-1), F.normalize(scene, dim=-1)], -1), dim=-1)

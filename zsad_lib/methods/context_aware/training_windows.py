@@ -1,0 +1,154 @@
+"""What joint training reads: windows of captioned normal video, their frozen features and their captions' text vectors."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.features.cache import cache_folder, feature_file, load_features
+from zsad_lib.features.extraction import encode_long, window_blocks
+from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, window_count
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.models.dpc import DPC
+from zsad_lib.models.text import encode_captions
+
+SEGMENT_WINDOWS = 4  # training windows of one caption of a long video, at most
+WINDOWS_AT_ONCE = 512  # whose GRU state is computed at a time
+
+
+class Windows(NamedTuple):
+    """W windows of some clips: features and, in training, what they show."""
+
+    timesformer: Tensor  # [W, D]
+    dpc: Tensor  # [W, D_dpc] mean over space of the pretrained predictive stream's GRU state
+    scene: Tensor  # [W, S]
+    context: Tensor  # [W, S'] what the gate sees: the scene, or a control
+    place: Tensor  # [W, 2] clip and first block of each window
+    text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
+    caption: Tensor  # [W] number of the caption
+    stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
+    cell_motion: list[Tensor]  # per clip [N, h, w]
+
+    def to(self, device: torch.device) -> Windows:
+        """With all on `device` but what is kept clip by clip."""
+        return Windows(*(part if isinstance(part, list) else part.to(device) for part in self))
+
+
+def load_windows(profile, table, backbones, state: bool = True) -> Windows:
+    """Features of the rows of `table`, window by window, with their captions' text vectors.
+
+    Args:
+        table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all of them.
+        state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
+    """
+    cache, loaded = cache_folder(profile), {}
+    for row in table.drop_duplicates("video").itertuples():
+        loaded[row.video] = load_features(feature_file(cache, row))
+    features = [loaded[video] for video in table.video]
+    whole = [np.arange(len(f.timesformer)) for f in features]
+    chosen = [torch.from_numpy(np.asarray(part)) for part in (table["windows"] if "windows" in table else whole)]
+    place = torch.cat([torch.stack([torch.full_like(part, i), part], 1) for i, part in enumerate(chosen)])
+    captions = {caption: number for number, caption in enumerate(dict.fromkeys(table.caption))}
+    number = torch.tensor([captions[caption] for caption in table.caption])[place[:, 0]]
+    text = encode_captions(backbones.clip, list(captions), backbones.vocabulary).cpu()
+    joined = lambda values: torch.cat([values[video][part] for video, part in zip(table.video, chosen)])
+    scene, width = joined({video: f.scene for video, f in loaded.items()}), backbones.dpc.backbone.channels
+    dpc = torch.zeros(len(scene), width)
+    if state:
+        dpc = joined({video: dpc_context(backbones.dpc, [f.stem]) for video, f in loaded.items()})
+    return Windows(
+        timesformer=joined({video: f.timesformer for video, f in loaded.items()}),
+        dpc=dpc,
+        scene=scene,
+        context=scene,
+        place=place,
+        text=text[number],
+        caption=number,
+        stem=[f.stem for f in features],
+        cell_motion=[f.cell_motion for f in features],
+    )
+
+
+def captioned(table, captions, stride: int):
+    """A row per caption of a normal video, with the windows that it speaks of.
+
+    Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one around its middle.
+
+    Args:
+        table: manifest rows.
+        captions: `video`, `start_s`, `end_s`, `caption`; those of other videos are left out.
+        stride: frames from one seen frame to the next.
+
+    Returns:
+        The rows of `table` with another `caption`, and `windows`, numbers from 0.
+    """
+    rows = table.drop(columns="caption").merge(captions[["video", "start_s", "end_s", "caption"]], on="video")
+    windows = []
+    for row in rows.itertuples():
+        rate, count = row.fps / (BLOCK_LEN * stride), window_count(-(-row.n_frames // stride))  # blocks per second
+        first, last = math.ceil(row.start_s * rate), math.floor(row.end_s * rate) - NUM_BLOCKS
+        if last < first:
+            first = last = round((row.start_s + row.end_s) / 2 * rate - NUM_BLOCKS / 2)
+        ends = np.clip([first, last], 0, count - 1)
+        windows.append(np.unique(np.linspace(*ends, min(SEGMENT_WINDOWS, ends[1] - ends[0] + 1)).round().astype(int)))
+    return rows.assign(windows=windows)
+
+
+@torch.autocast("cpu", enabled=False)  # which cannot stack float16
+def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
+    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
+    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
+
+
+@torch.no_grad()
+def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
+    """GRU state's mean over space of every window, [W, D_dpc]."""
+    parts = []
+    for blocks in stem:
+        windows = window_blocks(encode_long(dpc, blocks[None])[0])  # [W, NUM_BLOCKS, D, h, w]
+        parts += [dpc.predict(some).context.mean((-2, -1)).cpu() for some in windows.split(WINDOWS_AT_ONCE)]
+    return torch.cat(parts)
+
+
+def with_context(windows: Windows, source: str, seed: int) -> Windows:
+    """The windows with what a control shows to the gate instead of the scene.
+
+    Args:
+        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`: the
+            video feature.
+        seed: of the draw.
+    """
+    if source == "global":
+        return windows._replace(context=windows.timesformer)
+    if source == "zero":
+        return windows._replace(context=torch.zeros_like(windows.scene))
+    if source == "shuffled":
+        order = torch.randperm(len(windows.scene), generator=torch.Generator().manual_seed(seed))
+        return windows._replace(context=windows.scene[order])
+    return windows
+
+
+def training_rows(run: Path, stride: int):
+    """The captioned normal training videos of a run's manifest.
+
+    Raises:
+        ZsadError: abnormal frames among them, or a data set without captions.
+    """
+    table = load_manifest(run / "data")
+    table = table[(table.split == "train") & (table.family == "normal")]
+    if (table.spans != "").any():
+        raise ZsadError(
+            f"{run / 'data'}: the training list holds abnormal frames; this method trains on normal video only"
+        )
+    if (listed := run / "data" / "captions.csv").exists():
+        table = captioned(table, pd.read_csv(listed), stride)
+    if (table.caption == "").any() or table.empty:
+        raise ZsadError(f"{run / 'data'}: no captions of normal training video; this method learns from captions")
+    return table

@@ -1,0 +1,282 @@
+"""Predictive coding from scratch on the normal video of one camera, without any pretrained weight.
+
+Paper: Han, Xie, Zisserman, "Video Representation Learning by Dense Predictive Coding", https://arxiv.org/abs/1909.04656;
+the model is the same `zsad_lib.models.dpc.DPC` as elsewhere, with a finer grid. It learns to tell the coming blocks of
+normal video from other places and times; what it cannot foresee is the anomaly score (`zsad_lib.methods.predictive_coding.score`).
+
+The recipe was found by a pilot that looked at test labels of UCSD Ped2: a fixed prior here, not to be tuned on them. Width 8
+(the pilot had twice the channels) and no dropout were settled in the same way, among five settings that a CPU can afford.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.video import read_video
+from zsad_lib.files.weights import load_weights, save_weights
+from zsad_lib.losses import cpc_loss
+from zsad_lib.models.dpc import DPC
+from zsad_lib.pipeline.processes import parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one camera's predictive coding is built and trained."""
+
+    block_len: int = 4  # frames
+    observed: int = 4  # blocks
+    pred_steps: int = 3  # blocks
+    width: int = 8  # channels of layer1; 32 in the end, so that a CPU can afford several hundred steps
+    strides: tuple[int, ...] = (2, 2, 1, 1, 2, 1)  # 8 in all: a cell is 8 x 8 pixels; 16 loses small actors
+    dropout: float = 0.0  # of the GRU's state
+    scale: float = 40.0  # grey levels that make one unit of input
+    crop: tuple[int, int] = (128, 192)  # pixels, height and width of a training sample
+    batch: int = 4  # samples
+    steps: int = 300  # of the optimiser
+    learning_rate: float = 1e-3  # at the start; cosine to 0
+    weight_decay: float = 0.01
+    max_norm: float = 1.0  # of the gradient
+    temperature: float = 0.1
+    cells: int = 1024  # drawn from batch x time x place for the loss
+    moving_share: float = 0.75  # of these cells, drawn from the ones that move most
+    moving_top: float = 0.15  # share of cells that count as moving most
+    memory: int = 2048  # cells of normal video kept for the nearest-neighbour baseline
+    checkpoint_every: int = 50  # steps
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell, pixels."""
+        return math.prod(self.strides)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a training sample."""
+        return self.observed + self.pred_steps
+
+
+def build(recipe: Recipe) -> DPC:
+    """The model of a recipe: one grey channel, GroupNorm, 3 x 3 GRU; weights in the memory layout that CPUs like."""
+    model = DPC(
+        "resnet10",
+        recipe.crop,
+        recipe.observed + recipe.pred_steps,
+        recipe.block_len,
+        recipe.pred_steps,
+        in_channels=1,
+        width=recipe.width,
+        strides=recipe.strides,
+        norm="group",
+        gru_kernel=3,
+        dropout=recipe.dropout,
+    )
+    model.backbone.to(memory_format=torch.channels_last_3d)
+    return model
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """A video or frame folder as luma, uint8 [T, H, W]."""
+    rgb = read_video(path)
+    return np.rint(rgb @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
+
+
+def normalise(frames: np.ndarray, median: np.ndarray, scale: float) -> Tensor:
+    """Departure from the empty scene: (grey - median) / scale, uint8 [T, H, W] and [H, W] -> float32 [T, H, W]."""
+    return torch.from_numpy((frames.astype(np.float32) - median.astype(np.float32)) / np.float32(scale))
+
+
+def cell_motion(blocks: Tensor, cell: int) -> Tensor:
+    """How much each cell moves: mean |frame difference| in a block, 9 x 9 box, mean over the cell.
+
+    Args:
+        blocks: frames [N, L, H, W].
+        cell: side of a cell, pixels.
+
+    Returns:
+        [N, H / cell, W / cell], in the units of `blocks`.
+    """
+    moved = blocks.diff(dim=1).abs().mean(1, keepdim=True)  # [N, 1, H, W]
+    moved = F.avg_pool2d(moved, 9, stride=1, padding=4, count_include_pad=False)
+    return F.avg_pool2d(moved, cell).squeeze(1)
+
+
+def train(clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed: int, folder: Path) -> Path:
+    """Trains one seed, or goes on where it was interrupted, with the same result.
+
+    Every random number of a step derives from (seed, step), so the checkpoint needs no state of a generator.
+
+    Args:
+        clips: normal training video, uint8 [T, H, W] each.
+        median: the empty scene, [H, W].
+        recipe: settings; a checkpoint of other ones is not continued.
+        seed: of weights and draws.
+        folder: gets ``dpc.safetensors`` (with the median and the memory of normal cells) and ``history.csv``.
+
+    Returns:
+        The weights file.
+    """
+    target, checkpoint = folder / "dpc.safetensors", folder / "checkpoint.pt"
+    meta = {"recipe": dataclasses.asdict(recipe), "seed": seed}
+    meta["recipe"] |= {name: list(value) for name, value in meta["recipe"].items() if isinstance(value, tuple)}
+    if target.exists() and {**load_weights(target)[1], "sha256": ""} == {**meta, "sha256": ""}:
+        return target
+    stretches = [
+        (video, start)
+        for video, frames in sorted(clips.items())
+        for start in range(len(frames) - recipe.blocks * recipe.block_len + 1)
+    ]
+    if not stretches:
+        raise ZsadError(f"no training clip has {recipe.blocks * recipe.block_len} frames, the length of one sample")
+    with _own_numbers(seed):
+        model = build(recipe)
+        optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        history: list[float] = []
+        if checkpoint.exists():
+            saved = torch.load(checkpoint, weights_only=True)
+            if saved["meta"] == meta:
+                model.load_state_dict(saved["model"])
+                optimiser.load_state_dict(saved["optimiser"])
+                history = saved["history"]
+        for step in range(len(history), recipe.steps):
+            torch.manual_seed((seed << 32) + step)  # dropout
+            rng = np.random.default_rng([seed, step])
+            loss = sample_loss(model, draw_samples(clips, stretches, median, recipe, rng), recipe, rng)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * step / recipe.steps)) / 2
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_norm)
+            optimiser.step()
+            history.append(loss.item())
+            if len(history) % recipe.checkpoint_every == 0:
+                recent = np.mean(history[-recipe.checkpoint_every :])
+                print(f"seed {seed}: step {len(history)} of {recipe.steps}, loss {recent:.3f}", flush=True)
+                saved = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+                with paths.atomic(checkpoint, mode="wb") as file:
+                    torch.save({"meta": meta, "history": history, **saved}, file)
+        memory = normal_cells(model.eval(), clips, median, recipe, np.random.default_rng(seed))
+    with paths.atomic(folder / "history.csv") as file:
+        pd.DataFrame({"step": range(1, len(history) + 1), "loss": history}).to_csv(file, index=False)
+    save_weights(target, {**model.state_dict(), "median": torch.tensor(median), "memory": memory}, meta)
+    checkpoint.unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | Path) -> tuple[DPC, np.ndarray, Tensor, Recipe]:
+    """What `train` saved: the model in eval mode, the median [H, W], the memory [M, D], and the recipe."""
+    state, meta = load_weights(path)
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in meta["recipe"].items()}
+    recipe = Recipe(**settings)
+    median, memory = state.pop("median").numpy(), state.pop("memory")
+    model = build(recipe)
+    model.load_state_dict(state)
+    return model.eval(), median, memory, recipe
+
+
+def draw_samples(
+    clips: dict[str, np.ndarray],
+    stretches: list[tuple[str, int]],
+    median: np.ndarray,
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> Tensor:
+    """A batch of random crops of random stretches, half of them mirrored, half played backwards: [B, N, 1, L, H, W]."""
+    height, width = recipe.crop
+    batch = []
+    for index in rng.integers(len(stretches), size=recipe.batch):
+        video, start = stretches[index]
+        top, left = (rng.integers(size - crop + 1) for size, crop in zip(median.shape, recipe.crop))
+        place = np.s_[top : top + height, left : left + width]
+        frames = clips[video][start : start + recipe.blocks * recipe.block_len]
+        sample = normalise(np.ascontiguousarray(frames[:, *place]), np.ascontiguousarray(median[place]), recipe.scale)
+        flips = [axis for axis in (0, 2) if rng.random() < 0.5]  # time, left-right
+        batch.append(sample.flip(flips).unflatten(0, (recipe.blocks, 1, recipe.block_len)))  # [N, 1, L, H, W]
+    return torch.stack(batch)
+
+
+def sample_loss(model: DPC, blocks: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """CPC loss on cosines of some predicted cells, most of them moving ones: blocks [B, N, 1, L, H, W] -> scalar.
+
+    A uniform draw of cells would spend nearly all on empty ground, which is easy to predict.
+    """
+    out = model.predict(model.encode(blocks))  # [B, P, D, h, w]
+    moving = cell_motion(blocks[:, recipe.observed :].flatten(0, 2), recipe.cell)  # [B * P, h, w]
+    chosen = torch.from_numpy(choose_cells(moving.flatten().numpy(), recipe.cells, recipe, rng))
+    cells = (x.movedim(2, -1).flatten(0, 3)[chosen] for x in (out.predicted, out.actual))  # [n, D]
+    return cpc_loss(*(F.normalize(x).T[None, None, :, None] for x in cells), recipe.temperature)
+
+
+def choose_cells(moving: np.ndarray, count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Draws `count` different cells, `moving_share` of them from the `moving_top`: motion [n] -> indices [count]."""
+    count = min(count, len(moving))
+    top = np.argsort(-moving, kind="stable")[: max(1, int(recipe.moving_top * len(moving)))]
+    fast = rng.choice(top, min(int(recipe.moving_share * count), len(top)), replace=False)
+    rest = np.setdiff1d(np.arange(len(moving)), fast)
+    return np.concatenate([fast, rng.choice(rest, count - len(fast), replace=False)])
+
+
+@torch.inference_mode()
+def normal_cells(
+    model: DPC, clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, rng: np.random.Generator
+) -> Tensor:
+    """Unit features of some cells of normal training video, chosen as in training: [M, D]; what `knn` compares with."""
+    features, motion = [], []
+    for _, frames in sorted(clips.items()):
+        blocks = as_blocks(normalise(frames, median, recipe.scale), recipe.block_len)[::8]  # [N, L, H, W]
+        features.append(model.encode(blocks[None, :, None])[0].movedim(1, -1).flatten(0, 2))  # [N * h * w, D]
+        motion.append(cell_motion(blocks, recipe.cell).flatten())
+    chosen = choose_cells(torch.cat(motion).numpy(), recipe.memory, recipe, rng)
+    return F.normalize(torch.cat(features)[torch.from_numpy(chosen)])
+
+
+def as_blocks(frames: Tensor, block_len: int) -> Tensor:
+    """Whole blocks from the first frame on; a shorter rest is left out: [T, H, W] -> [T // L, L, H, W]."""
+    count = len(frames) // block_len
+    return frames[: count * block_len].unflatten(0, (count, block_len))
+
+
+def fit(profile: Profile, folder: Path) -> dict:
+    """Trains every seed of the profile on the training clips (step `train` of the pipeline).
+
+    Returns:
+        metrics: mean loss over the last steps of each seed; artefacts: weights per seed.
+    """
+    manifest = load_manifest(folder.parent / "data")
+    rows = manifest[manifest["split"] == "train"]
+    clips = {row.video: read_grey(row.path) for row in rows.itertuples()}
+    median = np.median(np.concatenate([frames[::5] for frames in clips.values()]), axis=0).astype(np.float32)
+    recipe = dataclasses.replace(RECIPE, steps=profile.train_steps)
+    tasks = [(clips, median, recipe, seed, folder / str(seed)) for seed in profile.seeds]
+    weights = list(parallel(train, tasks, min(profile.jobs, len(tasks))))
+    losses = [pd.read_csv(path.parent / "history.csv")["loss"].tail(recipe.checkpoint_every).mean() for path in weights]
+    return {
+        "metrics": {f"loss seed {seed}": float(loss) for seed, loss in zip(profile.seeds, losses)},
+        "artefacts": {f"weights seed {seed}": path for seed, path in zip(profile.seeds, weights)},
+    }
+
+
+RECIPE = Recipe()
+
+
+@contextlib.contextmanager
+def _own_numbers(seed: int) -> Iterator[None]:
+    """One thread, so that sums have one order on every machine, and a seeded generator; both are put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,165 @@
+"""The detector for a user's own video: one of a run or the shipped one, with the user's words.
+
+Words reach it in three places. Sentences on what is normal replace the caption bank, and so change `s_sem`. Sentences on what would be
+abnormal only NAME what is seen; no score reads them. A description of the scene replaces what the scene stream sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_prep.scene_rules.prompts import prompts
+from data_prep.scene_rules.world import SEMANTIC
+from zsad_lib.errors import ZsadError
+from zsad_lib.features.backbones import stand_ins
+from zsad_lib.files import paths
+from zsad_lib.files.weights import SHIPPED
+from zsad_lib.methods.context_aware.scorer import Scorer, load_scorer
+from zsad_lib.methods.context_aware.scores import METHODS
+from zsad_lib.models.text import Vocabulary, encode_captions
+
+RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
+TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
+PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
+DESCRIBED_BY = (
+    64  # remembered windows that stand for a described scene: several cameras, not the few windows of one clip
+)
+
+SHOWN = 5  # sentences with unknown words that the warning names
+
+log = logging.getLogger(__name__)
+
+
+class Words(NamedTuple):
+    """What a user says of a video; what is left empty stays as the detector has it."""
+
+    normal: Sequence[str] = ()  # sentences on what is normal there, instead of the training captions
+    abnormal: Sequence[str] = PROMPTS  # sentences on what would be abnormal
+    scene: str = ""  # where it is, as "in a corridor", instead of what the scene stream sees
+
+
+NO_WORDS = Words()
+
+
+def read_sentences(path: str | Path) -> list[str]:
+    """The sentences of a text file, one per line; empty lines and lines that begin with # are none.
+
+    Raises:
+        ZsadError: no such file, no text in UTF-8, or no sentence in it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ZsadError(
+            f"{path}: no readable sentences ({reason}); give a text file in UTF-8, a sentence per line"
+        ) from error
+    said = [line.strip() for line in text.splitlines()]
+    said = [line for line in said if line and not line.startswith("#")]
+    if not said:
+        raise ZsadError(f"{path}: no sentence in it; write one per line (a line that begins with # is a comment)")
+    return said
+
+
+def scorer_file(run: str | None) -> Path:
+    """Detector of a run (its name or folder; its first seed), or the one shipped with the package.
+
+    Raises:
+        ZsadError: the run has no trained detector.
+    """
+    if run is None:
+        return SHIPPED / "detector.safetensors"
+    folder = Path(run) if Path(run).is_dir() else paths.runs() / run
+    found = sorted((folder / "score" / "full").glob("*/scorer.safetensors"))
+    if not found:
+        raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run out")
+    return found[0]
+
+
+def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
+    """The scorer of `scorer_file` with a user's words, and its header.
+
+    A calibrated threshold belongs to the words it was measured with: own captions or a described scene take it out of the header.
+
+    Raises:
+        ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no prompt; a
+            sentence without a known word; a described scene for a detector without a memory of several scenes.
+    """
+    scorer, meta = load_scorer(scorer_file(run))
+    if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
+        raise ZsadError(
+            f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with them; single "
+            "videos take a run on the stand-ins, or none"
+        )
+    words = words._replace(scene=words.scene.strip())
+    if words.scene and "normal" in meta:
+        raise ZsadError(f"{run}: calibrated to one camera, it remembers no other scene; leave the scene out")
+    normal, abnormal = (list(dict.fromkeys(_listed(said))) for said in (words.normal, words.abnormal))
+    if not abnormal:
+        raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list out")
+    b = stand_ins()
+    said = [*normal, *abnormal, *filter(None, [words.scene])]  # at once, so that unknown words are told once
+    _tell_unknown(said, b.vocabulary)
+    vectors = encode_captions(b.clip, said, b.vocabulary, warn=False).to(scorer.bank.device)
+    if normal:
+        scorer.captions, scorer.bank = normal, vectors[: len(normal)]
+    scorer.prompts, scorer.prompt_bank = abnormal, vectors[len(normal) :][: len(abnormal)]
+    if words.scene:
+        scorer.scene = described_scene(scorer, vectors[-1])
+    if normal or words.scene:
+        meta = {key: value for key, value in meta.items() if not key.startswith("threshold")}
+    return scorer, meta
+
+
+def _listed(said: Sequence[str]) -> Sequence[str]:
+    if isinstance(said, str):
+        raise ZsadError(f"{said!r}: give a list of sentences, as [{said!r}]")
+    return said
+
+
+def _tell_unknown(said: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Warns of words that the text tower has never seen, in one line; ZsadError where a sentence holds nothing else."""
+    known, told = set(vocabulary.ids), []
+    for sentence in dict.fromkeys(said):
+        spoken = re.findall(r"\w+", sentence.lower())
+        unknown = [word for word in spoken if not known.issuperset(Vocabulary.of([word]).ids)]
+        if len(unknown) == len(spoken):
+            raise ZsadError(
+                f"{sentence!r}: the detector knows no word of this sentence; say it in simpler English words"
+            )
+        if unknown:
+            told.append(f"{sentence!r} ({', '.join(dict.fromkeys(unknown))})")
+    if told:
+        more = f" and {len(told) - SHOWN} more sentences" if len(told) > SHOWN else ""
+        log.warning("words that the detector does not know: %s%s", "; ".join(told[:SHOWN]), more)
+
+
+def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
+    """Scene feature of a description, through the memory of training windows.
+
+    Nothing was trained on words for scene features, but the memory holds [video ; scene] of each window, and its video half lies in the
+    space of CLIP's text: the windows that fit the words best lend the mean of their scene halves. It is a crude look-up: on the rendered
+    scenes many descriptions still find another place, so what the camera itself sees is better wherever it sees the place.
+
+    Args:
+        scorer: with a memory [N, D + S] of joint vectors.
+        vector: unit vector of the description [D].
+
+    Returns:
+        [S], as the scene stream would give it.
+
+    Raises:
+        ZsadError: the detector has no memory.
+    """
+    if not len(scorer.memory):
+        raise ZsadError("this detector has no memory of windows to look a described scene up in; leave the scene out")
+    video, scene = scorer.memory.split([len(vector), scorer.memory.shape[1] - len(vector)], dim=1)
+    fits = (video @ vector).topk(min(DESCRIBED_BY, len(video))).indices
+    return scorer.detector.scene_along(F.normalize(scene[fits].mean(0), dim=0))

@@ -1,0 +1,149 @@
+"""Events of a scored video: which frames stand out, what they may be, and the labels they can be compared with.
+
+An alarm needs a threshold from NORMAL video of the same camera. Without one the threshold here is the video's own: its median plus
+`DEVIATIONS` robust deviations. It marks what stands out in this video, normal or not, and every output says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.events import alarms, own_threshold, runs
+from zsad_lib.files.annotations import lines, read_temporal, stem
+from zsad_lib.files.manifest import frame_labels
+from zsad_lib.files.score_files import prompt_columns, read_series
+from zsad_lib.files.spans import format_spans, parse_spans
+from zsad_lib.own_video.detector import TERMS
+
+GAP_S = 1.0  # alarms that are closer than this are one event
+NAMED = (
+    0.5  # probability of all abnormal prompts together from which on they, not the normal captions, describe a frame
+)
+
+
+def threshold_of(table: pd.DataFrame) -> float:
+    """The calibrated threshold of a table of `score_video`, or else the video's own, from its frames after the warm-up."""
+    if (calibrated := table.attrs["threshold"]) is not None:
+        return calibrated
+    scored = table["score"][~table["warmup"]]
+    return own_threshold(scored.to_numpy()) if len(scored) else float("inf")
+
+
+def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -> str:
+    """What kind of anomaly a frame may show, by a rule that was fixed before it was tried.
+
+    "temporal" where the prediction error lies further above normal video than the other terms do; else "semantic" where the abnormal
+    prompts have at least `NAMED` of the probability; else "contextual": an ordinary act, but none of the captions fits it here.
+
+    Args:
+        frame: row of `score_video`.
+        statistics: each term's mean and deviation in normal video.
+
+    >>> normal = {"s_sem": (0.0, 1.0), "s_pred": (0.0, 1.0), "s_mem": (0.0, 1.0)}
+    >>> family_guess(pd.Series({"s_sem": 2.0, "s_pred": 1.0, "s_mem": 0.0, "p(a fire burns)": 0.7}), normal)
+    'semantic'
+    """
+    above = {name: (frame[name] - statistics[name][0]) / statistics[name][1] for name in TERMS}
+    if max(above, key=above.get) == "s_pred":
+        return "temporal"
+    return "semantic" if frame[prompt_columns(frame.index)].sum() >= NAMED else "contextual"
+
+
+def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Runs of alarm frames, those less than `GAP_S` seconds apart joined.
+
+    Args:
+        table: of `score_video`.
+        threshold: an alarm is a score above it.
+
+    Returns:
+        One row per event: `event`, `start_s`, `end_s`, `first_frame`, `last_frame` (inclusive), `peak_frame`, `peak_s`,
+        `peak_score`, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
+        `prompt_probability`.
+    """
+    seconds, found = table["time_s"].to_numpy(), runs(alarms(table, threshold), np.array([0]))
+    joined: list[list[int]] = []
+    for begin, end in zip(found.begin, found.end):
+        if joined and seconds[begin] - seconds[joined[-1][1] - 1] < GAP_S:
+            joined[-1][1] = int(end)
+        else:
+            joined.append([int(begin), int(end)])
+    rows = []
+    for number, (begin, end) in enumerate(joined, start=1):
+        peak = begin + int(table["score"].iloc[begin:end].argmax())
+        frame = table.iloc[peak]
+        rows.append(
+            (number, seconds[begin], seconds[end - 1], begin, end - 1, peak, seconds[peak], frame["score"])
+            + (family_guess(frame, table.attrs["statistics"]), *frame[["caption", "prompt", "p_prompt"]])
+        )
+    names = ["event", "start_s", "end_s", "first_frame", "last_frame", "peak_frame", "peak_s", "peak_score"]
+    named = ["family_guess", "nearest_normal_caption", "best_abnormal_prompt", "prompt_probability"]
+    return pd.DataFrame(rows, columns=[*names, *named])
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """How many events a table of `score_video` holds, and where the highest is, as a line."""
+    threshold, scored = threshold_of(table), table["score"][~table["warmup"]]
+    if scored.empty:
+        return "no event: no window has ended, the video is too short for causal scores"
+    if len(found := events(table, threshold)):
+        top = found.loc[found["peak_score"].idxmax()]
+        return f"events above {threshold:.2f}: {len(found)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
+    flat = round(scored.max() - scored.min(), 2) == 0
+    return (
+        "no event: the score is flat, as of a still picture or of a single window"
+        if flat
+        else f"no event: no score above {threshold:.2f}"
+    )
+
+
+def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarray]:
+    """Ground truth of one video from a label file, which is read and checked at once, before hours of scoring.
+
+    Args:
+        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns `first_frame`
+            and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation, which holds a line for the video.
+        video: its path.
+
+    Returns:
+        Number of frames T -> bool [T], True where abnormal; raises ZsadError where the labels do not fit so many.
+
+    Raises:
+        ZsadError: a file that cannot be read, holds nothing on the video, or labels other than 0 and 1.
+    """
+    path, video = Path(path), Path(video)
+    if path.suffix not in (".csv", ".npy"):
+        table = read_temporal(path).set_index("video")
+        if stem(video.name) not in table.index:
+            raise ZsadError(f"{path}: no line on {stem(video.name)}; the first column names the video")
+        return partial(_within_spans, f"{path}: {video.name}", table.loc[stem(video.name), "spans"])
+    if path.suffix == ".csv" and "first_frame" in next(lines(path))[1].split(","):
+        spans = ""
+        if len(list(lines(path))) > 1:
+            spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
+        parse_spans(spans)
+        return partial(_within_spans, f"{path}: {video.name}", spans)
+    labels = read_series(path, "label")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        raise ZsadError(f"{path}: labels other than 0 and 1; give 0 for normal and 1 for abnormal, a number per frame")
+    labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels  # a column
+
+    def of(n_frames: int) -> np.ndarray:
+        if labels.shape != (n_frames,):
+            raise ZsadError(
+                f"{path}: labels of shape {list(labels.shape)} for {n_frames} frames of {video.name}; give a number per frame"
+            )
+        return labels > 0
+
+    return of
+
+
+def _within_spans(name: str, spans: str, n_frames: int) -> np.ndarray:
+    return frame_labels(SimpleNamespace(video=name, n_frames=n_frames, spans=spans)) > 0

@@ -1,0 +1,181 @@
+"""Figures of an explanation (`explain`): each makes a figure for print, or draws on a given one as a panel of an explorer."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
+from zsad_lib.own_video.explain import Why, at_strength, lift
+from zsad_lib.results.style import DASHES, METHOD_COLOURS, PAGE, TERMS, TRUTH_COLOUR, term_colour
+
+CAPTIONS, PROMPTS = 5, 3  # sentences of each kind that `texts` shows
+GAP = 8  # pixels between frames; four times that above a row, for titles
+LETTERS = 46  # of a sentence in one line of 7 points beside its bar
+
+
+def window(why: Why, at: float | None) -> int:
+    """Number among the windows looked at: the one nearest to `at` seconds, None: the one that scores highest."""
+    if at is None:
+        return int(why.score[why.at].argmax())
+    return int(np.abs(why.times[why.at] - at).argmin())
+
+
+def contributions(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """What each term adds to the score over time: stacked above and below 0, their sum the black line.
+
+    Args:
+        why: of `zsad_lib.own_video.explain.explain`.
+        at: seconds to mark; None: no mark.
+        on: (sub)figure to draw on; None makes one.
+    """
+    on = on or plt.figure(figsize=(PAGE, 2.2))
+    ax = on.subplots()
+    high, low = np.zeros_like(why.score), np.zeros_like(why.score)
+    for name, values in why.terms.items():
+        for base, part in ((high, values.clip(min=0)), (low, values.clip(max=0))):
+            label = TERMS[name] if base is high else None
+            ax.fill_between(why.times, base, base + part, color=term_colour(name), alpha=0.55, linewidth=0, label=label)
+            base += part
+    ax.plot(why.times, why.score, color="black", label="score (sum)")
+    ax.axhline(0, color="0.4", linewidth=0.6)
+    if at is not None:
+        ax.axvline(at, color=TRUTH_COLOUR, linewidth=1.2)
+    peak = int(why.score.argmax())
+    main = max(why.terms, key=lambda name: why.terms[name][peak])
+    ax.set(xlabel="middle of the window (s)", ylabel="contribution\n(deviations)")
+    ax.set_title(f"{why.video}: at the peak ({why.times[peak]:.1f} s) most comes from {TERMS[main]}", loc="left")
+    ax.margins(x=0.01)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return on
+
+
+def attention(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """A window's frames under the rollout of their patches; each frame's share of it stands in its title.
+
+    Args:
+        why, on: as in `contributions`.
+        at: seconds; the nearest window looked at is shown, None: the highest.
+    """
+    on, m = on or plt.figure(figsize=(PAGE, 2.9)), window(why, at)
+    relevance = why.rollout[m]  # [T, rows, columns]
+    shares, even = relevance.sum((1, 2)) / relevance.sum(), relevance.mean()
+    titles = [f"frame {number}: {share:.0%}" for number, share in zip(CLIP_FRAMES, shares)]
+    ax, _ = _tiles(
+        on, why.frames[m], relevance / even, relevance.max() / even, titles, len(titles) // 2, "rollout (1 = even)"
+    )
+    ax.text(
+        0, -0.02, "where information was read; no proof of what mattered", transform=ax.transAxes, va="top", fontsize=7
+    )
+    moving = lift(relevance, why.motion[m])
+    on.suptitle(f"{why.times[why.at[m]]:.1f} s: places that move were read {moving:.1f} times the average", fontsize=8)
+    return on
+
+
+def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Error maps of a window's predicted blocks over a frame of each; the cells that entered s_pred are framed.
+
+    Args:
+        why, at, on: as in `attention`.
+    """
+    on, m = on or plt.figure(figsize=(PAGE, 2.0)), window(why, at)
+    maps, weights = why.errors[why.at[m]], why.weights[why.at[m]]  # [P, h, w] each
+    first = NUM_BLOCKS - len(maps)  # number of the first predicted block
+    entered = weights > 0
+    titles = [
+        f"block {first + step + 1}: " + (f"{one[cells].mean():.2f}" if cells.any() else "not scored")
+        for step, (one, cells) in enumerate(zip(maps, entered))
+    ]
+    shown = [next(t for t, n in enumerate(CLIP_FRAMES) if n // BLOCK_LEN == first + step) for step in range(len(maps))]
+    ax, corners = _tiles(on, why.frames[m][shown], maps, why.errors.max(), titles, len(maps), "1 - cosine")
+    height, width = (np.array(why.frames.shape[2:4]) / maps.shape[1:]).tolist()  # pixels of a cell
+    for step, row, column in np.argwhere(entered):
+        place = (corners[step][0] + column * width, corners[step][1] + row * height)
+        ax.add_patch(plt.Rectangle(place, width, height, fill=False, edgecolor="white", linewidth=0.7))
+    on.suptitle(f"{why.times[why.at[m]]:.1f} s: error {(maps * weights).sum():.2f} over the framed cells", fontsize=8)
+    return on
+
+
+def texts(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """The captions that fit a window best and the prompts' fits, gated by the scene (filled) beside ungated (open).
+
+    Args:
+        why, at, on: as in `attention`.
+    """
+    on, w = on or plt.figure(figsize=(PAGE, 2.6)), why.at[window(why, at)]
+    gated, ungated = why.gated[w].numpy(), why.ungated[w].numpy()
+    K = why.captions
+    best = [*np.argsort(-gated[:K])[:CAPTIONS], *(K + np.argsort(-why.prompts[w])[:PROMPTS])]
+    rows = np.arange(len(best)) + 0.6 * (np.array(best) >= K)  # a gap before the prompts
+    ax = on.subplots()
+    colours = [METHOD_COLOURS["semantic"] if k < K else METHOD_COLOURS["paper"] for k in best]
+    ax.barh(rows - 0.19, gated[best], 0.36, color=colours)
+    ax.barh(rows + 0.19, ungated[best], 0.36, facecolor="none", edgecolor=colours, linewidth=0.8)
+    names = [
+        textwrap.shorten(why.sentences[k], LETTERS, placeholder=" …")
+        + ("" if k < K else f" [{why.prompts[w, k - K]:.0%}]")
+        for k in best
+    ]
+    ax.set_yticks(rows, names)
+    ax.axvline(0, color="0.4", linewidth=0.6)
+    ax.invert_yaxis()
+    ax.set(xlabel="similarity with the window; filled: gated by the scene, open: the sentence alone")
+    ax.set_title("captions of normal video, then prompts [share of all sentences]", loc="left")
+    return on
+
+
+def gate(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """The score as it is, without the scene's say, and had it happened in other scenes.
+
+    Args:
+        why, at, on: as in `contributions`.
+    """
+    on = on or plt.figure(figsize=(PAGE, 2.4))
+    ax = on.subplots()
+    ax.plot(why.times, why.score, color="black", linewidth=1.6, label="own scene")
+    ax.plot(why.times, at_strength(why, 0), color="0.5", linestyle="--", label="no gate")
+    colours = [
+        METHOD_COLOURS[name] for name in ("full_memory", "paper", "semantic", "predictive", "knn", "knn_predictive")
+    ]
+    for i, (name, score) in enumerate(why.scenes.items()):
+        look = dict(color=colours[i % len(colours)], linestyle=DASHES[i % len(DASHES)], linewidth=0.9)
+        ax.plot(why.times, score, label=textwrap.fill(textwrap.shorten(name, 60, placeholder=" …"), 30), **look)
+    if at is not None:
+        ax.axvline(at, color=TRUTH_COLOUR, linewidth=1.2)
+    ax.set(xlabel="middle of the window (s)", ylabel="score (deviations)")
+    ax.set_title(f"{why.video}: the same windows, seen in other scenes", loc="left")
+    ax.margins(x=0.01)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return on
+
+
+def _tiles(
+    on: Figure | SubFigure,
+    frames: np.ndarray,
+    maps: np.ndarray,
+    top: float,
+    titles: list[str],
+    columns: int,
+    label: str,
+) -> tuple[plt.Axes, list[tuple[int, int]]]:
+    """Frames [n, H, W, 3] in grey under their maps [n, h, w], colours 0 to `top`: one picture, faster than n; and the frames' corners."""
+    ax, (height, width) = on.subplots(), frames.shape[1:3]
+    corners = [(i % columns * (width + GAP), i // columns * (height + 4 * GAP)) for i in range(len(frames))]
+    picture = np.ones((corners[-1][1] + height, corners[columns - 1][0] + width, 3))
+    colours = ScalarMappable(Normalize(0, top), "magma")
+    cell = np.ones((-(-height // maps.shape[1]), -(-width // maps.shape[2])))  # pixels of a cell
+    for frame, one, title, (left, up) in zip(frames, maps, titles, corners):
+        level = np.kron(one, cell)[:height, :width]
+        strength = (0.15 + 0.6 * level / top)[..., None]
+        mixed = strength * colours.to_rgba(level)[..., :3] + (1 - strength) * frame.mean(-1, keepdims=True) / 255
+        picture[up : up + height, left : left + width] = mixed
+        ax.text(left, up - 2, title, va="bottom", fontsize=7)
+    ax.imshow(picture.clip(0, 1), extent=(0, picture.shape[1], picture.shape[0], 0))
+    ax.set_ylim(picture.shape[0], -4 * GAP)
+    ax.set_axis_off()
+    on.colorbar(colours, ax=ax, shrink=0.85, pad=0.01, ticks=MaxNLocator(3)).set_label(label, fontsize=7)
+    return ax, corners

@@ -1,0 +1,104 @@
+"""Scores frame by frame: push a frame, get the score so far; the causal mode of `score_video` and the live mode are this class.
+
+A window of `WINDOW` seen frames is scored as soon as it has ended, every `BLOCK_LEN` seen frames, and a frame has the latest score by
+then. So the delay is that of one window, and the score of a frame cannot depend on how the video goes on.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
+from zsad_lib.features.cache import VideoFeatures
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, WINDOW
+from zsad_lib.files.decoding import resize
+from zsad_lib.own_video.detector import NO_WORDS, TERMS, Words, own_scorer
+
+
+class Scored(NamedTuple):
+    """One pushed frame."""
+
+    score: float  # deviations from normal; the calibrated normal mean, 0, until the first window has ended
+    warmup: bool
+
+
+class LiveScorer:
+    """Scores frames one by one; holds one window of small frames and the lower layers of its blocks, and nothing else.
+
+    Args:
+        run: run with a trained or calibrated detector; None: the shipped one.
+        step: every step-th frame is seen, so that about `RATE` are per second.
+        words: what the user says of the video.
+
+    Attributes:
+        threshold: of a calibrated detector; None without one.
+        seconds: spent so far in each stage.
+
+    Example:
+        >>> scorer = LiveScorer()
+        >>> scorer.push(np.zeros((240, 320, 3), np.uint8))
+        Scored(score=0.0, warmup=True)
+    """
+
+    def __init__(self, run: str | None = None, step: int = 1, words: Words = NO_WORDS):
+        self.scorer, meta = own_scorer(run, words)
+        self.threshold: float | None = meta.get("threshold_causal")
+        self.tool, self.step = Extractor(stand_ins()), step
+        self.seconds: collections.Counter[str] = collections.Counter()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the frames so far: no window spans the gap before the next one."""
+        self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)
+        self.blocks: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=NUM_BLOCKS)
+        self.pushed = self.seen = 0
+        self.last = Scored(0.0, True)
+
+    def push(self, frame: np.ndarray) -> Scored:
+        """Takes the next frame uint8 [H, W, 3], of any size; gives its score."""
+        self.pushed += 1
+        if (self.pushed - 1) % self.step == 0:
+            with self._timed("resize"):
+                small = resize(frame, STAND_IN_SIZE)
+            terms = self.window(small)
+            if terms is not None:
+                self.last = Scored(float(self.scorer.fuse(terms, TERMS)[0]), False)
+        return self.last
+
+    def window(self, small: np.ndarray) -> dict[str, np.ndarray] | None:
+        """Takes the next SEEN frame, in the stand-ins' size; gives the terms of the window that ends with it, or None.
+
+        Each block passes the lower layers of the predictive stream once, for all the windows that it lies in.
+        """
+        self.frames.extend([small] if self.frames else [small, small])  # the first frame has itself before it
+        self.seen += 1
+        if self.seen % BLOCK_LEN:
+            return None
+        piece = torch.from_numpy(np.stack(self.frames))  # [1 + t, H, W, 3]
+        with self._timed("predictive stream"):
+            self.blocks.append(self.tool.windows(piece[-1 - BLOCK_LEN :], ("stem",))[2:])
+        if len(self.blocks) < NUM_BLOCKS:
+            return None
+        with self._timed("TimeSformer"):
+            timesformer = self.tool.windows(piece, ("timesformer",))[0]
+        with self._timed("scene stream"):
+            scene = self.tool.windows(piece, ("scene",))[1]
+        stem, moving = (torch.cat(parts) for parts in zip(*self.blocks))
+        with self._timed("prediction, gate and fusion"):
+            [terms] = self.scorer.terms([VideoFeatures(timesformer, scene, stem, moving, torch.empty(0), 0)])
+        return terms
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start

@@ -1,0 +1,134 @@
+"""What a score looks like on its own video, as files: events, the curve, the peaks, and the film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from zsad_lib.evaluate.events import alarms, runs
+from zsad_lib.files import paths
+from zsad_lib.files.spans import labels_to_spans, parse_spans
+from zsad_lib.files.video import read_video, timed_frames
+from zsad_lib.own_video.detector import RATE
+from zsad_lib.own_video.events import events, threshold_of
+from zsad_lib.results import style
+from zsad_lib.results.film import ALARM, OWN_THRESHOLD, TRUTH, extremes, hexed, write_film
+
+PEAKS = 12  # pictures of the contact sheet, at most
+TITLE = 80  # letters of a title
+PIECES = 1500  # of the drawn curve: more would not be seen, and a night has a million frames
+
+
+def threshold_kind(table: pd.DataFrame) -> str:
+    """What the threshold of a table of `score_video` is, in words."""
+    if table.attrs["threshold"] is None:
+        return OWN_THRESHOLD
+    return f"threshold of {in_title(Path(table.attrs['run']).name)}, from the normal videos that it was calibrated with"
+
+
+def in_title(name: str) -> str:
+    """A file's name for a picture's title: the middle of a long one is left out, and what the font cannot draw is a box.
+
+    >>> in_title("camera 監視.mp4")
+    'camera □□.mp4'
+    """
+    if len(name) > TITLE:
+        name = f"{name[: TITLE // 2]}…{name[-TITLE // 2 :]}"
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(letter if ord(letter) in known else "□" for letter in name)
+
+
+def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
+    """Score over time with the threshold and the alarms; a column `truth`, where there is one, is shaded below."""
+    style.style()
+    figure, axes = plt.subplots(figsize=(style.PAGE, 2.5), layout="constrained")
+    score, seconds, alarm = table["score"].to_numpy(), table["time_s"].to_numpy(), alarms(table, threshold)
+    kept = extremes(score, PIECES)
+    scored = np.where(table["warmup"], np.nan, score)  # before the first window has ended there is nothing to draw
+    axes.plot(seconds[kept], scored[kept], color=style.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
+    if np.isfinite(threshold):
+        axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
+    low, high = axes.get_ylim()
+    found = runs(alarm, np.array([0]))
+    spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(found.begin, found.end)]
+    axes.broken_barh(spans, (low, high - low), color=hexed(ALARM), alpha=0.15, linewidth=0.5, label="alarm")
+    if "truth" in table:
+        for number, (first, last) in enumerate(parse_spans(labels_to_spans(table["truth"]))):
+            label = None if number else "labelled abnormal"
+            axes.axvspan(seconds[first], seconds[last], 0, 0.06, color=hexed(TRUTH), linewidth=0, label=label)
+    axes.set(
+        xlabel="time (s)",
+        ylabel="anomaly score\n(deviations from normal)",
+        title=title,
+        xlim=(0, max(seconds.max(), 1e-3)),
+        ylim=(low, high),
+    )
+    axes.title.set_parse_math(False)  # names may hold $
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def contact_sheet(path: str | Path, found: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
+    """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event.
+
+    Args:
+        path: the video.
+        found: of `events`.
+        title: above all pictures.
+        decoded: frames that were scored, of a video that may be damaged; see `read_video`.
+    """
+    if found.empty:
+        return None
+    style.style()
+    shown = found.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
+    _, first = next(timed_frames(path))
+    pictures = read_video(path, indices=list(shown["peak_frame"]), size=first.shape[:2], decoded=decoded)
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(style.PAGE, 1.5 * rows + 0.3), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, picture, row in zip(grid.flat, pictures, shown.itertuples()):
+        axes.imshow(picture)
+        axes.set_title(f"event {row.event}, {row.peak_s:.1f} s: {row.peak_score:.1f}")
+    figure.suptitle(title).set_parse_math(False)
+    return figure
+
+
+def write_all(
+    path: str | Path, table: pd.DataFrame, folder: Path, play: bool = True, progress: bool = False
+) -> dict[str, Path]:
+    """Everything that shows a score, into `folder`: events.csv, curve.png and .pdf, peaks.png and .pdf, overlay.mp4.
+
+    Args:
+        path: the video.
+        table: of `score_video`; a column `truth`, where there is one, marks labelled frames.
+        folder: receives the files.
+        play: False: without the film, which takes longest.
+        progress: tell on standard error how far the film is.
+
+    Returns:
+        Name -> file; "peaks" is missing where no frame stands out.
+    """
+    for old in ("peaks.png", "peaks.pdf", "overlay.mp4"):  # of an earlier call; not each call makes them
+        (folder / old).unlink(missing_ok=True)
+    threshold, kind, name = threshold_of(table), threshold_kind(table), in_title(Path(path).resolve().name)
+    found, made = events(table, threshold), {"events": folder / "events.csv"}
+    with paths.atomic(made["events"]) as handle:
+        found.to_csv(handle, index=False, float_format="%.9g", lineterminator="\n")
+    made["curve"], _ = style.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
+    if (sheet := contact_sheet(path, found, f"{name}: highest events", len(table))) is not None:
+        made["peaks"], _ = style.save(sheet, folder / "peaks")
+    if play:
+        apart = np.diff(table["time_s"])
+        fps = 1 / apart.mean() if len(apart) and apart.mean() > 0 else RATE
+        made["overlay"] = folder / "overlay.mp4"
+        write_film(path, table, threshold, kind, made["overlay"], fps, progress)
+    return made

@@ -1,0 +1,218 @@
+"""Scores while a camera records: read it, score its frames as they come, and say where the time goes.
+
+Between camera and scorer lies a short queue. A stream does not wait: where scoring falls behind, the oldest waiting frames are dropped
+and counted. A file waits, and no frame is lost; its scores are those of the causal mode of `score_video`.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.features.backbones import STAND_IN_SIZE
+from zsad_lib.features.window_plan import WINDOW
+from zsad_lib.files.decoding import resize
+from zsad_lib.files.video import open_stream, timed_frames
+from zsad_lib.own_video.detector import NO_WORDS, Words
+from zsad_lib.own_video.frame_by_frame import LiveScorer
+from zsad_lib.own_video.scoring import step_for, thinning
+
+WAITING = 30  # frames between camera and scorer, at most
+RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
+RATE_S = 2.0  # seconds of a stream that tell its rate
+DELAYS = 10_000  # latest frames that the report's delays are of: a camera never ends, and memory is bounded
+_END = None
+
+
+class Arrived(NamedTuple):
+    """A frame as it came."""
+
+    at: float  # monotonic seconds
+    seconds: float  # on the source's own clock; NaN where it has none
+    frame: np.ndarray  # uint8 [H, W, 3]
+    breaks: int  # times that the stream had been opened again
+
+
+class Camera:
+    """Frames of a file, a camera (its number) or a stream (its address), read in a thread of their own.
+
+    Args:
+        source: path, "0", or "rtsp://..." and other addresses that FFmpeg opens.
+
+    Attributes:
+        live: it does not wait; a file does, and so does a file at an address.
+        rate: frames per second of a stream, once `RATE_S` seconds of it have been read; 0 before. Measured anew after a break.
+        dropped: frames thrown away because nobody was ready for them.
+        reconnected: how often a stream was opened again.
+        reading: seconds spent on reading and decoding; of a camera, waiting for its next frame is among them.
+    """
+
+    def __init__(self, source: str):
+        self.source = source
+        self.is_path = not (source.isdigit() or "://" in source)
+        self.live = not self.is_path
+        self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
+        self._first: list[tuple[float, float]] | None = (
+            None  # frames that tell the rate: arrival, and the stream's own clock
+        )
+        self._frames: queue.Queue = queue.Queue(WAITING)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Arrived]:
+        """The frames; raises ZsadError where the source cannot be read any more."""
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        try:
+            while (item := self._frames.get()) is not _END:
+                yield item
+        finally:
+            self._stop.set()
+        if self._error is not None:
+            raise self._error
+
+    def _read(self) -> None:
+        try:
+            began = time.monotonic()
+            for seconds, frame in timed_frames(self.source) if self.is_path else self._reopened():
+                arrived = time.monotonic()
+                self.reading += arrived - began
+                if self._stop.is_set():
+                    return
+                if self._first is not None:
+                    self._measure(arrived, seconds)
+                self._put(Arrived(arrived, seconds, frame, self.reconnected))
+                began = time.monotonic()
+        except BaseException as error:  # told where the frames are used
+            self._error = error
+        self._frames.put(_END)
+
+    def _measure(self, arrived: float, seconds: float) -> None:
+        """The stream's own clock tells the rate: opening reads ahead, and then many frames arrive at once."""
+        self._first.append((arrived, seconds))
+        times = [own for _, own in self._first if not math.isnan(own)]
+        if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
+            times = [came for came, _ in self._first]
+        if (spent := times[-1] - times[0]) >= RATE_S:
+            self.rate, self._first = (len(times) - 1) / spent, None
+
+    def _put(self, item: Arrived) -> None:
+        while self.live and self._frames.full():
+            try:
+                self._frames.get_nowait()
+                self.dropped += 1
+            except queue.Empty:
+                break
+        while not self._stop.is_set():
+            try:
+                return self._frames.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def _reopened(self) -> Iterator[tuple[float, np.ndarray]]:
+        tries, seen = 0, False
+        while True:
+            try:
+                is_file, frames = open_stream(self.source)
+                self.live, self._first = not is_file, []
+                for item in frames:
+                    tries, seen = 0, True
+                    yield item
+                if is_file:
+                    return
+                reason = f"{self.source}: the stream ended"
+            except ZsadError as error:
+                if not seen:  # more likely a wrong address than a camera that will be there soon
+                    raise
+                reason = str(error)
+            tries += 1
+            if tries > RETRIES:
+                raise ZsadError(f"{reason}; no more frames after {RETRIES} attempts to open it again")
+            pause = PAUSE_S * 2 ** (tries - 1)
+            print(f"{reason}; attempt {tries} of {RETRIES} in {pause:.0f} s", file=sys.stderr, flush=True)
+            if self._stop.wait(pause):
+                return
+            self.reconnected += 1
+
+
+def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
+    """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
+
+    `time_s` is the place in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty without a calibrated
+    detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then, which is before the first window has
+    ended. After a break a whole window must come again.
+
+    Args:
+        source: see `Camera`.
+        run: see `LiveScorer`.
+        seconds: stop after that many; 0: at the end of the source.
+        words: see `LiveScorer`.
+
+    Yields:
+        Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per frame by stage.
+
+    Raises:
+        ZsadError: a source that cannot be read, or `seconds` below 0.
+    """
+    if seconds < 0:
+        raise ZsadError(f"{seconds:g} seconds: give a positive number, or 0 for the whole source")
+    camera = Camera(source)
+    step = thinning(source) if camera.is_path else None
+    scorer = LiveScorer(run, step or 1, words)
+    began = time.monotonic()
+    number, breaks, waited, delays, error = 0, 0, 0.0, collections.deque(maxlen=DELAYS), None
+    held: list[np.ndarray] = []  # small frames that wait for the rate
+    yield "frame,time_s,delay_s,score,warmup,alarm"
+    try:
+        for arrived in camera:
+            waited += time.monotonic() - arrived.at
+            if arrived.breaks > breaks:
+                breaks = arrived.breaks
+                scorer.restart()
+                held.clear()
+            if camera.rate and step_for(camera.rate) != step:
+                step = scorer.step = step_for(camera.rate)
+                scorer.restart()
+                for small in held:
+                    scorer.push(small)
+                held.clear()
+            if step is None:
+                held.append(resize(arrived.frame, STAND_IN_SIZE))
+            found = scorer.last if step is None else scorer.push(arrived.frame)
+            delays.append(time.monotonic() - arrived.at)
+            alarm = "" if scorer.threshold is None else int(not found.warmup and found.score > scorer.threshold)
+            place = arrived.at - began if camera.live or math.isnan(arrived.seconds) else arrived.seconds
+            yield f"{number},{place:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
+            number += 1
+            if seconds and time.monotonic() - began > seconds:
+                break
+    except KeyboardInterrupt:  # the usual end of a camera
+        pass
+    except ZsadError as lost:
+        if not number:
+            raise
+        error = lost
+    spent = max(time.monotonic() - began, 1e-9)
+    yield (
+        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {step or 1} of them seen; dropped {camera.dropped}, "
+        f"reconnected {camera.reconnected}"
+    )
+    if number:
+        mean, late = 1e3 * np.mean(delays), 1e3 * np.quantile(delays, 0.95)
+        yield f"# from a frame's arrival to its score: {mean:.1f} ms on average, 95 % within {late:.1f} ms"
+        stages = {"reading": camera.reading, "waiting": waited, **scorer.seconds}
+        yield "# ms per frame: " + "; ".join(f"{name} {1e3 * took / number:.2f}" for name, took in stages.items())
+        if scorer.last.warmup:
+            yield f"# no score at the end: no window of {WINDOW} seen frames has ended since the start or the last break"
+    if error is not None:
+        raise error

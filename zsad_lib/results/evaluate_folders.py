@@ -1,0 +1,52 @@
+"""Anybody's frame scores against labels, through the protocol: a folder of each, and tables on disk."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from zsad_lib.evaluate.evaluation import evaluate
+from zsad_lib.evaluate.weighted_auc import DRAWS
+from zsad_lib.files import paths
+from zsad_lib.files.score_files import read_folder
+from zsad_lib.results import tables
+
+
+def evaluate_folders(
+    scores: str | Path,
+    labels: str | Path,
+    out: str | Path | None = None,
+    *,
+    normal: str | Path | None = None,
+    fps: float | None = None,
+    draws: int = DRAWS,
+) -> pd.DataFrame:
+    """Evaluates anybody's frame scores: one CSV or NPY file per video on each side, matched by the file's stem.
+
+    Args:
+        scores: folder of files with a column ``score``, or one column only, or an array [n] or [n_seeds, n].
+        labels: folder of files with a column ``label``, or one column only, of 0 and 1, one per frame.
+        out: folder for detection.csv, .md and .tex; None: beside the scores.
+        normal: folder of scores of held-out normal videos: fixes the threshold for far, recall and event F1.
+        fps: frames per second, for false alarms per hour and delays.
+        draws: bootstrap draws.
+
+    Raises:
+        ZsadError: missing folder, empty or unreadable file, and all that `evaluate` raises; nothing is written then.
+    """
+    scores = Path(scores)
+    table = evaluate(
+        read_folder(scores, "score"),
+        read_folder(Path(labels), "label"),
+        method=scores.resolve().name,
+        fps=fps,
+        normal_scores=None if normal is None else read_folder(Path(normal), "score"),
+        draws=draws,
+    )
+    target = Path(scores if out is None else out)
+    with paths.atomic(target / "detection.csv") as handle:
+        table.to_csv(handle, index=False, float_format="%.9g")
+    text = tables.save(
+        table, target / "detection", title=f"{scores.resolve().name} against {Path(labels).resolve().name}"
+    )
+    print(text)
+    return table

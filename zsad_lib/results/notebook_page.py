@@ -1,0 +1,161 @@
+"""An executed notebook as one page that fetches nothing: formulas are MathML, pictures are inside, there is no script.
+
+nbconvert's own pages ask a network for MathJax and more; a page that is read in ten years, or in a lecture hall without Wi-Fi,
+must not.
+"""
+
+import json
+import logging
+import re
+from html import escape, unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+from zsad_lib.errors import optional
+from zsad_lib.files import paths
+from zsad_lib.pipeline.fingerprints import closure, digest
+from zsad_lib.results import html_page
+
+with optional("notebooks"):
+    from jinja2 import pass_context
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from pygments.formatters import HtmlFormatter
+    from traitlets.config import Config
+
+SHOWN = [
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/plain",
+]  # of an output, best first
+# no script and no widget: an explorer has drawn a picture as well
+STYLE = """
+.prompt, .anchor-link { display: none; } .cell { margin: .4rem 0; } .highlight { background: none; }
+.output pre { background: none; padding: 0 0 0 .8rem; border-left: 3px solid var(--line); border-radius: 0; }
+.output_stderr pre { color: var(--soft); }
+table { display: block; overflow-x: auto; overflow-wrap: normal; } .output_html p { margin: .3rem 0; }
+@media print { table { display: table; overflow: visible; } }
+"""
+
+
+def write(notebook: Path) -> Path:
+    """Writes the page of an executed notebook beside it, ``.html`` for ``.ipynb``, and returns it.
+
+    It links to the pages of those notebooks beside it that ran to their end; a link to another one becomes its text.
+    """
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # it would miss alternative texts, which plots cannot have
+    config = Config(NbConvertBase={"display_data_priority": SHOWN})
+    body, _ = _Exporter(config=config, template_name="basic").from_filename(str(notebook))
+    names = _names(notebook.parent)
+    body = _linked(body, names)
+    body = re.sub(r"<style>pre \{.*?</style>", "", body, flags=re.DOTALL)  # of shown source: it has light colours alone
+    target = notebook.with_suffix(".html")
+    with paths.atomic(target) as handle:
+        handle.write(html_page.document(title(notebook), body, STYLE + _colours(), mark(names)))
+    return target
+
+
+def mark(names: list[str]) -> str:
+    """Stands in a page's head: another one there means that other code made it, or that it links to others than `names`."""
+    return digest([closure([__name__]), names])
+
+
+def refresh(folder: Path) -> list[Path]:
+    """The pages of the notebooks in `folder` that ran to their end; those with another mark, or missing, are written again."""
+    sign, pages = mark(_names(folder)), []
+    for notebook in paths.executed(folder):
+        made = notebook.with_suffix(".html")
+        if not made.is_file() or sign not in made.read_text(encoding="utf-8")[:1000]:
+            write(notebook)
+        pages.append(made)
+    return pages
+
+
+def _names(folder: Path) -> list[str]:
+    return [notebook.stem for notebook in paths.executed(folder)]
+
+
+def _linked(body: str, names: list[str]) -> str:
+    """Links to notebooks as links to their pages, and as plain text where `names` do not hold them."""
+
+    def to_page(found: re.Match) -> str:
+        name, place, text = found.groups()
+        return f'<a href="{name}.html{place}">{text}</a>' if name in names else text
+
+    return re.sub(r'<a href="([^":/]+)\.ipynb([^"]*)"[^>]*>(.*?)</a>', to_page, body, flags=re.DOTALL)
+
+
+def title(notebook: Path) -> str:
+    """A notebook's first heading, else its name."""
+    source = "\n".join("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+    found = re.search(r"^# (.+)$", source, re.MULTILINE)
+    return found[1].strip() if found else notebook.stem
+
+
+def mathml(tex: str, display: str = "inline") -> str:
+    r"""LaTeX as a ``<math>`` element; what the converter cannot do stays LaTeX, as code.
+
+    Args:
+        tex: without the dollars.
+        display: "inline" or "block".
+
+    >>> mathml(r"x^2").count("<msup>")
+    1
+    """
+    known = tex.replace("{aligned}", "{align*}")  # the same lines, under the name that the converter knows
+    try:
+        tree = ElementTree.fromstring(re.sub(' xmlns="[^"]+"', "", convert(known, display=display)))  # HTML knows it
+    except Exception:  # of many kinds, one per way to write wrong LaTeX
+        return f"<code>{escape(tex)}</code>"
+    if "\\" in "".join(tree.itertext()):  # a command that the converter left as it was
+        return f"<code>{escape(tex)}</code>"
+    _mend(tree)
+    found = ElementTree.tostring(tree, encoding="unicode")
+    return f'<div class="formula">{found}</div>' if display == "block" else found
+
+
+def _mend(tree: ElementTree.Element) -> None:
+    """What browsers without a font for mathematics would draw wrong: long bars, hats, and the gap after "log"."""
+    for element in tree.iter():
+        over = element[1].text if element.tag == "mover" else ""
+        if over == "\u2015":  # a bar of fixed length: an edge is as long as what is under it
+            element.tag, element.attrib = "mrow", {"style": "border-top: 1px solid; padding-top: .15em"}
+            element.remove(element[1])
+        elif over == "^":
+            element[1].text = "\u02c6"
+        for place in range(len(element) - 2, -1, -1):
+            if element[place].text in ("log", "ln") and element[place + 1].tag != "mo":
+                element.insert(place + 1, ElementTree.Element("mspace", width="0.17em"))
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's Markdown, with formulas as MathML."""
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, "block")
+
+    def block_html(self, html: str) -> str:
+        return re.sub(r"\$([^$\n]+)\$", lambda found: mathml(unescape(found[1])), html)  # in a folded hint
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+
+class _Exporter(HTMLExporter):
+    @pass_context
+    def markdown2html(self, context, source):
+        return MarkdownWithMath(renderer=_Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+def _colours() -> str:
+    """Colours of code, for light and for dark."""
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
+    ground = ".highlight, .highlight pre { background: var(--box) !important; }"
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n{ground}\n"

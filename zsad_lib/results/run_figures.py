@@ -1,0 +1,223 @@
+"""The figures of a run: reads its tables and scores, draws, and computes no score."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from zsad_lib.config import Profile
+from zsad_lib.evaluate.inputs import normal_thresholds
+from zsad_lib.files.manifest import frame_labels, load_manifest
+from zsad_lib.files.pixel_masks import FOLDER, read_masks
+from zsad_lib.files.score_files import SeedScores, read_archive, read_seeds
+from zsad_lib.files.spans import parse_spans
+from zsad_lib.files.video import read_video
+from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.results.plots import (
+    at_quantile,
+    confusion_matrix,
+    contact_sheet,
+    densities,
+    headline,
+    overlays,
+    roc_pr,
+    scene_heatmap,
+    score_curve,
+    video_aucs,
+)
+from zsad_lib.results.style import FAMILY_COLOURS, save, style, words
+from zsad_lib.results.tables import ORDER
+
+CURVES = ("full_memory", "full", "paper", "knn", "predictive", "motion_floor")  # methods with ROC and PR curves
+
+
+def draw(profile: Profile, folder: Path) -> dict[str, Any]:
+    """Pipeline step: all figures of a run into `folder`, from ``evaluate/detection.csv``, ``scores`` and ``maps``.
+
+    Examples are chosen by rule: the video at the median of the AUC within videos, the n-th clip by name of each family
+    in the n-th scene, the middle frame of an event, the frame at which a map is highest.
+    """
+    style()
+    run = folder.parent
+    table = pd.read_csv(run / "evaluate" / "detection.csv")
+    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
+    main = test[test["set"] == "main"]
+    labels = {row.video: frame_labels(row) for row in test.itertuples()}
+    plots = _benchmark(profile, run, table, test, labels) if profile.dataset == "scene_rules" else {}
+    if profile.dataset == "ucsd_ped2":
+        plots = _one_scene(profile, run, table, main, labels)
+    made = [file for name, figure in plots.items() for file in save(_marked(figure, profile), folder / name)]
+    return {"metrics": {"figures": len(plots)}, "artefacts": made}
+
+
+def _marked(figure: Figure, profile: Profile) -> Figure:
+    if not profile.is_result:
+        strip = 0.14 / figure.get_figheight()  # inches kept free for the mark
+        figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+        figure.text(0.995, 0.005, "a quick look, not results", ha="right", va="bottom", fontsize=6, color="#d55e00")
+    return figure
+
+
+def _read(run: Path, method: str, test: pd.DataFrame, profile: Profile) -> SeedScores:
+    return read_seeds(run / "scores" / method, test["n_frames"].to_dict(), profile.seeds)
+
+
+def main_method(run: Path) -> str:
+    """The method that a run's examples are of: the first of `ORDER` that it has scored."""
+    return next(name for name in ORDER if (run / "scores" / name).is_dir())
+
+
+def within_videos(profile: Profile, method: str) -> dict[str, float]:
+    """AUC within each test video that holds both classes (long ones where there are any), of the first seed, 0..1.
+
+    What shows a method at work on one video is chosen by it.
+    """
+    run = run_folder(profile)
+    test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
+    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
+    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
+    return video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
+
+
+def _joined(scores: Mapping[str, np.ndarray], videos: Collection[str]) -> np.ndarray:
+    return np.concatenate([scores[video] for video in videos], axis=-1)
+
+
+def _curves(
+    profile: Profile, run: Path, methods: Sequence[str], main: pd.DataFrame, labels: Mapping[str, np.ndarray]
+) -> Figure:
+    found = {
+        m: _joined(_read(run, m, main, profile).scores, main["video"]) for m in methods if (run / "scores" / m).is_dir()
+    }
+    return roc_pr(found, _joined(labels, main["video"]))
+
+
+def alarm_threshold(normal: Mapping[str, np.ndarray], profile: Profile) -> float | None:
+    """The alarm threshold of the first seed; None without held-out normal video."""
+    if not normal:
+        return None
+    return float(normal_thresholds(normal, profile.far_target)[0])
+
+
+def _benchmark(
+    profile: Profile, run: Path, table: pd.DataFrame, test: pd.DataFrame, labels: Mapping[str, np.ndarray]
+) -> dict[str, Figure]:
+    main = test[test["set"] == "main"]
+    families = [name for name in FAMILY_COLOURS if name in set(main["family"]) - {"normal"}]
+    panels = {words(name): {"metric": "clip_auc", "family": name} for name in ("all", *families)}
+    method = main_method(run)
+    found = _read(run, method, test, profile)
+    threshold = alarm_threshold(found.normal, profile)
+    frames = {"normal": _joined({v: found.scores[v][:, labels[v] == 0] for v in main["video"]}, main["video"]).ravel()}
+    for family in families:
+        videos = main.loc[main["family"] == family, "video"]
+        frames[family] = _joined({v: found.scores[v][:, labels[v] == 1] for v in videos}, videos).ravel()
+    confusions = {
+        path.stem: confusion_matrix(pd.read_csv(path, index_col="true"))
+        for path in sorted((run / "evaluate").glob("confusion_anomaly_clip.csv"))
+    }
+    return confusions | {
+        "headline": headline(table, panels),
+        "score_curve": score_curve(*example(profile, method), threshold),
+        "roc_pr": _curves(profile, run, CURVES, main, labels),
+        "densities": densities(frames, threshold, f"{words(method)}: frame score (deviations)"),
+        "scenes": scene_heatmap(table, "clip_auc"),
+        "contact_sheet": _sheet(main, families),
+    }
+
+
+def median_video(profile: Profile, method: str) -> tuple[pd.Series, int]:
+    """The manifest's row of the test video at the median of `within_videos`, and of how many."""
+    test = load_manifest(run_folder(profile) / "data").query("split == 'test'").set_index("video", drop=False)
+    aucs = within_videos(profile, method)
+    return test.rename_axis(None).loc[at_quantile(aucs)], len(aucs)
+
+
+def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int, int]], str]:
+    """The video of `median_video`, for `score_curve`.
+
+    Returns:
+        frames with the contribution of each term (real footage: with the motion floor beside the score), abnormal
+        spans, and a title that says how the video was chosen.
+    """
+    (row, count), run, seed = median_video(profile, method), run_folder(profile), str(profile.seeds[0])
+    video = row.video
+    frames = pd.read_csv(run / "scores" / method / seed / f"{video}.csv")
+    if profile.dataset == "ucsd_ped2":
+        floor = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
+        frames = frames[["frame", "time_s", "score"]].assign(motion_floor=floor)
+    else:
+        frames = contributions(frames, run, method, profile)
+    title = f"{words(method)}, {video} (median AUC of {count}), seed {seed}"
+    return frames, parse_spans(row.spans), title
+
+
+def contributions(frames: pd.DataFrame, run: Path, method: str, profile: Profile) -> pd.DataFrame:
+    """A score file's raw terms turned into what each adds to the score: deviations from held-out normal video.
+
+    Args:
+        frames: columns frame, time_s, score and the raw terms.
+        run: the run's folder; holds the first seed's statistics.
+        method: whose file it is.
+        profile: gives the seed.
+    """
+    from zsad_lib.files.weights import load_weights
+    from zsad_lib.methods.context_aware.scores import METHODS
+
+    file = run / "score" / METHODS[method][0] / str(profile.seeds[0]) / "scorer.safetensors"
+    statistics = load_weights(file)[1]["statistics"]
+    terms = {name: (frames[name] - statistics[name][0]) / statistics[name][1] for name in METHODS[method][1]}
+    return frames[["frame", "time_s", "score"]].assign(**terms)
+
+
+def _sheet(main: pd.DataFrame, families: Sequence[str]) -> Figure:
+    scenes, kinds = list(dict.fromkeys(main["scene"])), ["normal", *families]
+    frames, captions = [], []
+    for family in kinds:
+        for number, scene in enumerate(scenes):
+            rows = main[(main["scene"] == scene) & (main["family"] == family)].sort_values("video")
+            if rows.empty:
+                frames.append(None)
+                captions.append("")
+                continue
+            row = rows.iloc[number % len(rows)]  # another clip in each scene, so that details vary
+            first, last = (parse_spans(row["spans"]) or [(0, row["n_frames"] - 1)])[0]
+            frames.append(read_video(row["path"], [(first + last) // 2])[0])
+            captions.append(row["caption"])
+    return contact_sheet(frames, captions, scenes, kinds)
+
+
+def _one_scene(
+    profile: Profile, run: Path, table: pd.DataFrame, test: pd.DataFrame, labels: Mapping[str, np.ndarray]
+) -> dict[str, Figure]:
+    panels = {"frames: micro AUC": {"metric": "micro_auc"}, "abnormal clips only": {"metric": "abnormal_auc"}}
+    if (table["metric"] == "pixel_auc").any():
+        panels["pixels"] = {"metric": "pixel_auc"}
+    found = _read(run, "predictive", test, profile)
+    aucs, seed = video_aucs(found.scores, labels), str(profile.seeds[0])
+    threshold = alarm_threshold(found.normal, profile)
+    joined, truth = _joined(found.scores, test["video"]), _joined(labels, test["video"])
+    frames = {"normal": joined[:, truth == 0].ravel(), "abnormal": joined[:, truth == 1].ravel()}
+    plots = {
+        "headline": headline(table, panels, ("raw", "smoothed", "causal")),
+        "score_curve": score_curve(*example(profile, "predictive"), threshold),
+        "roc_pr": _curves(profile, run, ("predictive", "predictive@causal", "knn", "motion_floor"), test, labels),
+        "densities": densities(frames, threshold, "predictive: frame score"),
+    }
+    if (run / "maps" / "predictive" / seed).is_dir():
+        plots["overlays"] = _map_examples(run / "maps" / "predictive" / seed, run / "data" / FOLDER, test, aucs)
+    return plots
+
+
+def _map_examples(maps: Path, masks: Path, test: pd.DataFrame, aucs: Mapping[str, float]) -> Figure:
+    """The clips at the quartiles of AUC, each at the frame at which its map is highest."""
+    rows = []
+    for video in dict.fromkeys(at_quantile(aucs, q) for q in (0.25, 0.5, 0.75)):
+        found = read_archive(maps / f"{video}.npz")["maps"].astype(float)
+        frame = int(found.max((1, 2)).argmax())
+        truth = read_masks(masks / f"{video}.npz")[frame]
+        rows.append((read_video(test["path"][video], [frame])[0], found[frame], truth, f"{video}, frame {frame}"))
+    return overlays(*zip(*rows))

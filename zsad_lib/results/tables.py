@@ -1,0 +1,385 @@
+"""Result tables as a paper prints them: Markdown and LaTeX (booktabs) from the tidy detection table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.floors import FLOORS
+from zsad_lib.evaluate.inputs import FAR_TARGET
+from zsad_lib.files import paths
+
+_NORMAL, _CAPTIONS, _CLASSES, _NOTHING = (
+    "normal video",
+    "normal video, captions",
+    "class of each training video",
+    "none",
+)
+SUPERVISION = {  # method -> what it learned from, in the order of the tables
+    "full_memory": _CAPTIONS,
+    "full": _CAPTIONS,
+    "paper": _CAPTIONS,
+    "semantic": _CAPTIONS,
+    "predictive": _NORMAL,
+    "knn_predictive": _NORMAL,
+    "knn": _NORMAL,
+    "anomaly_clip": _CLASSES,
+    "mil": _CLASSES,
+    "clip_prompts": f"{_NOTHING} (prompts)",
+    "motion_floor": _NOTHING,
+}
+ORDER = tuple(SUPERVISION)
+HEADINGS = {  # metric -> column heading with its unit
+    "clip_auc": "Clip AUC",
+    "micro_auc": "Micro AUC",
+    "ap": "AP",
+    "abnormal_auc": "AUC, abnormal videos",
+    "macro_auc": "Macro AUC",
+    "pixel_auc": "Pixel AUC",
+    "far": "False alarm rate",
+    "far_normal": "False alarm rate, normal videos",
+    "recall": "Recall",
+    "event_f1": "Event F1",
+    "false_alarms_per_hour": "False alarms per hour",
+    "delay_s": "Delay (s)",
+    "false_alarms_per_hour_at_threshold": "False alarms per hour",
+    "event_recall_at_threshold": "Event recall",
+    "delay_s_at_threshold": "Delay (s)",
+    "class_auc": "AUC",
+    "class_ap": "AP",
+    "mauc": "mAUC",
+    "map": "mAP",
+}
+RANKING = ("clip_auc", "micro_auc", "ap", "abnormal_auc", "macro_auc", "pixel_auc")
+THRESHOLD = (
+    "far",
+    "far_normal",
+    "recall",
+    "event_f1",
+    "event_recall_at_threshold",
+    "false_alarms_per_hour_at_threshold",
+    "delay_s_at_threshold",
+)
+SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_f1")
+RECALL = ("false_alarms_per_hour", "delay_s")
+KINDS = {  # column `score` of an ablation -> in words
+    "semantic": "Without the prediction term",
+    "full": "With the prediction term",
+    "weak": "Trained with video-level labels",
+}
+PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
+DIFFERENCES = (
+    "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics and "
+    "families of a pair."
+)
+COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
+
+
+def table(
+    df: pd.DataFrame,
+    metrics: Sequence[str] = RANKING,
+    *,
+    groups: Sequence[str] = ("all",),
+    families: Sequence[str] = ("all",),
+    variants: Sequence[str] | None = None,
+    intervals: bool = True,
+) -> pd.DataFrame:
+    """Methods as rows, metrics as columns, cells as text "0.912 [0.890, 0.931]"; floors come last.
+
+    Args:
+        df: tidy detection table.
+        metrics: which, in this order; those without any row are left out.
+        groups, families: which parts; a column for each that has rows, in the given order.
+        variants: which; None: all.
+        intervals: with the 95 % interval.
+
+    Returns:
+        text cells ("-" where undefined), index "method" or "method (variant)" for other variants than raw.
+    """
+    chosen = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(families)]
+    if variants is not None:
+        chosen = chosen[chosen["variant"].isin(variants)]
+    if chosen.empty:
+        raise ZsadError(f"no rows with metric {', '.join(metrics)}, group {', '.join(groups)}: nothing to print")
+    columns: dict[str, dict[tuple[str, str], str]] = {}
+    for metric in metrics:
+        for group in groups:
+            for family in families:
+                rows = chosen[(chosen["metric"] == metric) & (chosen["group"] == group) & (chosen["family"] == family)]
+                if len(rows):
+                    heading = ", ".join([_heading(metric), *(part for part in (group, family) if part != "all")])
+                    digits = _digits(metric, rows["high"].max())
+                    columns[heading] = {(r.method, r.variant): _cell(r, digits, intervals) for r in rows.itertuples()}
+    known = sorted(set(zip(chosen["method"], chosen["variant"])), key=_place)
+    labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in known]
+    cells = {heading: [column.get(key, "-") for key in known] for heading, column in columns.items()}
+    return pd.DataFrame(cells, index=pd.Index(labels, name="method"))
+
+
+def _heading(metric: str) -> str:
+    return HEADINGS.get(metric) or metric.replace("event_f1@", "Event F1 at IoU ")
+
+
+def _digits(metric: str, largest: float) -> int:
+    """After the point, for a whole column: rates per hour and seconds have units, all others lie in 0..1."""
+    has_unit = metric in HEADINGS and HEADINGS[metric].endswith(("per hour", "(s)"))
+    return 3 if not has_unit else 2 if largest < 10 else 1 if largest < 100 else 0
+
+
+def _cell(row: Any, digits: int, intervals: bool = True) -> str:
+    value = f"{row.value:.{digits}f}"
+    return f"{value} [{row.low:.{digits}f}, {row.high:.{digits}f}]" if intervals and row.low == row.low else value
+
+
+def _place(key: tuple[str, str]) -> tuple:
+    method, variant = key
+    known = [*ORDER, method, *FLOORS] if method not in (*ORDER, *FLOORS) else [*ORDER, "", *FLOORS]
+    return method in FLOORS, known.index(method), method, variant != "raw", variant
+
+
+def caption(
+    df: pd.DataFrame, title: str, level: str, groups: Sequence[str] = ("all",), families: Sequence[str] = ("all",)
+) -> str:
+    """Says what a table holds: split, level, videos, frames, prevalence, seeds and the kind of interval.
+
+    Args:
+        df: tidy table.
+        title, level: sentences that open it.
+        groups, families: as of `table`; parts of unequal size are counted each.
+    """
+    parts = [(group, family) for group in groups for family in families]
+    shown = df[[part in parts for part in zip(df["group"], df["family"])]]
+    counts = [(part, _counts(shown, *part)) for part in parts]
+    if len({count for _, count in counts}) > 1:
+        counts = [
+            (part, f"{', '.join(name for name in part if name != 'all') or 'all'}: {count}") for part, count in counts
+        ]
+    seeds = sorted(set(shown["seeds"]))
+    many = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[-1]} seeds"
+    fewer = f" ({', '.join(map(str, seeds[:-1]))} where nothing is trained)" if len(seeds) > 1 else ""
+    return (
+        f"{title}. {level} Test split: {'; '.join(dict.fromkeys(count for _, count in counts))}. "
+        f"Mean over {many}{fewer}, in brackets the 95 % interval (bootstrap over videos)."
+    )
+
+
+def _counts(df: pd.DataFrame, group: str, family: str) -> str:
+    """Videos, frames and prevalence of one part: '810 videos, 38,880 frames, 44.3 % of frames and 60.0 % of clips abnormal'."""
+    rows = df[(df["group"] == group) & (df["family"] == family)]
+    row = rows.loc[rows["n_frames"].idxmax()]
+    rows = rows[rows["n_frames"] == row["n_frames"]]
+    shares = rows[rows["level"].isin(["frame", "clip"])].drop_duplicates("level", ignore_index=True)
+    each = [
+        f"{100 * r.prevalence:.1f} % of {r.level}s" for r in shares.sort_values("level", ascending=False).itertuples()
+    ]
+    what = "of this class" if group.startswith("class:") else "abnormal"
+    return f"{row['n_videos']} videos, {row['n_frames']:,} frames" + (f", {' and '.join(each)} {what}" if each else "")
+
+
+def to_markdown(cells: pd.DataFrame, text: str) -> str:
+    """Markdown table under its caption; a row of dashes separates the floors."""
+    is_floor = cells.index.isin(FLOORS)
+    rows = [cells[~is_floor]]
+    if is_floor.any() and not is_floor.all():
+        rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
+    body = pd.concat([*rows, cells[is_floor]]).rename(index=lambda name: name.replace("|", "\\|"))
+    return f"{text}\n\n{body.rename_axis(cells.index.name).to_markdown(disable_numparse=True)}\n"
+
+
+def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
+    """LaTeX table (packages booktabs and graphicx); ``\\midrule`` separates the floors."""
+    head = [
+        rf"\textbf{{{str(cells.index.name).capitalize()}}}",
+        *(rf"\textbf{{{_escape(name)}}}" for name in cells.columns),
+    ]
+    is_floor = cells.index.isin(FLOORS)
+    lines = [[_escape(str(name)), *map(_escape, row)] for name, row in zip(cells.index, cells.to_numpy())]
+    body = [" & ".join(line) + r" \\" for line in lines]
+    if is_floor.any() and not is_floor.all():
+        body.insert(int((~is_floor).sum()), r"\midrule")
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{_escape(text)}}}",
+            rf"\label{{{label}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{l{'c' * len(cells.columns)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    """Text with LaTeX's special characters made safe."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def alarms(df: pd.DataFrame, far_target: float) -> str:
+    """What the columns `THRESHOLD` of a table rest on."""
+    live = " Only rows marked (causal) are what a live camera would give; the others average over windows that reach ahead."
+    return (
+        f"Alarms at the threshold that lets {far_target:.0%} of the frames of held-out normal video alarm; F1 is the mean over temporal "
+        f"IoU 0.1 to 0.5.{live if 'causal' in set(df['variant']) else ''}"
+    )
+
+
+def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR_TARGET) -> str:
+    """Writes ``<stem>.md`` and ``<stem>.tex``: ranking, families, alarms, scenes and sets, each where it has rows.
+
+    Args:
+        df: tidy detection table.
+        stem: path without suffix.
+        title: what was evaluated on what; opens each caption.
+        far_target: share of held-out normal frames that the threshold lets alarm, 0..1.
+
+    Returns:
+        the Markdown text.
+    """
+    families = [name for name in df["family"].unique() if name != "all"]
+    scenes = [name for name in df["group"].unique() if name.startswith("scene:")]
+    sets = [name for name in df["group"].unique() if name.startswith("set:")]
+    classes = [name for name in df["group"].unique() if name.startswith("class:")]
+    by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
+    at_threshold = alarms(df, far_target)
+    at_recall = "Threshold set where 80 % of the test events are detected, hence not known beforehand."
+    ranked = "Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes."
+    per_part = "Clip level." if by_part == ["clip_auc"] else "Frame level."
+    plans = [
+        ("ranking", ranked, RANKING, dict()),
+        (
+            "families",
+            "Each family's abnormal videos against all normal ones.",
+            (*by_part, "recall"),
+            dict(families=families),
+        ),
+        ("alarms", at_threshold, THRESHOLD, dict()),
+        ("operation", at_recall, RECALL, dict()),
+        ("scenes", per_part, by_part, dict(groups=scenes)),
+        (
+            "classes",
+            "Frame level, each class's frames against all others.",
+            ("class_auc", "class_ap"),
+            dict(groups=classes),
+        ),
+        ("sets", per_part + " Further sets of test videos, each on its own.", by_part, dict(groups=sets)),
+        ("set-alarms", "Further sets of test videos. " + at_threshold, SET_ALARMS, dict(groups=sets)),
+    ]
+    markdown, latex = [], []
+    for name, level, metrics, parts in plans:
+        groups, kinds = parts.get("groups", ["all"]), parts.get("families", ["all"])
+        rows = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)]
+        if rows.empty:
+            continue
+        groups, kinds = (
+            [name for name in groups if name in set(rows["group"])],
+            [name for name in kinds if name in set(rows["family"])],
+        )
+        cells, text = table(df, metrics, **parts), caption(df, title, level, groups, kinds)
+        markdown.append(to_markdown(cells, text))
+        latex.append(to_latex(cells, text, f"tab:{name}"))
+    stem = Path(stem)
+    for suffix, parts in ((".md", markdown), (".tex", latex)):
+        with paths.atomic(stem.with_name(stem.name + suffix)) as handle:
+            handle.write("\n".join(parts))
+    return "\n".join(markdown)
+
+
+def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc") -> pd.DataFrame:
+    """Rows of an ablation as variants, families as columns, cells with 95 % intervals.
+
+    Args:
+        df: tidy ablation table.
+        score: one of `KINDS`.
+        deltas: differences from each row's control, with a star where Holm's p is below 0.05, instead of values.
+    """
+    chosen = df[(df["metric"] == metric) & (df["group"] == "all") & (df["score"] == score)]
+    cells: dict[str, dict[str, str]] = {}
+    for r in chosen.itertuples():
+        name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
+        text = _cell(r, _digits(metric, r.high))
+        if deltas:
+            star = "*" if r.p < 0.05 else ""
+            text = f"{r.delta:+.3f} [{r.delta_low:+.3f}, {r.delta_high:+.3f}]{star}" if r.delta == r.delta else "-"
+            cells.setdefault("control", {})[name] = r.control if isinstance(r.control, str) and r.control else "-"
+        cells.setdefault(r.family, {})[name] = text
+    return pd.DataFrame(cells).rename_axis("variant")
+
+
+def save_ablation(df: pd.DataFrame, stem: str | Path, title: str) -> None:
+    """Writes ``<stem>.md`` and ``<stem>.tex``: values and differences, for each kind of score."""
+    markdown, latex = [], []
+    shown = [
+        (score, metric, deltas)
+        for score in KINDS
+        for metric in ("clip_auc", "mauc")
+        for deltas in (False, True)
+        if len(df[(df["score"] == score) & (df["metric"] == metric)])
+    ]
+    for score, metric, deltas in shown:
+        cells = ablation(df, score, deltas, metric)
+        about = "Clip AUC, each family against all normal clips." if metric == "clip_auc" else "mAUC, frame level."
+        text = caption(df, f"{title}. {KINDS[score]}", about)
+        if deltas:
+            text += (
+                " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
+            )
+        markdown.append(to_markdown(cells, text))
+        latex.append(to_latex(cells, text, f"tab:{Path(stem).name}-{score}-{metric}{'-delta' * deltas}"))
+    for suffix, parts in ((".md", markdown), (".tex", latex)):
+        with paths.atomic(Path(f"{stem}{suffix}")) as handle:
+            handle.write("\n".join(parts))
+
+
+def comparison(df: pd.DataFrame) -> pd.DataFrame:
+    """The methods side by side with what each learned from; raw scores, cells as in `table`."""
+    methods = df[df["method"].isin(SUPERVISION) & (df["variant"] == "raw")]
+    cells = table(methods, COMPARED)
+    cells.insert(0, "learned from", [SUPERVISION[name] for name in cells.index])
+    return cells
+
+
+def differences(df: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of methods as rows, metrics as columns, cells "+0.031 [+0.012, +0.050]" with a star where p_holm is below 0.05."""
+    whole = df[(df["group"] == "all") & (df["family"] == "all")]
+    cells: dict[str, dict[str, str]] = {}
+    for r in whole.itertuples():
+        star = "*" if r.p_holm < 0.05 else ""
+        text = f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]{star}"
+        cells.setdefault(_heading(r.metric), {})[f"{r.first} - {r.second}"] = text
+    return pd.DataFrame(cells).fillna("-").rename_axis("pair")
+
+
+def save_comparison(folder: Path, target: Path, title: str) -> dict[str, Path]:
+    """Writes ``comparison.md``, ``.tex`` and ``.csv``, and ``differences.csv``, from the evaluation's `folder`."""
+    df = pd.read_csv(folder / "detection.csv")
+    gaps = pd.read_csv(folder / "differences.csv")
+    cells, apart = comparison(df), differences(gaps)
+    text = caption(
+        df[df["method"].isin(cells.index)],
+        f"{title}: methods by what they learned from",
+        f"Frame level but for clip AUC.{PROMPTED if 'clip_prompts' in cells.index else ''}",
+    )
+    parts = {
+        ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, DIFFERENCES),
+        ".tex": to_latex(cells, text, "tab:comparison") + "\n" + to_latex(apart, DIFFERENCES, "tab:differences"),
+    }
+    for suffix, content in parts.items():
+        with paths.atomic(target / f"comparison{suffix}") as handle:
+            handle.write(content)
+    chosen = df[df["method"].isin(SUPERVISION) & df["metric"].isin(COMPARED) & (df["variant"] == "raw")]
+    chosen = chosen.assign(learned_from=chosen["method"].map(SUPERVISION))
+    for name, frame in (("comparison", chosen), ("differences", gaps)):
+        with paths.atomic(target / f"{name}.csv") as handle:
+            frame.to_csv(handle, index=False, float_format="%.9g")
+    return {name: target / name for name in ("comparison.csv", "comparison.md", "comparison.tex", "differences.csv")}
