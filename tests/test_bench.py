@@ -10,7 +10,7 @@ import torch
 
 from zsad_lib import losses
 from zsad_lib.evaluate import weighted_auc
-from zsad_lib.maintenance import speed
+from zsad_lib.maintenance import speed, timing
 
 SMALL = dict(image_size=16, patch_size=8, num_frames=2, embed_dim=12, depth=1, num_heads=3)
 
@@ -54,11 +54,10 @@ def test_half_precision_where_there_are_units(monkeypatch):
 )
 def test_units_are_read_from_the_flags(flags, has, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(speed.Path, "is_file", lambda path: True)
-    monkeypatch.setattr(
-        speed.Path, "read_text", lambda path, encoding: f"model name : some bf16-free name\nflags : {flags}\n"
-    )
-    assert speed.has_bfloat16_units() == has
+    monkeypatch.setattr(timing.Path, "is_file", lambda path: True)
+    text = f"model name : some bf16-free name\nflags : {flags}\n"
+    monkeypatch.setattr(timing.Path, "read_text", lambda path, encoding: text)
+    assert timing.has_bfloat16_units() == has and timing.device_name().startswith("some bf16-free name, ")
 
 
 def test_an_epoch_with_cached_features_has_the_losses_of_one_without(monkeypatch):
@@ -118,8 +117,8 @@ def test_bootstrap_equals_the_loop_and_notices_where_not(monkeypatch):
 
 def test_medians_leave_out_the_warm_up_call(monkeypatch):
     seconds = iter([100.0, 100.0, 1.0, 6.0, 3.0, 2.0, 2.0, 8.0])
-    monkeypatch.setattr(speed, "timed", lambda work: next(seconds))
-    assert speed.medians(None, None, 3) == (2.0, 6.0, 3.0)
+    monkeypatch.setattr(timing, "timed", lambda work: next(seconds))
+    assert timing.medians(None, None, 3) == (2.0, 6.0, 3.0)
 
 
 def test_table_on_screen_and_on_disk(tmp_path, capsys):
@@ -129,7 +128,7 @@ def test_table_on_screen_and_on_disk(tmp_path, capsys):
     assert "one; other\n" in printed and "two; none (why not)" in printed
     table = pd.read_csv(tmp_path / "bench" / "bench.csv")
     assert table["measure"].tolist() == ["one", "two"] and table["ratio"].iloc[0] == 2.0
-    assert set(table["device"]) == {speed.device_name()} and table["device"].iloc[0]
+    assert set(table["device"]) == {timing.device_name()} and table["device"].iloc[0]
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):

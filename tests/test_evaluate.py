@@ -9,9 +9,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate import run_evaluation
 from zsad_lib.evaluate.comparison import holm, paired_difference
 from zsad_lib.evaluate.evaluation import COLUMNS, evaluate, pixel_auc
-from zsad_lib.evaluate.events import alarm_counts, event_counts, recall_threshold, runs
+from zsad_lib.evaluate.events import (
+    alarm_counts,
+    alarms,
+    event_counts,
+    is_alarm,
+    own_threshold,
+    recall_threshold,
+    runs,
+)
 from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.evaluate.inputs import clip_scores, normal_thresholds
 from zsad_lib.evaluate.protocol import METRICS, estimates
@@ -25,6 +34,7 @@ from zsad_lib.evaluate.weighted_auc import (
     resize_matrix,
 )
 from zsad_lib.files import manifest
+from zsad_lib.files.annotations import write_classes
 from zsad_lib.files.pixel_masks import write_masks
 from zsad_lib.files.score_files import read_series
 from zsad_lib.results.evaluate_folders import evaluate_folders
@@ -410,6 +420,16 @@ def test_unreadable_files(tmp_path):
         read_series(tmp_path / "z.csv", "score")
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_score_at_the_threshold_alarms_and_a_flat_one_does_not(kind):
+    score, flat = np.array([0.1, 0.2, 0.3, 0.2], kind), np.full(9, 0.1, kind)
+    frames = pd.DataFrame({"score": score, "warmup": [True, False, False, False]})
+    assert alarms(frames, float(score[1])).tolist() == [False, True, True, True]
+    assert not is_alarm(flat, own_threshold(flat)).any()
+    normal = {"n": np.arange(100).astype(kind)}
+    assert is_alarm(normal["n"], normal_thresholds(normal, 0.05)[0]).sum() == 5
+
+
 def test_evaluate_folders(tmp_path, capsys):
     scores, labels = make_set(5)
     for part in ("scores", "labels", "normal"):
@@ -518,6 +538,23 @@ def test_detection_step(scored_run):
         "time_s",
         "score",
     ]
+
+
+def test_the_step_writes_the_confusions_and_a_worker_writes_nothing(scored_run):
+    profile, evaluated = get_profile("smoke", seeds="0,1", jobs=1), scored_run / "evaluate"
+    table = manifest.load_manifest(scored_run / "data")
+    manifest.save_manifest(table.assign(action=table.family.replace("temporal", "semantic")), scored_run / "weak_data")
+    write_classes(scored_run / "weak_data" / "classes.csv", ["normal", "semantic"])
+    test = table[table["split"] == "test"].set_index("video", drop=False)
+    labels = {row.video: manifest.frame_labels(row) for row in test.itertuples()}
+    for seed in range(2):
+        probabilities = {video: np.eye(2)[label] for video, label in labels.items()}
+        np.savez(scored_run / "scores" / "full" / str(seed) / "classes.npz", **probabilities)
+    method = run_evaluation._evaluate_method(scored_run / "scores" / "full", test, labels, profile, True)
+    assert method.confusion.loc["semantic", "semantic"] == 1 and not evaluated.exists()
+    detection(profile, evaluated)
+    assert [file.name for file in evaluated.glob("confusion_*")] == ["confusion_full.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(evaluated / "confusion_full.csv", index_col="true"), method.confusion)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from zsad_lib import config
 from zsad_lib.ablations import anomaly_clip_grid
 from zsad_lib.ablations.grids import GRIDS, WEAKLY, grid
 from zsad_lib.errors import ZsadError
-from zsad_lib.maintenance import findings, front_page
+from zsad_lib.maintenance import evidence, findings, front_page
 
 PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
@@ -133,9 +133,10 @@ def test_differences_are_sorted_by_what_they_show():
         columns=["name", "delta", "delta_low", "p"],
     ).set_index("name")  # fmt: skip
     rows["delta_high"] = rows.delta_low + 0.2
-    assert list(findings._sorted(rows).values()) == [["up"], ["down"], ["bare"], ["flat"]]
-    assert findings._said(rows.loc["up"]).endswith("*") and findings._said(rows.loc["flat"]).endswith("(no star)")
-    assert findings._said(rows.loc["bare"]).endswith("(no star, though its interval excludes 0)")
+    assert list(evidence.sort_by_evidence(rows).values()) == [["up"], ["down"], ["bare"], ["flat"]]
+    says = {name: evidence.say_difference(rows.loc[name]) for name in ("up", "flat", "bare")}
+    assert says["up"].endswith("*") and says["flat"].endswith("(no star)")
+    assert says["bare"].endswith("(no star, though its interval excludes 0)")
 
 
 def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(run, run_home):

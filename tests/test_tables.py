@@ -77,9 +77,9 @@ def test_a_column_with_a_unit_has_one_number_of_digits():
     table["high"] = [90.0, 178.4]
     cells = tables.table(table, [name], intervals=False)
     assert cells["False alarms per hour"].tolist() == ["69", "149"]
-    assert "lets 5% of the frames of held-out normal video alarm" in tables.alarms(table, 0.05)
-    assert "(causal)" not in tables.alarms(table, 0.05)
-    assert "(causal)" in tables.alarms(table.assign(variant="causal"), 0.05)
+    assert "lets 5% of the frames of held-out normal video alarm" in tables.describe_alarms(table, 0.05)
+    assert "(causal)" not in tables.describe_alarms(table, 0.05)
+    assert "(causal)" in tables.describe_alarms(table.assign(variant="causal"), 0.05)
 
 
 def test_latex_is_escaped_and_ruled():

@@ -9,7 +9,7 @@ from reference_tensors import reference, relative_error
 from scipy.special import erf, softmax
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.maintenance.speed import transformers_twin
+from zsad_lib.maintenance.baselines import transformers_twin
 from zsad_lib.models import TimeSformer
 
 SIZES = dict(image_size=(16, 24), patch_size=8, num_frames=3, embed_dim=12, depth=2, num_heads=3)

@@ -43,7 +43,7 @@ MOVED = {  # path that a module once had -> the modules of zsad_lib that hold it
     "zsad_lib.ablate": ("ablations.run",),
     "zsad_lib.ablation_figures": ("results.ablation_plots",),
     "zsad_lib.backbones": ("features.backbones",),
-    "zsad_lib.bench": ("maintenance.speed",),
+    "zsad_lib.bench": ("maintenance.speed", "maintenance.timing", "maintenance.baselines"),
     "zsad_lib.calibrate": ("own_video.calibrate",),
     "zsad_lib.cards": ("results.report_cards",),
     "zsad_lib.checks": ("exercises.checks",),

@@ -42,55 +42,47 @@ def truth(folder: Path, split: str = "test") -> Truth:
 
 
 def recognition(
-    class_probs: Mapping[str, np.ndarray],
-    known: Truth,
-    draws: int = DRAWS,
-    seed: int = 0,
+    class_probs: Mapping[str, np.ndarray], classes: Truth, draws: int = DRAWS, seed: int = 0
 ) -> list[Estimate]:
     """Per-class rows (group ``class:NAME``) and their means ``mauc`` and ``map``, on the bootstrap draws of the other metrics.
 
     Args:
         class_probs: video -> [T, K] or [S, T, K] joint probabilities.
-        known: what the frames show.
+        classes: what the frames show.
         draws, seed: of the bootstrap over videos.
 
     Raises:
         ZsadError: missing videos, another number of classes, or no abnormal class among the frames.
     """
-    frame_classes, class_names, normal_id = known
-    require(frame_classes, class_probs, "class probabilities")
-    for video in frame_classes:
-        if np.shape(class_probs[video])[-1] != len(class_names):
-            raise ZsadError(
-                f"{video}: {np.shape(class_probs[video])[-1]} class probabilities, {len(class_names)} classes"
-            )
-    found: list[Estimate] = []
-    for number, name in enumerate(class_names):
-        if number == normal_id:
-            continue
-        labels = {video: (ids == number).astype(np.uint8) for video, ids in frame_classes.items()}
-        if not any(array.any() for array in labels.values()):
+    require(classes.frames, class_probs, "class probabilities")
+    for video in classes.frames:
+        if (width := np.shape(class_probs[video])[-1]) != len(classes.names):
+            raise ZsadError(f"{video}: {width} class probabilities, {len(classes.names)} classes")
+    rows: list[Estimate] = []
+    for number, name in enumerate(classes.names):
+        labels = {video: (ids == number).astype(np.uint8) for video, ids in classes.frames.items()}
+        if number == classes.normal_id or not any(array.any() for array in labels.values()):
             continue
         scores = {video: np.asarray(class_probs[video])[..., number] for video in labels}
-        part = estimates(scores, labels, group=f"class:{name}", metrics=list(PER_CLASS), draws=draws, seed=seed)
-        found += [e._replace(metric=PER_CLASS[e.metric]) for e in part]
-    if not found:
+        of_class = estimates(scores, labels, group=f"class:{name}", metrics=list(PER_CLASS), draws=draws, seed=seed)
+        rows += [e._replace(metric=PER_CLASS[e.metric]) for e in of_class]
+    if not rows:
         raise ZsadError("no test frame of an abnormal class: mAUC is undefined")
-    abnormal = np.mean(np.concatenate(list(frame_classes.values())) != normal_id)
+    abnormal = np.mean(np.concatenate(list(classes.frames.values())) != classes.normal_id)
     for metric, mean in MEAN.items():
-        rows = [e for e in found if e.metric == metric]
-        drawn = np.array([e.draws for e in rows])  # [classes, draws]
+        per_class = [e for e in rows if e.metric == metric]
+        drawn = np.array([e.draws for e in per_class])  # [classes, draws]
         defined = np.isfinite(drawn)  # a draw may lack a class: the mean is over the others
         joined = ratio(np.where(defined, drawn, 0).sum(0), defined.sum(0))
-        found.append(rows[0]._replace(metric=mean, group="all", draws=joined, prevalence=float(abnormal)))
-    return found
+        rows.append(per_class[0]._replace(metric=mean, group="all", draws=joined, prevalence=float(abnormal)))
+    return rows
 
 
-def confusion(class_probs: Mapping[str, np.ndarray], known: Truth) -> pd.DataFrame:
+def confusion(class_probs: Mapping[str, np.ndarray], classes: Truth) -> pd.DataFrame:
     """Frames of each true class (rows) by the class of the largest probability (columns): shares of the row, mean over seeds."""
-    counts = np.zeros((len(known.names), len(known.names)))
-    for video, ids in known.frames.items():
+    counts = np.zeros((len(classes.names), len(classes.names)))
+    for video, ids in classes.frames.items():
         for predicted in np.argmax(class_probs[video], axis=-1).reshape(-1, len(ids)):  # [S, T] or [T]
             np.add.at(counts, (np.asarray(ids), predicted), 1)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    return pd.DataFrame(shares, index=pd.Index(known.names, name="true"), columns=known.names)
+    return pd.DataFrame(shares, index=pd.Index(classes.names, name="true"), columns=classes.names)

@@ -20,9 +20,9 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
         first, second: from `zsad_lib.evaluate.protocol.estimates` on the same videos with the same draws and seed.
 
     Returns:
-        columns metric, group, family, difference, low, high (95 %, percentiles), p (two-sided, from the draws' deviation
-        under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction would drown it) and p_holm
-        (`holm` over all rows).
+        columns metric, group, family, difference, low, high (95 %, percentiles), p (two-sided, from the draws' standard
+        deviation under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction would drown it)
+        and p_holm (`holm` over all rows).
     """
     others = {(e.metric, e.group, e.family): e for e in second}
     rows = []
@@ -35,29 +35,29 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
             raise ZsadError(f"{' '.join(key)}: the two methods were not evaluated on the same videos and draws")
         gap = e.draws - other.draws
         drawn = gap[1:][np.isfinite(gap[1:])]
-        deviation = float(drawn.std()) if len(drawn) else 0.0
-        p = math.erfc(abs(gap[0]) / deviation / math.sqrt(2)) if deviation > 0 else float(gap[0] == 0)
+        spread = float(drawn.std()) if len(drawn) else 0.0  # standard deviation
+        p = math.erfc(abs(gap[0]) / spread / math.sqrt(2)) if spread > 0 else float(gap[0] == 0)
         rows.append((*key, gap[0], *interval(drawn), p))
     table = pd.DataFrame(rows, columns=["metric", "group", "family", "difference", "low", "high", "p"])
     return table.assign(p_holm=holm(table["p"]))
 
 
-def tabulate(rows: Sequence[Any], found: Mapping[str, Sequence[Estimate]]) -> pd.DataFrame:
+def tabulate(rows: Sequence[Any], estimates: Mapping[str, Sequence[Estimate]]) -> pd.DataFrame:
     """The tidy table of an ablation grid: every row's estimates, and their differences from its control on the same draws.
 
     Args:
         rows: with `key`, `name`, `score`, `objective` and `control` (key of another row, or ""), as `zsad_lib.ablations.grids.Row`.
-        found: key -> estimates.
+        estimates: key of a row -> its estimates.
 
     Returns:
         `COLUMNS` and `EXTRA`; p is Holm-corrected over the grid, for each metric.
     """
     parts = []
     for row in rows:
-        part = tidy(found[row.key], row.score, row.name).assign(objective=row.objective, score=row.score)
+        part = tidy(estimates[row.key], row.score, row.name).assign(objective=row.objective, score=row.score)
         part["control"] = row.control.split("/")[0]
         if row.control:
-            gaps = paired_difference(found[row.key], found[row.control])
+            gaps = paired_difference(estimates[row.key], estimates[row.control])
             gaps = gaps.rename(columns={"difference": "delta", "low": "delta_low", "high": "delta_high"})
             keys = ["metric", "group", "family"]
             part = part.merge(gaps[[*keys, "delta", "delta_low", "delta_high", "p"]], "left", keys)

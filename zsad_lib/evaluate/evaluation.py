@@ -24,12 +24,12 @@ LEVELS = METRICS | CLASS_METRICS
 EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")  # further columns of ablations
 
 
-def tidy(found: Sequence[Estimate], method: str, variant: str) -> pd.DataFrame:
+def tidy(estimates: Sequence[Estimate], method: str, variant: str) -> pd.DataFrame:
     """One row per estimate, in `COLUMNS`; the interval is the 95 % percentile bootstrap."""
     rows = [
         (method, variant, e.metric, LEVELS[e.metric], e.group, e.family, e.draws[0], *interval(e.draws[1:]))
         + (e.n_videos, e.n_frames, e.prevalence, e.seeds)
-        for e in found
+        for e in estimates
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -69,10 +69,10 @@ def evaluate(
     >>> table[["metric", "level", "value", "n_videos", "prevalence"]].values.tolist()
     [['micro_auc', 'frame', 1.0, 2, 0.25]]
     """
-    found = of_both_classes(scores, labels, **options)
+    estimates = of_both_classes(scores, labels, **options)
     if options.get("normalise") == "per-video":
         variant += " (per-video, transductive)"
-    return tidy(found, method, variant)
+    return tidy(estimates, method, variant)
 
 
 def pixel_auc(
@@ -101,11 +101,9 @@ def pixel_auc(
     _, abnormal, normal = counted[0]
     if not (abnormal.sum() and normal.sum()):
         raise ZsadError("masks hold one class only: pixel ROC-AUC is undefined; give normal and abnormal pixels")
-    values = auc(
-        np.mean([pairs for pairs, *_ in counted], axis=0), abnormal, normal, weights_of(len(masks), draws, seed)
-    )
+    pairs = np.mean([pairs for pairs, *_ in counted], axis=0)
+    values = auc(pairs, abnormal, normal, weights_of(len(masks), draws, seed))
     n_frames = sum(len(per_seed[0][video]) for video in masks)
     share = float(abnormal.sum() / (abnormal.sum() + normal.sum()))
-    return tidy(
-        [Estimate("pixel_auc", "all", "all", values, len(masks), n_frames, share, len(per_seed))], method, variant
-    )
+    row = Estimate("pixel_auc", "all", "all", values, len(masks), n_frames, share, len(per_seed))
+    return tidy([row], method, variant)

@@ -1,7 +1,8 @@
 """Events: runs of abnormal frames against runs of alarm frames, per video so that a bootstrap can reweight the counts.
 
-A frame is an alarm where ``score >= threshold``. An event is a maximal run of abnormal frames within a video, an alarm
-run a maximal run of alarm frames. Three readings of the same runs, the kit's protocol for events:
+A frame is an alarm where ``score >= threshold`` (`is_alarm`, the one rule of the kit). An event is a maximal run of
+abnormal frames within a video, an alarm run a maximal run of alarm frames. Three readings of the same runs, the kit's
+protocol for events:
 
 * `event_counts`: alarm runs matched one to one to events at a temporal IoU, for the event F1.
 * `alarm_counts`: false alarms (alarm runs that touch no event), detected events (an alarm frame inside), delays.
@@ -17,8 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5)  # temporal IoU of the event F1
-
-DEVIATIONS = 4.0  # of the own-video threshold, in robust deviations above the median
+DEVIATIONS = 4.0  # of the own-video threshold, in robust standard deviations above the median
 
 
 class Runs(NamedTuple):
@@ -69,22 +69,22 @@ def event_counts(
     Returns:
         matched [I, V] and number of alarm runs [V]. F1 = 2 matched / (alarm runs + events).
     """
-    found = runs(alarm, starts)
-    n_videos, shape = len(starts), (len(found.begin), len(events.begin))
+    alarm_runs = runs(alarm, starts)
+    n_videos, shape = len(starts), (len(alarm_runs.begin), len(events.begin))
     frames = np.flatnonzero(alarm)
-    run = np.searchsorted(found.begin, frames, side="right") - 1
+    run = np.searchsorted(alarm_runs.begin, frames, side="right") - 1
     event = np.searchsorted(events.begin, frames, side="right") - 1
     inside = (event >= 0) & (frames < events.end[event]) if shape[1] else np.zeros(len(frames), bool)
     pair, overlap = np.unique(run[inside] * max(shape[1], 1) + event[inside], return_counts=True)
     run, event = pair // max(shape[1], 1), pair % max(shape[1], 1)
-    union = (found.end - found.begin)[run] + (events.end - events.begin)[event] - overlap
+    union = (alarm_runs.end - alarm_runs.begin)[run] + (events.end - events.begin)[event] - overlap
     matched = np.zeros((len(ious), n_videos))
     for i, iou in enumerate(ious):
         close = overlap >= iou * union
         graph = csr_array((np.ones(close.sum(), bool), (run[close], event[close])), shape)
         partner = maximum_bipartite_matching(graph, perm_type="column") if close.any() else np.full(shape[0], -1)
-        matched[i] = np.bincount(found.video[partner >= 0], minlength=n_videos)
-    return matched, np.bincount(found.video, minlength=n_videos).astype(float)
+        matched[i] = np.bincount(alarm_runs.video[partner >= 0], minlength=n_videos)
+    return matched, np.bincount(alarm_runs.video, minlength=n_videos).astype(float)
 
 
 def alarm_counts(alarm: np.ndarray, labels: np.ndarray, events: Runs, starts: np.ndarray) -> AlarmCounts:
@@ -97,9 +97,9 @@ def alarm_counts(alarm: np.ndarray, labels: np.ndarray, events: Runs, starts: np
         starts: [V] index of each video's first frame.
     """
     n_videos = len(starts)
-    found = runs(alarm, starts)
+    alarm_runs = runs(alarm, starts)
     abnormal = np.append(0, np.cumsum(labels))
-    false = found.video[abnormal[found.end] == abnormal[found.begin]]
+    false = alarm_runs.video[abnormal[alarm_runs.end] == abnormal[alarm_runs.begin]]
     frames = np.append(np.flatnonzero(alarm), len(alarm))
     first = frames[np.searchsorted(frames, events.begin)]  # [E] first alarm frame at or after the event's start
     detected = first < events.end
@@ -123,7 +123,7 @@ def recall_threshold(scores: np.ndarray, events: Runs, weights: np.ndarray, reca
     Returns:
         [R] thresholds; NaN where a row holds no event.
     """
-    inside = np.stack([events.begin, events.end], axis=1).ravel()  # reduceat: even places are the events
+    inside = np.stack([events.begin, events.end], axis=1).ravel()  # reduceat: even entries are the events
     peak = np.maximum.reduceat(np.append(scores, -np.inf), inside)[::2]  # [E]
     order = np.argsort(-peak, kind="stable")
     count = weights[:, events.video[order]].cumsum(axis=1)  # [R, E] events detected at each peak
@@ -131,16 +131,28 @@ def recall_threshold(scores: np.ndarray, events: Runs, weights: np.ndarray, reca
     return np.where(count[:, -1] > 0, peak[order][(count >= wanted).argmax(axis=1)], np.nan)
 
 
-def own_threshold(score: np.ndarray) -> float:
-    """Median + `DEVIATIONS` robust deviations (1.4826 times the median distance from it) of the frame scores [T].
+def is_alarm(scores: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
+    """The rule of an alarm: ``score >= threshold``, in double precision whatever the scores' type; bool of their shape.
+
+    >>> is_alarm(np.array([0.1, 0.2, 0.3]), 0.2)
+    array([False,  True,  True])
+    """
+    return np.asarray(scores, float) >= threshold
+
+
+def own_threshold(scores: np.ndarray) -> float:
+    """The next number above median + `DEVIATIONS` robust standard deviations of the frame scores [T].
+
+    A robust standard deviation is 1.4826 times the median distance from the median. The step to the next number keeps
+    a flat score, all of which equals its median, without an alarm.
 
     >>> round(own_threshold(np.array([0.0, 1.0, 2.0, 3.0, 4.0])), 2)
     7.93
     """
-    middle = np.median(score)
-    return float(middle + DEVIATIONS * 1.4826 * np.median(np.abs(score - middle)))
+    median = np.median(scores)
+    return float(np.nextafter(median + DEVIATIONS * 1.4826 * np.median(np.abs(scores - median)), np.inf))
 
 
 def alarms(table: pd.DataFrame, threshold: float) -> np.ndarray:
-    """Frames with a score above the threshold, bool [T]; never before the first score."""
-    return (table["score"].to_numpy() > threshold) & ~table["warmup"].to_numpy()
+    """Frames of a scored video that alarm (`is_alarm` of column `score`), bool [T]; none during its column `warmup`."""
+    return is_alarm(table["score"], threshold) & ~table["warmup"].to_numpy()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.evaluate.events import IOUS, alarm_counts, event_counts, recall_threshold, runs
+from zsad_lib.evaluate.events import IOUS, alarm_counts, event_counts, is_alarm, recall_threshold, runs
 from zsad_lib.evaluate.inputs import (
     FAR_TARGET,
     Frames,
@@ -37,23 +37,12 @@ from zsad_lib.evaluate.weighted_auc import (
 
 EVENT_RECALL = 0.8  # share of events that false_alarms_per_hour and delay_s are read at
 METRICS = {  # metric -> level
-    "clip_auc": "clip",
-    "micro_auc": "frame",
-    "ap": "frame",
-    "abnormal_auc": "frame",
-    "macro_auc": "video",
-    "far": "frame",
-    "far_normal": "frame",
-    "recall": "frame",
-    "event_f1": "event",
+    "clip_auc": "clip", "micro_auc": "frame", "ap": "frame", "abnormal_auc": "frame", "macro_auc": "video",
+    "far": "frame", "far_normal": "frame", "recall": "frame", "event_f1": "event",
     **{f"event_f1@{iou}": "event" for iou in IOUS},
-    "false_alarms_per_hour": "event",
-    "delay_s": "event",
-    "false_alarms_per_hour_at_threshold": "event",
-    "event_recall_at_threshold": "event",
-    "delay_s_at_threshold": "event",
-    "pixel_auc": "pixel",
-}
+    "false_alarms_per_hour": "event", "delay_s": "event", "false_alarms_per_hour_at_threshold": "event",
+    "event_recall_at_threshold": "event", "delay_s_at_threshold": "event", "pixel_auc": "pixel",
+}  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -77,7 +66,7 @@ class Estimate(NamedTuple):
     seeds: int
 
 
-Found = Iterator[tuple[str, Part, np.ndarray]]  # metric, the videos it is about, [1 + R] values
+Values = Iterator[tuple[str, Part, np.ndarray]]  # metric, the videos it is about, [1 + R] values
 Weigh = Callable[[np.ndarray], np.ndarray]  # indices of videos [v] -> weights [1 + R, v]
 
 
@@ -98,16 +87,16 @@ def make_parts(
     parts = [Part(group, "all", np.arange(len(frames.names)))]
     if families is not None:
         require([name for name, bad in zip(frames.names, abnormal) if bad], families, "families")
-        own = np.array([families[name] if bad else "" for name, bad in zip(frames.names, abnormal)])
-        parts += [Part(group, f, np.flatnonzero((own == f) | ~abnormal)) for f in sorted(set(own[abnormal]))]
+        family = np.array([families[name] if bad else "" for name, bad in zip(frames.names, abnormal)])
+        parts += [Part(group, f, np.flatnonzero((family == f) | ~abnormal)) for f in sorted(set(family[abnormal]))]
     if scenes is not None:
         require(frames.names, scenes, "scenes")
-        own = np.array([scenes[name] for name in frames.names])
-        parts += [Part(f"scene:{scene}", "all", np.flatnonzero(own == scene)) for scene in sorted(set(own))]
+        scene = np.array([scenes[name] for name in frames.names])
+        parts += [Part(f"scene:{s}", "all", np.flatnonzero(scene == s)) for s in sorted(set(scene))]
     return parts
 
 
-def clip_metrics(frames: Frames, windows: Mapping[str, np.ndarray], parts: list[Part], weigh: Weigh) -> Found:
+def clip_metrics(frames: Frames, windows: Mapping[str, np.ndarray], parts: list[Part], weigh: Weigh) -> Values:
     """clip_auc of every part: abnormal clips against normal clips."""
     abnormal = frames.positives > 0
     pairs = np.mean([clip_pairs(row, abnormal) for row in clip_scores(windows, frames.names)], axis=0)
@@ -116,7 +105,7 @@ def clip_metrics(frames: Frames, windows: Mapping[str, np.ndarray], parts: list[
         yield "clip_auc", part, auc(pairs[np.ix_(part.index, part.index)], bad, 1 - bad, weigh(part.index))
 
 
-def ranking_metrics(frames: Frames, parts: list[Part], weigh: Weigh, with_ap: bool) -> Found:
+def ranking_metrics(frames: Frames, parts: list[Part], weigh: Weigh, with_ap: bool) -> Values:
     """micro_auc of every part, abnormal_auc and macro_auc of the whole set and the families, ap of the whole set."""
     rankings = [rank(row, frames.labels, frames.starts) for row in frames.scores]
     pairs = np.mean([pair_counts(ranking) for ranking in rankings], axis=0)  # AUC is linear in them
@@ -137,32 +126,29 @@ def ranking_metrics(frames: Frames, parts: list[Part], weigh: Weigh, with_ap: bo
         yield "ap", parts[0], np.mean([average_precision(ranking, weights) for ranking in rankings], axis=0)
 
 
-def threshold_metrics(frames: Frames, thresholds: np.ndarray, parts: list[Part], weigh: Weigh) -> Found:
+def threshold_metrics(frames: Frames, thresholds: np.ndarray, parts: list[Part], weigh: Weigh) -> Values:
     """far (of wholly normal videos too), recall (families too) and event F1 at one threshold per seed [S]."""
-    alarms = frames.scores >= thresholds[:, None]  # [S, n]
+    alarms = is_alarm(frames.scores, thresholds[:, None])  # [S, n]
     false = np.mean([frames.per_video(alarm & ~frames.labels) for alarm in alarms], axis=0)
     true = np.mean([frames.per_video(alarm & frames.labels) for alarm in alarms], axis=0)
     weights = weigh(parts[0].index)
     yield "far", parts[0], ratio(weights @ false, weights @ frames.negatives)
     calm = parts[0]._replace(index=parts[0].index[frames.positives[parts[0].index] == 0])
     if len(calm.index):
-        own = weigh(calm.index)
-        yield "far_normal", calm, ratio(own @ false[calm.index], own @ frames.negatives[calm.index])
+        drawn = weigh(calm.index)
+        yield "far_normal", calm, ratio(drawn @ false[calm.index], drawn @ frames.negatives[calm.index])
     for part in parts:
         if part.group == parts[0].group:
             hit = part._replace(index=part.index[frames.positives[part.index] > 0])
-            yield (
-                "recall",
-                hit,
-                ratio(weigh(hit.index) @ true[hit.index], weigh(hit.index) @ frames.positives[hit.index]),
-            )
+            drawn = weigh(hit.index)
+            yield "recall", hit, ratio(drawn @ true[hit.index], drawn @ frames.positives[hit.index])
     events = runs(frames.labels, frames.starts)
     if len(events.begin):
         n_events = np.bincount(events.video, minlength=len(frames.names))
         f1 = np.zeros((len(IOUS), len(weights)))  # [I, 1 + R]
         for alarm in alarms:
-            matched, found = event_counts(alarm, events, frames.starts)
-            f1 += ratio(2 * matched @ weights.T, np.tile(weights @ (found + n_events), (len(IOUS), 1))) / len(alarms)
+            matched, n_runs = event_counts(alarm, events, frames.starts)
+            f1 += ratio(2 * matched @ weights.T, np.tile(weights @ (n_runs + n_events), (len(IOUS), 1))) / len(alarms)
         yield "event_f1", parts[0], f1.mean(axis=0)
         for iou, values in zip(IOUS, f1):
             yield f"event_f1@{iou}", parts[0], values
@@ -189,7 +175,7 @@ def alarm_rates(
     false, detected, delay = np.full((3, len(weights)), np.nan)
     for threshold in np.unique(thresholds[np.isfinite(thresholds)]):
         rows = thresholds == threshold
-        counts = alarm_counts(scores >= threshold, frames.labels, events, frames.starts)
+        counts = alarm_counts(is_alarm(scores, threshold), frames.labels, events, frames.starts)
         false[rows] = weights[rows] @ counts.false_alarms
         detected[rows] = weights[rows] @ counts.detected
         delay[rows] = weights[rows] @ (counts.delay * seconds)
@@ -199,7 +185,7 @@ def alarm_rates(
 
 def timing_metrics(
     frames: Frames, seconds: np.ndarray, thresholds: np.ndarray | None, whole: Part, weigh: Weigh
-) -> Found:
+) -> Values:
     """False alarms per hour and delay at a fixed event recall, and (with event recall) at the given thresholds [S].
 
     At fixed recall the threshold is the highest that detects `EVENT_RECALL` of the test events, found anew in every
@@ -254,7 +240,7 @@ def estimates(
         windows: video -> [n_windows] or [n_seeds, n_windows] window scores, for clip_auc.
         normal_scores: video -> frame scores of held-out NORMAL videos; they fix the threshold of each seed
             (`normal_thresholds`).
-        threshold: fixed threshold instead; a frame is an alarm where score >= threshold.
+        threshold: fixed threshold instead; a frame is an alarm where score >= threshold (`is_alarm`).
         far_target: share of the held-out normal frames that may be alarms, 0..1.
         normalise: "none", or "per-video": min-max of each test video, transductive, to compare with such reports.
         metrics: names of `METRICS` to compute; None: all.
@@ -275,28 +261,27 @@ def estimates(
         held_out = {video: scale(array) for video, array in check_series(normal_scores, "normal scores").items()}
         thresholds = normal_thresholds(held_out, far_target)
         if len(thresholds) != len(frames.scores):
-            raise ZsadError(
-                f"normal scores: {len(thresholds)} seeds, the test scores {len(frames.scores)}; give as many"
-            )
+            seeds = f"{len(thresholds)} seeds, the test scores {len(frames.scores)}"
+            raise ZsadError(f"normal scores: {seeds}; give as many")
     parts = make_parts(frames, group, scenes, families)
     wanted = set(METRICS if metrics is None else metrics)
 
     def weigh(index: np.ndarray) -> np.ndarray:
         return weights_of(len(index), draws, seed)
 
-    found = []
+    values: list[Values] = []
     if windows is not None and "clip_auc" in wanted:
-        found.append(clip_metrics(frames, windows, parts, weigh))
+        values.append(clip_metrics(frames, windows, parts, weigh))
     if wanted & {"micro_auc", "abnormal_auc", "macro_auc", "ap"}:
-        found.append(ranking_metrics(frames, parts, weigh, "ap" in wanted))
+        values.append(ranking_metrics(frames, parts, weigh, "ap" in wanted))
     if thresholds is not None and any(name.startswith(("far", "recall", "event_f1")) for name in wanted):
-        found.append(threshold_metrics(frames, thresholds, parts, weigh))
+        values.append(threshold_metrics(frames, thresholds, parts, weigh))
     if fps is not None and any(name.startswith(("false", "delay", "event_recall")) for name in wanted):
-        found.append(timing_metrics(frames, 1 / frame_rates(fps, frames.names), thresholds, parts[0], weigh))
+        values.append(timing_metrics(frames, 1 / frame_rates(fps, frames.names), thresholds, parts[0], weigh))
     return [
-        Estimate(metric, part.group, part.family, values, *_size(frames, part.index, metric), len(frames.scores))
-        for metric, part, values in chain(*found)
-        if metric in wanted and np.isfinite(values[0])
+        Estimate(metric, part.group, part.family, drawn, *_size(frames, part.index, metric), len(frames.scores))
+        for metric, part, drawn in chain(*values)
+        if metric in wanted and np.isfinite(drawn[0])
     ]
 
 
@@ -310,9 +295,10 @@ def _size(frames: Frames, index: np.ndarray, metric: str) -> tuple[int, int, flo
 def of_both_classes(
     scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], **options: Any
 ) -> list[Estimate]:
+    """`estimates` with its options, of labels that must hold both classes: ZsadError where one is missing."""
     present = {int(value) for array in labels.values() for value in np.unique(np.asarray(array)) if value in (0, 1)}
-    found = estimates(scores, labels, **options)
+    rows = estimates(scores, labels, **options)
     if len(present) < 2:
         only = "abnormal" if present == {1} else "normal"
         raise ZsadError(f"labels hold only {only} frames: ROC-AUC is undefined; give videos of both classes")
-    return found
+    return rows

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ PAIRS = (  # whose difference is printed with its interval
     ("mil", "clip_prompts"), ("anomaly_clip", "full"),
 )  # fmt: skip
 PAIRED_METRICS = ("clip_auc", "micro_auc", "ap")
-SMOOTHING = 3.0  # frames, deviation of the Gaussian of variant "smoothed"
+SMOOTHING = 3.0  # frames, standard deviation of the Gaussian of variant "smoothed"
 
 
 def detection(profile: Profile, folder: Path) -> dict[str, Any]:
@@ -36,9 +36,10 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
 
     Reads per method and seed ``scores/<method>/<seed>/<video>.csv`` and, where they exist, ``windows.npz`` (window
     scores, for clip_auc) and ``normal.npz`` (frame scores of held-out normal videos, for the threshold). A folder
-    ``<method>@causal`` is the causal variant; the others give ``raw`` and ``smoothed`` (Gaussian, deviation `SMOOTHING`
-    frames, within the video).
-    Methods with ``classes.npz`` (class probabilities per frame) also get rows per class, mauc and map, and ``confusion_<method>.csv``.
+    ``<method>@causal`` is the causal variant; the others give ``raw`` and ``smoothed`` (Gaussian of standard deviation
+    `SMOOTHING` frames, within the video).
+    Methods with ``classes.npz`` (class probabilities per frame) also get rows per class, mauc and map, and
+    ``confusion_<method>.csv``.
     ``differences.csv`` holds the paired differences of `PAIRS`.
     Test videos of the manifest's set "main" are group "all", other sets are groups "set:NAME".
     The floors' frame scores are written beside the methods'. Ped2's maps (``maps/<method>/<seed>/<video>.npz``) are
@@ -59,68 +60,77 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
         shutil.rmtree(run / "scores" / name, ignore_errors=True)  # of other seeds, or half-written
         for seed in profile.seeds if name == "random" else profile.seeds[:1]:
             write_scores(run / "scores" / name / str(seed), floors[seed][name], fps)
-    tasks = [(run / "scores" / name, test, labels, profile, has_windows) for name in (*methods, *FLOORS)]
-    done, compared = (list(part) for part in zip(*parallel(_method_table, tasks, profile.jobs)))
+    names = (*methods, *FLOORS)
+    tasks = [(run / "scores" / name, test, labels, profile, has_windows) for name in names]
+    evaluated = dict(zip(names, parallel(_evaluate_method, tasks, profile.jobs)))
+    rows = [method.table for method in evaluated.values()]
     if (masks := run / "data" / FOLDER).is_dir():
-        done += [_pixel_table(path, masks, profile) for path in sorted(run.glob("maps/[!.]*/"))]
-    table = pd.concat(done, ignore_index=True)
-    target = folder / "detection.csv"
-    with paths.atomic(target) as handle:
-        table.to_csv(handle, index=False, float_format="%.9g")
-    artefacts, found = {"detection": target}, dict(zip((*methods, *FLOORS), compared))
-    gaps = [paired_difference(found[a], found[b]).assign(first=a, second=b) for a, b in PAIRS if {a, b} <= set(methods)]
+        rows += [_pixel_table(path, masks, profile) for path in sorted(run.glob("maps/[!.]*/"))]
+    table = pd.concat(rows, ignore_index=True)
+    artefacts = {"detection": paths.write_table(folder / "detection.csv", table)}
+    for name, method in evaluated.items():
+        if method.confusion is not None:
+            paths.write_table(folder / f"confusion_{name}.csv", method.confusion, "%.6g", index=True)
+    gaps = [
+        paired_difference(evaluated[a].compared, evaluated[b].compared).assign(first=a, second=b)
+        for a, b in PAIRS
+        if {a, b} <= set(methods)
+    ]
     if gaps:
-        artefacts["differences"] = folder / "differences.csv"
-        with paths.atomic(artefacts["differences"]) as handle:
-            pd.concat(gaps, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
+        artefacts["differences"] = paths.write_table(folder / "differences.csv", pd.concat(gaps, ignore_index=True))
     headline = table[(table["group"] == "all") & (table["family"] == "all")]
     headline = headline[headline["metric"].isin(["clip_auc", "micro_auc"])]
     metrics = {f"{r.method} {r.variant} {r.metric}": r.value for r in headline.itertuples()}
     return {"metrics": metrics, "artefacts": artefacts}
 
 
-def _method_table(
+class Evaluated(NamedTuple):
+    """What one method's scores give."""
+
+    table: pd.DataFrame  # tidy rows of every variant and every set of test videos
+    compared: list[Estimate]  # what `PAIRS` are compared in
+    confusion: pd.DataFrame | None  # of a method with class probabilities
+
+
+def _evaluate_method(
     folder: Path, test: pd.DataFrame, labels: Mapping[str, np.ndarray], profile: Profile, has_windows: bool
-) -> tuple[pd.DataFrame, list[Estimate]]:
-    """All rows of one method folder: every variant and every set of test videos; and what `PAIRS` are compared in."""
+) -> Evaluated:
+    """Evaluates the scores in one method's folder; writes nothing, since it runs in a worker."""
     method, _, causal = folder.name.partition("@")
-    found = read_seeds(folder, {video: len(label) for video, label in labels.items()}, profile.seeds)
+    series = read_seeds(folder, {video: len(label) for video, label in labels.items()}, profile.seeds)
     if method in FLOORS and has_windows:
-        found = found._replace(windows=found.scores)  # a floor's score has no windows: each frame is one
+        series = series._replace(windows=series.scores)  # a floor's score has no windows: each frame is one
     variants = {causal: 0.0} if causal else {"raw": 0.0} if method in FLOORS else {"raw": 0.0, "smoothed": SMOOTHING}
-    done, compared = [], []
+    tables, compared, shares = [], [], None
     for variant, sigma in variants.items():
-        scores, normal = _smoothed(found.scores, sigma), _smoothed(found.normal, sigma)
-        for name, part in test.groupby("set", sort=True):
+        scores, normal = _smoothed(series.scores, sigma), _smoothed(series.normal, sigma)
+        for name, videos in test.groupby("set", sort=True):
             main = name == "main"
-            videos = list(part["video"])
-            families = part.loc[part["family"] != "normal", "family"]
-            windows = {v: found.windows[v] for v in videos if v in found.windows} if sigma == 0 else {}
-            options = dict(
-                fps=part["fps"].to_dict(),
-                scenes=part["scene"].to_dict() if main and part["scene"].nunique() > 1 else None,
+            families = videos.loc[videos["family"] != "normal", "family"]
+            windows = {v: series.windows[v] for v in videos.index if v in series.windows} if sigma == 0 else {}
+            # a look-alike set may hold one class: its false alarms still count
+            rows = (of_both_classes if main else estimates)(
+                {v: scores[v] for v in videos.index},
+                {v: labels[v] for v in videos.index},
+                group="all" if main else f"set:{name}",
+                fps=videos["fps"].to_dict(),
+                scenes=videos["scene"].to_dict() if main and videos["scene"].nunique() > 1 else None,
                 families=families.to_dict() if main and families.nunique() > 1 else None,
                 windows=windows or None,
                 normal_scores=normal or None,
                 far_target=profile.far_target,
                 draws=profile.bootstrap_draws,
             )
-            series = {v: scores[v] for v in videos}, {v: labels[v] for v in videos}
-            if main:
-                rows = of_both_classes(*series, **options)
-                done.append(tidy(rows, method, variant))
-                if variant == "raw":
-                    compared += [e for e in rows if e.metric in PAIRED_METRICS and e.group == "all"]
-            else:  # a look-alike set may hold one class: its false alarms still count
-                done.append(tidy(estimates(*series, group=f"set:{name}", **options), method, variant))
-    if found.classes and not causal:
-        known = truth(folder.parents[1] / CLASSES)
-        rows = recognition(found.classes, known, profile.bootstrap_draws)
-        done.append(tidy(rows, method, "raw"))
+            tables.append(tidy(rows, method, variant))
+            if main and variant == "raw":
+                compared += [e for e in rows if e.metric in PAIRED_METRICS and e.group == "all"]
+    if series.classes and not causal:
+        classes = truth(folder.parents[1] / CLASSES)
+        rows = recognition(series.classes, classes, profile.bootstrap_draws)
+        tables.append(tidy(rows, method, "raw"))
         compared += rows
-        with paths.atomic(folder.parents[1] / "evaluate" / f"confusion_{method}.csv") as handle:
-            confusion(found.classes, known).to_csv(handle, float_format="%.6g")
-    return pd.concat(done, ignore_index=True), compared
+        shares = confusion(series.classes, classes)
+    return Evaluated(pd.concat(tables, ignore_index=True), compared, shares)
 
 
 def _pixel_table(folder: Path, truth: Path, profile: Profile) -> pd.DataFrame:

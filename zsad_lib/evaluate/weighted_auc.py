@@ -86,8 +86,8 @@ def rank(scores: np.ndarray, labels: np.ndarray, starts: np.ndarray) -> Ranking:
     step = (np.cumsum(is_step) - is_step)[tie]  # [n] first step at or below the frame's score
     n_steps = int(is_step.sum())
 
-    def count(chosen: np.ndarray) -> csr_array:
-        return csr_array((np.ones(chosen.sum()), (step[chosen], video[chosen])), (n_steps, n_videos))
+    def count(frames: np.ndarray) -> csr_array:
+        return csr_array((np.ones(frames.sum()), (step[frames], video[frames])), (n_steps, n_videos))
 
     negative = ~labels & (step < n_steps)  # those below the last positive change nothing
     return Ranking(count(labels), count(negative), count(negative & is_step[tie]), positives, negatives)
@@ -171,11 +171,11 @@ def average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=8)
 def resize_matrix(target: int, source: int) -> np.ndarray:
     """Bilinear interpolation along one axis: float32 [target, source] (half-pixel centres, edges repeated)."""
-    place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.minimum(place.astype(int), max(source - 2, 0))
+    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.minimum(position.astype(int), max(source - 2, 0))
     matrix = np.zeros((target, source), np.float32)
-    matrix[np.arange(target), low] = 1 - (place - low)
-    matrix[np.arange(target), np.minimum(low + 1, source - 1)] += place - low
+    matrix[np.arange(target), low] = 1 - (position - low)
+    matrix[np.arange(target), np.minimum(low + 1, source - 1)] += position - low
     return matrix
 
 
@@ -203,8 +203,8 @@ def pixel_pairs(
     for v, name in enumerate(names):
         for frame, mask in zip(maps[name], masks[name], strict=True):
             rows, columns = resize_matrix(mask.shape[0], frame.shape[0]), resize_matrix(mask.shape[1], frame.shape[1])
-            place = (np.asarray(frame, np.float32) - low) * scale  # half precision would round these places
-            step = (rows @ place @ columns.T + 0.5).astype(np.int32).clip(0, bins - 1)  # [H, W]
+            position = (np.asarray(frame, np.float32) - low) * scale  # half precision would round these positions
+            step = (rows @ position @ columns.T + 0.5).astype(np.int32).clip(0, bins - 1)  # [H, W]
             step += bins * (np.asarray(mask) != 0)
             counts[v] += np.bincount(step.ravel(), minlength=2 * bins).reshape(2, bins)
     normal, abnormal = counts[:, 0], counts[:, 1]

@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from zsad_lib.errors import ZsadError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTIAL = ".partial-"  # prefix of files that are being written; what a killed process left is removed by its step
 
@@ -115,11 +118,28 @@ def flush_all() -> None:
         os.sync()
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes `text` to `path`, whole or not at all, and returns the path."""
+    with atomic(path) as handle:
+        handle.write(text)
+    return Path(path)
+
+
+def write_table(path: str | Path, table: "pd.DataFrame", float_format: str = "%.9g", index: bool = False) -> Path:
+    """Writes a table as CSV, whole or not at all, and returns the path; with `index` the row names are the first column."""
+    return write_text(path, table.to_csv(index=index, float_format=float_format, lineterminator="\n"))
+
+
+def copy(source: str | Path, target: str | Path) -> Path:
+    """Copies a file's bytes to `target`, whole or not at all, and returns the target."""
+    with atomic(target, "wb") as handle:
+        handle.write(Path(source).read_bytes())
+    return Path(target)
+
+
 def write_json(path: str | Path, obj: Any) -> None:
     """Writes `obj` as indented JSON, atomically; paths become strings and NumPy numbers plain numbers."""
-    text = json.dumps(obj, indent=1, default=_plain)
-    with atomic(path) as handle:
-        handle.write(text + "\n")
+    write_text(path, json.dumps(obj, indent=1, default=_plain) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -31,7 +31,7 @@ from zsad_lib.files import paths
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.losses import anomaly_clip_loss
-from zsad_lib.maintenance.speed import device_name, timed
+from zsad_lib.maintenance.timing import device_name, timed
 from zsad_lib.methods.anomaly_clip.train import TRAINED, recipe_of
 from zsad_lib.methods.context_aware.train import build_detector, joint_loss, parameter_groups, variants_of
 from zsad_lib.methods.context_aware.training_windows import Windows

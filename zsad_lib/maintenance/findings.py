@@ -15,12 +15,19 @@ import torch
 from zsad_lib.ablations import anomaly_clip_grid
 from zsad_lib.ablations.grids import REPORTED, WEAKLY, grid
 from zsad_lib.errors import ZsadError
-from zsad_lib.files import paths
+from zsad_lib.maintenance.evidence import (
+    delta_cell,
+    has_star,
+    list_evidence,
+    list_kinds,
+    say_difference,
+    say_differences,
+    sort_by_evidence,
+)
 from zsad_lib.models.gates import GATES
 from zsad_lib.released_defects import DEFECTS
-from zsad_lib.results.tables import HEADINGS, caption, to_markdown
+from zsad_lib.results.tables import FAMILIES, HEADINGS, caption, to_markdown, value_cell
 
-FAMILIES = ("all", "semantic", "temporal", "contextual")
 INTRO = """# What the ablations show
 
 Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Clip AUC on the unseen cameras
@@ -30,6 +37,9 @@ of the embedded benchmark. Differences are paired, on the same bootstrap draws, 
 them (all rows, families, sets of videos and kinds of score). A difference without a star is not shown, even where its own interval
 excludes 0; the bullets then say so. Bullets first, their table below; words are in the [glossary](glossary.md).
 """
+FIRST_ROW = " The first row is what the others are compared with, as a value."
+BARE = ("`retrieval` (plain)", "`neighbours` (plain)")  # rows of the gate's grid that bring the scene without any gate
+MEANT_FOR = {"no_text": "semantic", "no_prediction": "temporal", "no_gate": "contextual"}  # row -> family it serves
 NOT_SHOWN = """## What is not shown, and what to run to find out
 
 - Footage here is rendered, scenes are few and easy to tell apart, and the stand-in backbones are small and have seen this renderer's
@@ -60,83 +70,76 @@ def findings(runs: Sequence[Path]) -> str:
     Raises:
         ZsadError: a table that belongs to a grid's is missing.
     """
-    parts = [INTRO]
-    for number, run in enumerate(runs):
-        for name, chapter in CHAPTERS.items():
-            if _file(run, name).is_file() and (number == 0 or name == "gate"):
-                parts.append(chapter(_read(run, name), run))
-    return "\n".join([*parts, _gate_rows(), NOT_SHOWN])
+    chapters = [INTRO]
+    for index, run in enumerate(runs):
+        for name, write_chapter in CHAPTERS.items():
+            if _file(run, name).is_file() and (index == 0 or name == "gate"):
+                chapters.append(write_chapter(_read(run, name), run))
+    return "\n".join([*chapters, _gate_rows(), NOT_SHOWN])
 
 
 def gate(table: pd.DataFrame, run: Path) -> str:
     """How far gates get with and without interaction and swaps, what the controls say, and what needs no gate."""
-    return "\n".join([f"## The gate (run `{run.name}`, score without prediction)\n", *_gates(table, run, "gate")])
+    return _chapter(f"The gate (run `{run.name}`, score without prediction)", *_gates(table, run, "gate"))
 
 
 def held_out(table: pd.DataFrame, run: Path) -> str:
     """The gate grid without any exposure to the abnormal concepts, and what changes against the usual one."""
-    lines = [
-        f"## Without any exposure (run `{run.name}`, score without prediction)\n",
+    intro = (
         "The stand-ins of this grid were pretrained on a web corpus without a single fight, fall or fire: zero-shot means never seen in "
-        "any form. The same rows as in the chapter on the gate.\n",
-    ]
+        "any form. The same rows as in the chapter on the gate.\n"
+    )
+    bullets, *tables = _gates(table, run, "held_out")
     if _file(run, "gate").is_file():
         usual, changes = _read(run, "gate"), []
         for family in ("semantic", "contextual"):
             change = (_of_family(table, family).value - _of_family(usual, family).value).dropna()
             low, high = change.idxmin(), change.idxmax()
             changes.append(f"{family} by {change[low]:+.3f} ({low}) to {change[high]:+.3f} ({high})")
-        lines.append(
-            f"- Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}: point estimates, no table tests them."
-        )
-    return "\n".join([*lines, *_gates(table, run, "held_out")])
+        against = f"Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}: point estimates, no table tests them."
+        bullets = [against, *bullets]
+    heading = f"Without any exposure (run `{run.name}`, score without prediction)\n\n{intro.strip()}"
+    return _chapter(heading, bullets, *tables)
 
 
-def _gates(table: pd.DataFrame, run: Path, name: str) -> list[str]:
+def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, str]:
     """Bullets and tables of the gate's grid, whatever stand-ins it was run on."""
     best, memory = (_read(run, f"{name}_{part}").rename(columns={"other": "variant"}) for part in ("best", "memory"))
     rows, gaps = _of_family(table, "contextual"), _of_family(best, "contextual")
-    chosen = next(key for key in rows.index[rows.variant == best.best.iloc[0]] if key not in gaps.index)
+    rows["winner"] = rows.variant.eq(best.best.iloc[0]) & ~rows.index.isin(gaps.index)  # it has no gap to itself
+    rows["winner_minus_it"] = gaps.reindex(rows.index).apply(delta_cell, axis=1)
+    winner = rows.index[rows.winner].item()
     summed, added = (_of_family(part, "all", "full") for part in (table, memory))
-    bare = ("`retrieval` (plain)", "`neighbours` (plain)")
-    controls, found = rows[rows.control == "relevance"], _sorted(gaps)
-    ahead = found.pop("higher with a star")  # most rows, and the table marks them: only their number is said
-    lines = [
-        f"- **The gate chosen on the validation cameras** is {chosen}: contextual family {_value(rows.loc[chosen])}. Against the "
-        f"{len(gaps)} other rows it is higher with a star than {len(ahead)}; {_listed(found)}.",
-        f"- **Without a gate**: {'; '.join(f'{key} {_value(rows.loc[key])}, {chosen} minus it {_said(gaps.loc[key])}' for key in bare)}.",
-        f"- **The wrong scene**, against `relevance` with its own: {'; '.join(f'{key} {_said(row)}' for key, row in controls.iterrows())}.",
-        f"- **With prediction**, all families: {chosen} {_value(summed.loc[chosen])}; `memory` (relevance and neighbours, whichever gate "
-        f"was chosen) {_value(summed.loc['`memory` (swap)'])}. `memory` minus others: "
-        + "; ".join(f"{key} {_said(added.loc[key])}" for key in dict.fromkeys((chosen, *bare, "`mixture` (plain)")))
-        + ". What a gate has of its own is that its rules can be read (notebook 30).",
-    ]
+    kinds = sort_by_evidence(gaps)
+    ahead = kinds.pop("higher with a star")  # most rows, and the table marks them: only their number is said
+    bare = [f"{key} {value_cell(rows.loc[key])}, {winner} minus it {say_difference(gaps.loc[key])}" for key in BARE]
+    bullets = {  # what a bullet is about -> what it says
+        "The gate chosen on the validation cameras": f" is {winner}: contextual family {value_cell(rows.loc[winner])}. Against the "
+        f"{len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}.",
+        "Without a gate": f": {'; '.join(bare)}.",
+        "The wrong scene": f", against `relevance` with its own: {say_differences(rows[rows.control == 'relevance'])}.",
+        "With prediction": f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and neighbours, whichever gate "
+        f"was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others: "
+        f"{say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its own is that its rules can "
+        "be read (notebook 30).",
+    }
     for group in sorted(group for group in best.group.unique() if group.startswith("set:")):
-        value = _of_family(table, "all", group=group).loc[chosen]
-        apart = _of_family(best, "all", group=group)
-        against = "; ".join(f"{key} {_said(apart.loc[key])}" for key in ("`none` (plain)", "`neighbours` (plain)"))
-        lines.append(
-            f"- **Set {group[4:]}** ({value.n_videos} videos, all families): {chosen} {_value(value)}; minus {against}."
-        )
-    values = {family: _of_family(table, family).apply(_value, axis=1) for family in ("semantic", "contextual")}
-    control = [f"{_delta(row)} ({row.control})" if row.delta == row.delta else "-" for _, row in rows.iterrows()]
-    against = [_delta(gaps.loc[key]) if key in gaps.index else "-" for key in rows.index]
-    cells = pd.DataFrame(values).assign(
-        **{"contextual, minus its control": control, "contextual, chosen minus it": against}
-    )
+        row, others = _of_family(table, "all", group=group).loc[winner], _of_family(best, "all", group=group)
+        against = f"minus {say_differences(others, ('`none` (plain)', '`neighbours` (plain)'))}."
+        bullets[f"Set {group[4:]}"] = f" ({row.n_videos} videos, all families): {winner} {value_cell(row)}; {against}"
+    cells = pd.DataFrame({f: _of_family(table, f).apply(value_cell, axis=1) for f in ("semantic", "contextual")})
+    control = rows.apply(lambda row: f"{delta_cell(row)} ({row.control})" if row.delta == row.delta else "-", axis=1)
+    cells["contextual, minus its control"], cells["contextual, chosen minus it"] = control, rows.winner_minus_it
     about = (
-        f" Chosen: {chosen}; its differences are in `ablation_{name}_best.csv` beside it, those of `memory` with prediction in "
+        f" Chosen: {winner}; its differences are in `ablation_{name}_best.csv` beside it, those of `memory` with prediction in "
         f"`ablation_{name}_memory.csv`. What each row is: [below](#the-rows-of-the-gates-grid)."
     )
-    return [
-        *lines,
-        "",
-        _furthest(rows, gaps, chosen),
-        to_markdown(cells.rename_axis("gate (objective)"), _about(table, run, name) + about),
-    ]
+    lines = [f"**{subject}**{says}" for subject, says in bullets.items()]
+    whole = to_markdown(cells.rename_axis("gate (objective)"), _about(table, run, name) + about)
+    return lines, _furthest(rows, winner), whole
 
 
-def _furthest(rows: pd.DataFrame, gaps: pd.DataFrame, chosen: str) -> str:
+def _furthest(rows: pd.DataFrame, winner: str) -> str:
     """How far the contextual family gets with an interaction, with swaps, with both and with neither."""
     trained, interact = rows.variant.isin(GATES) & (rows.variant != "none"), rows.variant.map(_interacts)
     swaps = rows.objective != "plain"  # `reject` learns from swaps as well
@@ -148,22 +151,23 @@ def _furthest(rows: pd.DataFrame, gaps: pd.DataFrame, chosen: str) -> str:
         "gate with interaction, no swaps": trained & interact & ~swaps,
         "gate with interaction, swaps": trained & interact & swaps,
     }
-    lines = {}
-    for words, kind in kinds.items():
-        key = rows.value[kind].idxmax()
-        lines[words] = {
-            "rows": str(kind.sum()),
-            "furthest on test": key,
-            "contextual": _value(rows.loc[key]),
-            "minus no gate": _delta(rows.loc[key]) if rows.variant[key] != "none" else "-",
-            "chosen minus it": _delta(gaps.loc[key]) if key in gaps.index else "-",
-        }
+    furthest = rows.loc[[rows.value[kind].idxmax() for kind in kinds.values()]]
+    cells = pd.DataFrame(
+        {
+            "rows": [str(kind.sum()) for kind in kinds.values()],
+            "furthest on test": furthest.index,
+            "contextual": [value_cell(row) for _, row in furthest.iterrows()],
+            "minus no gate": ["-" if row.variant == "none" else delta_cell(row) for _, row in furthest.iterrows()],
+            "chosen minus it": furthest.winner_minus_it.to_numpy(),
+        },
+        index=pd.Index(kinds, name="kind"),
+    )
     about = (
         "**Interaction and swaps**, how far each gets on the contextual family. Each line shows the row that is best ON THE TEST videos, "
-        f"which flatters it; the choice made on validation cameras is {chosen}. A gate without interaction adds the same vector to every "
+        f"which flatters it; the choice made on validation cameras is {winner}. A gate without interaction adds the same vector to every "
         "caption; swaps are context-swap negatives, which the objectives `swap` and `reject` have."
     )
-    return to_markdown(pd.DataFrame.from_dict(lines, orient="index").rename_axis("kind"), about)
+    return to_markdown(cells, about)
 
 
 def _interacts(kind: str) -> bool:
@@ -188,26 +192,24 @@ def _gate_rows() -> str:
 
 def components(table: pd.DataFrame, run: Path) -> str:
     """Which family each component serves."""
-    rows, own = _clips(table), {"no_text": "semantic", "no_prediction": "temporal", "no_gate": "contextual"}
-    cells, lines = _differences(rows, "family", FAMILIES, _says("components")), []
+    rows = _clips(table)
+    cells, sentences = _differences(rows, "family", FAMILIES, _says("components")), []
     for variant, name in zip(rows.variant.unique(), cells.index):
         row = _of_variant(rows, variant).loc[list(FAMILIES[1:])]
-        lost = row.delta[_star(row) & (row.delta < 0)]
+        lost = row.delta[has_star(row) & (row.delta < 0)]
         cells.loc[name, "largest loss with a star"] = lost.idxmin() if len(lost) else "-"
-        if variant in own:
+        if family := MEANT_FOR.get(variant):
             worst = row.delta.idxmin()
-            also = "" if worst == own[variant] else f", NOT as designed; {own[variant]} {_said(row.loc[own[variant]])}"
-            lines.append(
-                f"{name}, meant for the {own[variant]} family, loses most on {worst}: {_said(row.loc[worst])}{also}"
-            )
-    return "\n".join(
+            also = "" if worst == family else f", NOT as designed; {family} {say_difference(row.loc[family])}"
+            loss = f"loses most on {worst}: {say_difference(row.loc[worst])}{also}"
+            sentences.append(f"{name}, meant for the {family} family, {loss}")
+    return _chapter(
+        f"The components (run `{run.name}`, differences from the full method)",
         [
-            f"## The components (run `{run.name}`, differences from the full method)\n",
-            f"- {'. '.join(lines)}. Which family loses most is read off the estimates: no table tests one family against another.",
-            f"- All families together: {_listed(_sorted(rows[(rows.family == 'all') & rows.delta.notna()]))}.",
-            "",
-            to_markdown(cells, _about(table, run, "components") + FIRST_ROW),
-        ]
+            f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family against another.",
+            f"All families together: {list_evidence(rows[rows.family == 'all'])}.",
+        ],
+        to_markdown(cells, _about(table, run, "components") + FIRST_ROW),
     )
 
 
@@ -219,8 +221,8 @@ def released(table: pd.DataFrame, run: Path) -> str:
     cells = pd.DataFrame(
         {
             "what it is": [says[name] for name in REPORTED],
-            "here": [_value(row) for _, row in paper.iterrows()],
-            "step here": [_delta(row) if row.delta == row.delta else "-" for _, row in paper.iterrows()],
+            "here": [value_cell(row) for _, row in paper.iterrows()],
+            "step here": [delta_cell(row) for _, row in paper.iterrows()],
             "reported": [f"{value:.3f}" for value in REPORTED.values()],
             "reported step": [f"{step:+.3f}" if step == step else "-" for step in steps],
         },
@@ -229,42 +231,40 @@ def released(table: pd.DataFrame, run: Path) -> str:
     costs = pd.DataFrame(
         {
             "what it does": [says[name] for name in defects.index],
-            "difference": [_delta(row) for _, row in defects.iterrows()],
+            "difference": [delta_cell(row) for _, row in defects.iterrows()],
             "p (Holm)": [f"{p:.2g}" for p in defects.p],
         },
         index=defects.index.rename("defect"),
     )
-    named = lambda part: part.rename(index="`{}`".format)
-    return "\n".join(
+    paper, defects = (part.rename(index="`{}`".format) for part in (paper, defects))
+    return _chapter(
+        f"The published design (run `{run.name}`, all families)",
         [
-            f"## The published design (run `{run.name}`, all families)\n",
-            f"- Each step of the paper's rows, from the row before: {_listed(_sorted(named(paper[paper.delta.notna()])))}.",
-            f"- Each defect of the released code, alone, on the paper's method: {_listed(_sorted(named(defects)))}.",
-            f"- All defects together (`as_released`): {_said(rows.loc['as_released'])}.",
-            "- The reported column is ROC-AUC on UCF-Crime at an unstated level; ours is clip AUC on rendered footage with small "
+            f"Each step of the paper's rows, from the row before: {list_evidence(paper)}.",
+            f"Each defect of the released code, alone, on the paper's method: {list_evidence(defects)}.",
+            f"All defects together (`as_released`): {say_difference(rows.loc['as_released'])}.",
+            "The reported column is ROC-AUC on UCF-Crime at an unstated level; ours is clip AUC on rendered footage with small "
             "backbones. Only the steps can be compared, and only in sign.",
-            "",
-            to_markdown(cells, _about(table, run, "released", FAMILIES[:1])),
-            to_markdown(costs, "Each defect alone, difference from B5; same file."),
-        ]
+        ],
+        to_markdown(cells, _about(table, run, "released", FAMILIES[:1])),
+        to_markdown(costs, "Each defect alone, difference from B5; same file."),
     )
 
 
 def prompts(table: pd.DataFrame, run: Path) -> str:
     """What the bank of texts and the context's source bring."""
     rows = _clips(table)
-    own = _of_variant(rows, "captions_abnormal")
-    return "\n".join(
+    alarms = _of_variant(rows, "captions_abnormal")
+    return _chapter(
+        f"The prompts (run `{run.name}`, score without prediction, differences from the captions)",
         [
-            f"## The prompts (run `{run.name}`, score without prediction, differences from the captions)\n",
-            f"- A list of alarms as a further term: semantic family {_said(own.loc['semantic'])}, "
-            f"contextual {_said(own.loc['contextual'])}.",
-            f"- On at least one family or all: {_listed(_sorted(rows[rows.delta.notna()]))}.",
-            "",
-            to_markdown(
-                _differences(rows, "family", FAMILIES, _says("prompts")), _about(table, run, "prompts") + FIRST_ROW
-            ),
-        ]
+            f"A list of alarms as a further term: semantic family {say_difference(alarms.loc['semantic'])}, "
+            f"contextual {say_difference(alarms.loc['contextual'])}.",
+            f"On at least one family or all: {list_evidence(rows)}.",
+        ],
+        to_markdown(
+            _differences(rows, "family", FAMILIES, _says("prompts")), _about(table, run, "prompts") + FIRST_ROW
+        ),
     )
 
 
@@ -274,19 +274,19 @@ def anomaly_clip(table: pd.DataFrame, run: Path) -> str:
     rows = table[(table.group == "all") & (table.family == "all") & table.metric.isin(metrics)]
     rows = rows.set_index("`" + rows.variant + "`")
     cells = _differences(rows, "metric", metrics, {row.name: row.says for row in anomaly_clip_grid.ROWS})
-    return "\n".join(
-        [
-            f"## AnomalyCLIP's parts (run `{run.name}`, differences from the whole method)\n",
-            f"- On at least one of the metrics shown: {_listed(_sorted(rows[rows.delta.notna()]))}.",
-            "",
-            to_markdown(cells.rename(columns=HEADINGS), _about(table, run, WEAKLY, FAMILIES[:1]) + FIRST_ROW),
-        ]
+    return _chapter(
+        f"AnomalyCLIP's parts (run `{run.name}`, differences from the whole method)",
+        [f"On at least one of the metrics shown: {list_evidence(rows)}."],
+        to_markdown(cells.rename(columns=HEADINGS), _about(table, run, WEAKLY, FAMILIES[:1]) + FIRST_ROW),
     )
 
 
 CHAPTERS = {"gate": gate, "held_out": held_out, "components": components, "released": released, "prompts": prompts,
             WEAKLY: anomaly_clip}  # fmt: skip
-FIRST_ROW = " The first row is what the others are compared with, as a value."
+
+
+def _chapter(heading: str, bullets: Sequence[str], *tables: str) -> str:
+    return "\n".join([f"## {heading}\n", *(f"- {bullet}" for bullet in bullets), "", *tables])
 
 
 def _file(run: Path, name: str) -> Path:
@@ -328,63 +328,14 @@ def _about(table: pd.DataFrame, run: Path, name: str, families: Sequence[str] = 
     clips = _clips(table).drop_duplicates("family").set_index("family").loc[list(families)]
     shares = [f"{family} {100 * row.prevalence:.1f} % of {row.n_videos} videos" for family, row in clips.iterrows()]
     level = "Clip AUC is over clips, each family's against all normal ones."
-    return (
-        f"{caption(table, f'`runs/{run.name}/tables/ablation_{name}.csv`', level)} Abnormal clips: {', '.join(shares)}."
-    )
+    opening = caption(table, f"`runs/{run.name}/tables/ablation_{name}.csv`", level)
+    return f"{opening} Abnormal clips: {', '.join(shares)}."
 
 
-def _value(row: pd.Series) -> str:
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-
-
-def _delta(row: pd.Series) -> str:
-    return f"{row.delta:+.3f} [{row.delta_low:+.3f}, {row.delta_high:+.3f}]{'*' if _star(row) else ''}"
-
-
-def _said(row: pd.Series) -> str:
-    """A difference in a sentence: without a star, that it has none, and whether its own interval would have shown it."""
-    if _star(row):
-        return _delta(row)
-    return f"{_delta(row)} (no star{', though its interval excludes 0' if _excludes_0(row) else ''})"
-
-
-def _star(rows: pd.DataFrame | pd.Series):
-    return rows.p < 0.05  # of the table, which holds Holm's
-
-
-def _excludes_0(rows: pd.DataFrame | pd.Series):
-    return (rows.delta_low > 0) | (rows.delta_high < 0)
-
-
-def _sorted(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """Names (the index, which may repeat) by what their differences show: a star on any of them, or an interval without 0."""
-    star = _star(rows)
-    bare = rows[~rows.index.isin(rows.index[star])]
-    open_ = bare.index[_excludes_0(bare)]
-    kinds = {
-        "higher with a star": rows.index[star & (rows.delta > 0)],
-        "lower with a star": rows.index[star & (rows.delta < 0)],
-        "no star, though an interval excludes 0": open_,
-        "no star": bare.index.difference(open_, sort=False),
-    }
-    return {words: list(dict.fromkeys(names)) for words, names in kinds.items()}
-
-
-def _listed(found: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{words}: {', '.join(names) or 'none'}" for words, names in found.items())
-
-
-def _differences(rows: pd.DataFrame, column: str, shown: Sequence[str], says: Mapping[str, str]) -> pd.DataFrame:
+def _differences(rows: pd.DataFrame, column: str, columns: Sequence[str], says: Mapping[str, str]) -> pd.DataFrame:
     """Rows x families or metrics as text: differences from the row's control; of the row without one, values."""
     cells: dict[str, dict[str, str]] = {}
     for name, row in rows.iterrows():
-        cells.setdefault(name, {"what it is": says[row.variant]})[row[column]] = (
-            _delta(row) if row.delta == row.delta else _value(row)
-        )
-    return pd.DataFrame.from_dict(cells, orient="index")[["what it is", *shown]].rename_axis("changed")
-
-
-def write(runs: Sequence[Path], target: Path) -> None:
-    """Writes the page, whole or not at all."""
-    with paths.atomic(target) as handle:
-        handle.write(findings(runs))
+        text = delta_cell(row) if row.delta == row.delta else value_cell(row)
+        cells.setdefault(name, {"what it is": says[row.variant]})[row[column]] = text
+    return pd.DataFrame.from_dict(cells, orient="index")[["what it is", *columns]].rename_axis("changed")

@@ -17,13 +17,12 @@ from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.run_step import run_folder
 from zsad_lib.results import tables
 
-FAMILIES = ("all", "semantic", "temporal", "contextual")
 SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows, level, (metrics, families) side by side, variants
     "demo": (
         "headline.png", "headline",
         "Every method and every content-free floor on the embedded benchmark, with 95 % intervals",
         "Clip level; micro AUC: frames.",
-        ((("clip_auc",), FAMILIES), (("micro_auc",), ("all",))), ("raw",),
+        ((("clip_auc",), tables.FAMILIES), (("micro_auc",), ("all",))), ("raw",),
     ),
     "ped2": (
         "ped2.png", "headline",
@@ -79,8 +78,7 @@ def show(home: Path) -> list[str]:
     text = fill(text, "picture", pictures[next(name for name in FRONT if name in pictures)])
     text = fill(text, "notebooks", notebook_map.update(home))
     lines += show_ablations(home)
-    with paths.atomic(readme) as handle:
-        handle.write(text)
+    paths.write_text(readme, text)
     return lines
 
 
@@ -93,7 +91,7 @@ def show_ablations(home: Path) -> list[str]:
             copy(table, home / "docs" / "results" / f"{run.name}_{table.name}")
             lines.append(f"{run.name}: {table.stem} shown")
     if lines:
-        findings.write(runs, home / "docs" / "findings.md")
+        paths.write_text(home / "docs" / "findings.md", findings.findings(runs))
     return lines or ["ablations: not run; make ablate"]
 
 
@@ -109,8 +107,7 @@ def copy(source: Path, target: Path) -> None:
     """Copies a file, whole or not at all; ZsadError where the run lacks it."""
     if not source.is_file():
         raise ZsadError(f"{source}: missing; let `make reproduce` of this profile finish first")
-    with paths.atomic(target, "wb") as handle:
-        handle.write(source.read_bytes())
+    paths.copy(source, target)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.results.style import COLUMN, PAGE, words
+from zsad_lib.results.tables import FAMILIES
 
-FAMILIES = ("all", "semantic", "temporal", "contextual")
 OBJECTIVES = {"plain": ("#4d4d4d", "o"), "swap": ("#0173b2", "s"), "reject": ("#d55e00", "^")}  # colour, marker
 
 

@@ -43,10 +43,7 @@ def evaluate_folders(
         draws=draws,
     )
     target = Path(scores if out is None else out)
-    with paths.atomic(target / "detection.csv") as handle:
-        table.to_csv(handle, index=False, float_format="%.9g")
-    text = tables.save(
-        table, target / "detection", title=f"{scores.resolve().name} against {Path(labels).resolve().name}"
-    )
-    print(text)
+    paths.write_table(target / "detection.csv", table)
+    title = f"{scores.resolve().name} against {Path(labels).resolve().name}"
+    print(tables.save(table, target / "detection", title))
     return table

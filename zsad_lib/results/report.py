@@ -91,7 +91,7 @@ def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, st
         parts = []
         for metrics, groups in ((tables.THRESHOLD, ["all"]), (tables.SET_ALARMS, sets)):
             if (table["metric"].isin(metrics) & table["group"].isin(groups)).any():
-                text = tables.caption(table, title, tables.alarms(table, far_target), groups)
+                text = tables.caption(table, title, tables.describe_alarms(table, far_target), groups)
                 parts += [html_page.soft(text), html_page.table(tables.table(table, metrics, groups=groups), terms)]
         sections.append(html_page.section("Alarms", *parts))
     return sections

@@ -1,6 +1,7 @@
 """Result tables as a paper prints them: Markdown and LaTeX (booktabs) from the tidy detection table."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,8 @@ from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.evaluate.inputs import FAR_TARGET
 from zsad_lib.files import paths
 
-_NORMAL, _CAPTIONS, _CLASSES, _NOTHING = (
-    "normal video",
-    "normal video, captions",
-    "class of each training video",
-    "none",
-)
+FAMILIES = ("all", "semantic", "temporal", "contextual")  # columns of the embedded benchmark's tables
+_NORMAL, _CAPTIONS, _CLASSES = "normal video", "normal video, captions", "class of each training video"
 SUPERVISION = {  # method -> what it learned from, in the order of the tables
     "full_memory": _CAPTIONS,
     "full": _CAPTIONS,
@@ -27,8 +24,8 @@ SUPERVISION = {  # method -> what it learned from, in the order of the tables
     "knn": _NORMAL,
     "anomaly_clip": _CLASSES,
     "mil": _CLASSES,
-    "clip_prompts": f"{_NOTHING} (prompts)",
-    "motion_floor": _NOTHING,
+    "clip_prompts": "none (prompts)",
+    "motion_floor": "none",
 }
 ORDER = tuple(SUPERVISION)
 HEADINGS = {  # metric -> column heading with its unit
@@ -54,14 +51,9 @@ HEADINGS = {  # metric -> column heading with its unit
 }
 RANKING = ("clip_auc", "micro_auc", "ap", "abnormal_auc", "macro_auc", "pixel_auc")
 THRESHOLD = (
-    "far",
-    "far_normal",
-    "recall",
-    "event_f1",
-    "event_recall_at_threshold",
-    "false_alarms_per_hour_at_threshold",
+    "far", "far_normal", "recall", "event_f1", "event_recall_at_threshold", "false_alarms_per_hour_at_threshold",
     "delay_s_at_threshold",
-)
+)  # fmt: skip
 SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_f1")
 RECALL = ("false_alarms_per_hour", "delay_s")
 KINDS = {  # column `score` of an ablation -> in words
@@ -98,23 +90,21 @@ def table(
     Returns:
         text cells ("-" where undefined), index "method" or "method (variant)" for other variants than raw.
     """
-    chosen = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(families)]
+    printed = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(families)]
     if variants is not None:
-        chosen = chosen[chosen["variant"].isin(variants)]
-    if chosen.empty:
+        printed = printed[printed["variant"].isin(variants)]
+    if printed.empty:
         raise ZsadError(f"no rows with metric {', '.join(metrics)}, group {', '.join(groups)}: nothing to print")
     columns: dict[str, dict[tuple[str, str], str]] = {}
-    for metric in metrics:
-        for group in groups:
-            for family in families:
-                rows = chosen[(chosen["metric"] == metric) & (chosen["group"] == group) & (chosen["family"] == family)]
-                if len(rows):
-                    heading = ", ".join([_heading(metric), *(part for part in (group, family) if part != "all")])
-                    digits = _digits(metric, rows["high"].max())
-                    columns[heading] = {(r.method, r.variant): _cell(r, digits, intervals) for r in rows.itertuples()}
-    known = sorted(set(zip(chosen["method"], chosen["variant"])), key=_place)
-    labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in known]
-    cells = {heading: [column.get(key, "-") for key in known] for heading, column in columns.items()}
+    parts = dict(list(printed.groupby(["metric", "group", "family"])))
+    for metric, group, family in product(metrics, groups, families):
+        if (rows := parts.get((metric, group, family))) is not None:
+            heading = ", ".join([_heading(metric), *(part for part in (group, family) if part != "all")])
+            digits = _digits(metric, rows["high"].max())
+            columns[heading] = {(r.method, r.variant): value_cell(r, digits, intervals) for r in rows.itertuples()}
+    keys = sorted(set(zip(printed["method"], printed["variant"])), key=_rank)
+    labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in keys]
+    cells = {heading: [column.get(key, "-") for key in keys] for heading, column in columns.items()}
     return pd.DataFrame(cells, index=pd.Index(labels, name="method"))
 
 
@@ -128,15 +118,23 @@ def _digits(metric: str, largest: float) -> int:
     return 3 if not has_unit else 2 if largest < 10 else 1 if largest < 100 else 0
 
 
-def _cell(row: Any, digits: int, intervals: bool = True) -> str:
+def value_cell(row: Any, digits: int = 3, intervals: bool = True) -> str:
+    """A value with its interval, where it has one: "0.912 [0.890, 0.931]"; `row` has `value`, `low` and `high`."""
     value = f"{row.value:.{digits}f}"
     return f"{value} [{row.low:.{digits}f}, {row.high:.{digits}f}]" if intervals and row.low == row.low else value
 
 
-def _place(key: tuple[str, str]) -> tuple:
+def difference_cell(difference: float, low: float, high: float, p: float) -> str:
+    """A paired difference with its interval, and a star where Holm's p is below 0.05: "+0.031 [+0.012, +0.050]*"."""
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]{'*' if p < 0.05 else ''}"
+
+
+def _rank(key: tuple[str, str]) -> tuple:
+    """Where a (method, variant) stands: `ORDER`, other methods by name, `FLOORS`."""
     method, variant = key
-    known = [*ORDER, method, *FLOORS] if method not in (*ORDER, *FLOORS) else [*ORDER, "", *FLOORS]
-    return method in FLOORS, known.index(method), method, variant != "raw", variant
+    order = (*ORDER, *FLOORS)
+    index = order.index(method) if method in order else len(ORDER)
+    return method in FLOORS, index, method, variant != "raw", variant
 
 
 def caption(
@@ -149,15 +147,14 @@ def caption(
         title, level: sentences that open it.
         groups, families: as of `table`; parts of unequal size are counted each.
     """
-    parts = [(group, family) for group in groups for family in families]
-    shown = df[[part in parts for part in zip(df["group"], df["family"])]]
-    counts = [(part, _counts(shown, *part)) for part in parts]
+    parts = list(product(groups, families))
+    rows = df[[part in parts for part in zip(df["group"], df["family"])]]
+    counts = [(part, _counts(rows, *part)) for part in parts]
     if len({count for _, count in counts}) > 1:
-        counts = [
-            (part, f"{', '.join(name for name in part if name != 'all') or 'all'}: {count}") for part, count in counts
-        ]
-    seeds = sorted(set(shown["seeds"]))
-    many = f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[-1]} seeds"
+        named = [(", ".join(name for name in part if name != "all"), count) for part, count in counts]
+        counts = [(name, f"{name or 'all'}: {count}") for name, count in named]
+    seeds = sorted(set(rows["seeds"]))
+    many = f"{seeds[-1]} seed{'s' if seeds[-1] > 1 else ''}"
     fewer = f" ({', '.join(map(str, seeds[:-1]))} where nothing is trained)" if len(seeds) > 1 else ""
     return (
         f"{title}. {level} Test split: {'; '.join(dict.fromkeys(count for _, count in counts))}. "
@@ -171,9 +168,8 @@ def _counts(df: pd.DataFrame, group: str, family: str) -> str:
     row = rows.loc[rows["n_frames"].idxmax()]
     rows = rows[rows["n_frames"] == row["n_frames"]]
     shares = rows[rows["level"].isin(["frame", "clip"])].drop_duplicates("level", ignore_index=True)
-    each = [
-        f"{100 * r.prevalence:.1f} % of {r.level}s" for r in shares.sort_values("level", ascending=False).itertuples()
-    ]
+    shares = shares.sort_values("level", ascending=False)
+    each = [f"{100 * r.prevalence:.1f} % of {r.level}s" for r in shares.itertuples()]
     what = "of this class" if group.startswith("class:") else "abnormal"
     return f"{row['n_videos']} videos, {row['n_frames']:,} frames" + (f", {' and '.join(each)} {what}" if each else "")
 
@@ -190,33 +186,18 @@ def to_markdown(cells: pd.DataFrame, text: str) -> str:
 
 def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
     """LaTeX table (packages booktabs and graphicx); ``\\midrule`` separates the floors."""
-    head = [
-        rf"\textbf{{{str(cells.index.name).capitalize()}}}",
-        *(rf"\textbf{{{_escape(name)}}}" for name in cells.columns),
-    ]
+    head = [rf"\textbf{{{_escape(str(name))}}}" for name in (cells.index.name.capitalize(), *cells.columns)]
     is_floor = cells.index.isin(FLOORS)
     lines = [[_escape(str(name)), *map(_escape, row)] for name, row in zip(cells.index, cells.to_numpy())]
     body = [" & ".join(line) + r" \\" for line in lines]
     if is_floor.any() and not is_floor.all():
         body.insert(int((~is_floor).sum()), r"\midrule")
-    return "\n".join(
-        [
-            r"\begin{table}[t]",
-            r"\centering",
-            rf"\caption{{{_escape(text)}}}",
-            rf"\label{{{label}}}",
-            r"\resizebox{\linewidth}{!}{%",
-            rf"\begin{{tabular}}{{l{'c' * len(cells.columns)}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    lines = [
+        r"\begin{table}[t]", r"\centering", rf"\caption{{{_escape(text)}}}", rf"\label{{{label}}}",
+        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'c' * len(cells.columns)}}}", r"\toprule",
+        " & ".join(head) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def _escape(text: str) -> str:
@@ -225,13 +206,21 @@ def _escape(text: str) -> str:
     return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def alarms(df: pd.DataFrame, far_target: float) -> str:
+def describe_alarms(df: pd.DataFrame, far_target: float) -> str:
     """What the columns `THRESHOLD` of a table rest on."""
-    live = " Only rows marked (causal) are what a live camera would give; the others average over windows that reach ahead."
+    causal = " Only rows marked (causal) are what a live camera would give; the others average over windows that reach ahead."
     return (
         f"Alarms at the threshold that lets {far_target:.0%} of the frames of held-out normal video alarm; F1 is the mean over temporal "
-        f"IoU 0.1 to 0.5.{live if 'causal' in set(df['variant']) else ''}"
+        f"IoU 0.1 to 0.5.{causal if 'causal' in set(df['variant']) else ''}"
     )
+
+
+def write_tables(stem: str | Path, tables: Sequence[tuple[pd.DataFrame, str, str]]) -> str:
+    """Writes ``<stem>.md`` and ``<stem>.tex`` of tables (cells, caption, LaTeX label), and returns the Markdown."""
+    markdown = "\n".join(to_markdown(cells, text) for cells, text, _ in tables)
+    paths.write_text(f"{stem}.md", markdown)
+    paths.write_text(f"{stem}.tex", "\n".join(to_latex(*printed) for printed in tables))
+    return markdown
 
 
 def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR_TARGET) -> str:
@@ -246,53 +235,36 @@ def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR
     Returns:
         the Markdown text.
     """
-    families = [name for name in df["family"].unique() if name != "all"]
-    scenes = [name for name in df["group"].unique() if name.startswith("scene:")]
-    sets = [name for name in df["group"].unique() if name.startswith("set:")]
-    classes = [name for name in df["group"].unique() if name.startswith("class:")]
+    whole, families = ["all"], [name for name in df["family"].unique() if name != "all"]
+    scenes, sets, classes = (
+        [name for name in df["group"].unique() if name.startswith(f"{kind}:")] for kind in ("scene", "set", "class")
+    )
     by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
-    at_threshold = alarms(df, far_target)
+    at_threshold = describe_alarms(df, far_target)
     at_recall = "Threshold set where 80 % of the test events are detected, hence not known beforehand."
     ranked = "Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes."
+    each_family = "Each family's abnormal videos against all normal ones."
+    each_class = "Frame level, each class's frames against all others."
     per_part = "Clip level." if by_part == ["clip_auc"] else "Frame level."
-    plans = [
-        ("ranking", ranked, RANKING, dict()),
-        (
-            "families",
-            "Each family's abnormal videos against all normal ones.",
-            (*by_part, "recall"),
-            dict(families=families),
-        ),
-        ("alarms", at_threshold, THRESHOLD, dict()),
-        ("operation", at_recall, RECALL, dict()),
-        ("scenes", per_part, by_part, dict(groups=scenes)),
-        (
-            "classes",
-            "Frame level, each class's frames against all others.",
-            ("class_auc", "class_ap"),
-            dict(groups=classes),
-        ),
-        ("sets", per_part + " Further sets of test videos, each on its own.", by_part, dict(groups=sets)),
-        ("set-alarms", "Further sets of test videos. " + at_threshold, SET_ALARMS, dict(groups=sets)),
+    plans = [  # label, what a caption says, metrics, groups, families
+        ("ranking", ranked, RANKING, whole, whole),
+        ("families", each_family, (*by_part, "recall"), whole, families),
+        ("alarms", at_threshold, THRESHOLD, whole, whole),
+        ("operation", at_recall, RECALL, whole, whole),
+        ("scenes", per_part, by_part, scenes, whole),
+        ("classes", each_class, ("class_auc", "class_ap"), classes, whole),
+        ("sets", f"{per_part} Further sets of test videos, each on its own.", by_part, sets, whole),
+        ("set-alarms", f"Further sets of test videos. {at_threshold}", SET_ALARMS, sets, whole),
     ]
-    markdown, latex = [], []
-    for name, level, metrics, parts in plans:
-        groups, kinds = parts.get("groups", ["all"]), parts.get("families", ["all"])
+    tables = []
+    for name, level, metrics, groups, kinds in plans:
         rows = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)]
-        if rows.empty:
-            continue
-        groups, kinds = (
-            [name for name in groups if name in set(rows["group"])],
-            [name for name in kinds if name in set(rows["family"])],
-        )
-        cells, text = table(df, metrics, **parts), caption(df, title, level, groups, kinds)
-        markdown.append(to_markdown(cells, text))
-        latex.append(to_latex(cells, text, f"tab:{name}"))
-    stem = Path(stem)
-    for suffix, parts in ((".md", markdown), (".tex", latex)):
-        with paths.atomic(stem.with_name(stem.name + suffix)) as handle:
-            handle.write("\n".join(parts))
-    return "\n".join(markdown)
+        if len(rows):
+            groups = [name for name in groups if name in set(rows["group"])]
+            kinds = [name for name in kinds if name in set(rows["family"])]
+            cells = table(df, metrics, groups=groups, families=kinds)
+            tables.append((cells, caption(df, title, level, groups, kinds), f"tab:{name}"))
+    return write_tables(stem, tables)
 
 
 def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc") -> pd.DataFrame:
@@ -303,14 +275,13 @@ def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc
         score: one of `KINDS`.
         deltas: differences from each row's control, with a star where Holm's p is below 0.05, instead of values.
     """
-    chosen = df[(df["metric"] == metric) & (df["group"] == "all") & (df["score"] == score)]
+    rows = df[(df["metric"] == metric) & (df["group"] == "all") & (df["score"] == score)]
     cells: dict[str, dict[str, str]] = {}
-    for r in chosen.itertuples():
+    for r in rows.itertuples():
         name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
-        text = _cell(r, _digits(metric, r.high))
+        text = value_cell(r)
         if deltas:
-            star = "*" if r.p < 0.05 else ""
-            text = f"{r.delta:+.3f} [{r.delta_low:+.3f}, {r.delta_high:+.3f}]{star}" if r.delta == r.delta else "-"
+            text = difference_cell(r.delta, r.delta_low, r.delta_high, r.p) if r.delta == r.delta else "-"
             cells.setdefault("control", {})[name] = r.control if isinstance(r.control, str) and r.control else "-"
         cells.setdefault(r.family, {})[name] = text
     return pd.DataFrame(cells).rename_axis("variant")
@@ -318,27 +289,15 @@ def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc
 
 def save_ablation(df: pd.DataFrame, stem: str | Path, title: str) -> None:
     """Writes ``<stem>.md`` and ``<stem>.tex``: values and differences, for each kind of score."""
-    markdown, latex = [], []
-    shown = [
-        (score, metric, deltas)
-        for score in KINDS
-        for metric in ("clip_auc", "mauc")
-        for deltas in (False, True)
-        if len(df[(df["score"] == score) & (df["metric"] == metric)])
-    ]
-    for score, metric, deltas in shown:
-        cells = ablation(df, score, deltas, metric)
-        about = "Clip AUC, each family against all normal clips." if metric == "clip_auc" else "mAUC, frame level."
-        text = caption(df, f"{title}. {KINDS[score]}", about)
-        if deltas:
-            text += (
-                " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
-            )
-        markdown.append(to_markdown(cells, text))
-        latex.append(to_latex(cells, text, f"tab:{Path(stem).name}-{score}-{metric}{'-delta' * deltas}"))
-    for suffix, parts in ((".md", markdown), (".tex", latex)):
-        with paths.atomic(Path(f"{stem}{suffix}")) as handle:
-            handle.write("\n".join(parts))
+    levels = {"clip_auc": "Clip AUC, each family against all normal clips.", "mauc": "mAUC, frame level."}
+    control = " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
+    tables = []
+    for score, metric, deltas in product(KINDS, levels, (False, True)):
+        if len(df[(df["score"] == score) & (df["metric"] == metric)]):
+            text = caption(df, f"{title}. {KINDS[score]}", levels[metric]) + control * deltas
+            label = f"tab:{Path(stem).name}-{score}-{metric}{'-delta' * deltas}"
+            tables.append((ablation(df, score, deltas, metric), text, label))
+    write_tables(stem, tables)
 
 
 def comparison(df: pd.DataFrame) -> pd.DataFrame:
@@ -354,32 +313,23 @@ def differences(df: pd.DataFrame) -> pd.DataFrame:
     whole = df[(df["group"] == "all") & (df["family"] == "all")]
     cells: dict[str, dict[str, str]] = {}
     for r in whole.itertuples():
-        star = "*" if r.p_holm < 0.05 else ""
-        text = f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]{star}"
+        text = difference_cell(r.difference, r.low, r.high, r.p_holm)
         cells.setdefault(_heading(r.metric), {})[f"{r.first} - {r.second}"] = text
     return pd.DataFrame(cells).fillna("-").rename_axis("pair")
 
 
 def save_comparison(folder: Path, target: Path, title: str) -> dict[str, Path]:
     """Writes ``comparison.md``, ``.tex`` and ``.csv``, and ``differences.csv``, from the evaluation's `folder`."""
-    df = pd.read_csv(folder / "detection.csv")
-    gaps = pd.read_csv(folder / "differences.csv")
-    cells, apart = comparison(df), differences(gaps)
+    df, gaps = pd.read_csv(folder / "detection.csv"), pd.read_csv(folder / "differences.csv")
+    cells = comparison(df)
     text = caption(
         df[df["method"].isin(cells.index)],
         f"{title}: methods by what they learned from",
         f"Frame level but for clip AUC.{PROMPTED if 'clip_prompts' in cells.index else ''}",
     )
-    parts = {
-        ".md": to_markdown(cells, text) + "\n" + to_markdown(apart, DIFFERENCES),
-        ".tex": to_latex(cells, text, "tab:comparison") + "\n" + to_latex(apart, DIFFERENCES, "tab:differences"),
-    }
-    for suffix, content in parts.items():
-        with paths.atomic(target / f"comparison{suffix}") as handle:
-            handle.write(content)
-    chosen = df[df["method"].isin(SUPERVISION) & df["metric"].isin(COMPARED) & (df["variant"] == "raw")]
-    chosen = chosen.assign(learned_from=chosen["method"].map(SUPERVISION))
-    for name, frame in (("comparison", chosen), ("differences", gaps)):
-        with paths.atomic(target / f"{name}.csv") as handle:
-            frame.to_csv(handle, index=False, float_format="%.9g")
+    pairs = differences(gaps)
+    write_tables(target / "comparison", [(cells, text, "tab:comparison"), (pairs, DIFFERENCES, "tab:differences")])
+    rows = df[df["method"].isin(SUPERVISION) & df["metric"].isin(COMPARED) & (df["variant"] == "raw")]
+    paths.write_table(target / "comparison.csv", rows.assign(learned_from=rows["method"].map(SUPERVISION)))
+    paths.write_table(target / "differences.csv", gaps)
     return {name: target / name for name in ("comparison.csv", "comparison.md", "comparison.tex", "differences.csv")}
