@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep import inventory, weak_lists
+from data_prep import inventory, video_level_lists
 from data_prep.inventory import NORMAL, DataSet, array_spans, find, label_file
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
@@ -50,11 +50,11 @@ def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     """One row per video; those of the official test part have a mask, which must hold an event."""
     masks = find(root, r"test_frame_mask/(\d\d_\d{4})\.npy")
     if split == "weak":
-        table = weak_lists.shanghaitech(label_file(root, "weak_split_shanghaitech.training.csv").parent)
+        table = video_level_lists.shanghaitech(label_file(root, "weak_split_shanghaitech.training.csv").parent)
     else:
         parts = dict.fromkeys(found.video[found.part == "train"], "train") | dict.fromkeys(sorted(masks), "test")
         rows = [(v, part, NORMAL if part == "train" else "Abnormal", "", f"{root}: {v}") for v, part in parts.items()]
-        table = pd.DataFrame(rows, columns=weak_lists.COLUMNS)
+        table = pd.DataFrame(rows, columns=video_level_lists.COLUMNS)
     abnormal = (table.split == "test") & (table.action != NORMAL)
     labels = [read_mask(masks, row) if bad else ("", 0) for row, bad in zip(table.itertuples(), abnormal)]
     spans, labelled = zip(*labels) if labels else ((), ())

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep import inventory, weak_lists
+from data_prep import inventory, video_level_lists
 from data_prep.inventory import NORMAL, DataSet, find, label_file
 from data_prep.leaks import check_no_leak
 from zsad_lib.config import Profile
@@ -75,8 +75,8 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     """One row per video of the split's lists."""
-    table = weak_lists.ucf_crime(root)
-    counts = weak_lists.ucf_frame_counts(root) or {}
+    table = video_level_lists.ucf_crime(root)
+    counts = video_level_lists.ucf_frame_counts(root) or {}
     table["labelled"] = [counts.get(row.video, 0) if row.split == "test" else 0 for row in table.itertuples()]
     if split == "official":
         return table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep import inventory, weak_lists
+from data_prep import inventory, video_level_lists
 from data_prep.inventory import DataSet, label_file
 from zsad_lib.config import Profile
 
@@ -42,7 +42,7 @@ def prepare(profile: Profile, folder: Path) -> dict:
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     """One row per video: the folders are the lists, and an annotated video that no folder holds is a missing test video."""
     annotation = label_file(root, "annotations.txt")
-    annotated = list(weak_lists.xd_violence(annotation.parent).video)
+    annotated = list(video_level_lists.xd_violence(annotation.parent).video)
     train, test = (list(found.video[found.part == part]) for part in ("train", "test"))
     test += sorted(set(annotated) - set(test))
-    return weak_lists.xd_violence(annotation.parent, train, test).assign(labelled=0)
+    return video_level_lists.xd_violence(annotation.parent, train, test).assign(labelled=0)

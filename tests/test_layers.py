@@ -149,10 +149,14 @@ def test_few_files_lie_beside_the_wings():
 
 
 def test_old_paths_lead_to_the_new_ones_or_say_where_they_are():
-    assert {f"zsad_lib.{home}" for homes in zsad_lib.MOVED.values() for home in homes} <= set(MODULES)
+    assert {zsad_lib.full_name(home) for homes in zsad_lib.MOVED.values() for home in homes} <= set(MODULES)
     code = "try:\n    import zsad_lib.series\nexcept ModuleNotFoundError as error:\n    print(error)"
     said = subprocess.check_output([sys.executable, "-c", code], encoding="utf-8", cwd=ROOT)
     assert said == "zsad_lib.series is now zsad_lib.files.score_files; change the import\n"
+    with pytest.raises(
+        ModuleNotFoundError, match="^data_prep.weak_lists is now data_prep.video_level_lists; change the import$"
+    ):
+        importlib.import_module("data_prep.weak_lists")
     code = """
 import zsad_lib as z
 import zsad_lib.train, zsad_lib.video as video
@@ -181,7 +185,7 @@ def test_the_documents_name_paths_of_today():
     for page in sorted(pages):
         for old in re.findall(r"(?<![\w./])((?:zsad_lib|data_prep)\.\w+)", page.read_text(encoding="utf-8")):
             assert old not in zsad_lib.MOVED or old in MODULES, (
-                f"{page.name}: {old} is now zsad_lib.{zsad_lib.MOVED[old][0]}"
+                f"{page.name}: {old} is now {zsad_lib.full_name(zsad_lib.MOVED[old][0])}"
             )
 
 

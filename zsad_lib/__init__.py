@@ -38,8 +38,10 @@ _NAMES = {
     "Text": "results.explorer",
     "explain": "own_video.explain",
 }
-MOVED = {  # path that a module once had -> the modules of zsad_lib that hold its names now
+MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it says no more) that hold its names now
     "data_prep.fetch": ("files.downloads",),
+    "data_prep.scene_rules.weak": ("data_prep.scene_rules.video_level",),
+    "data_prep.weak_lists": ("data_prep.video_level_lists",),
     "zsad_lib.ablate": ("ablations.run",),
     "zsad_lib.ablation_figures": ("results.ablation_plots",),
     "zsad_lib.backbones": ("features.backbones",),
@@ -163,6 +165,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_NAMES, *KEPT})
 
 
+def full_name(home: str) -> str:
+    """Import path of an entry of `MOVED`."""
+    return home if home.startswith("data_prep.") else f"zsad_lib.{home}"
+
+
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports a module of `MOVED` from where it is now; one that nobody outside was promised ends in a line that says where."""
 
@@ -170,7 +177,7 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if name not in MOVED:
             return None
         if name.removeprefix("zsad_lib.") not in KEPT:
-            raise ModuleNotFoundError(f"{name} is now zsad_lib.{MOVED[name][0]}; change the import", name=name)
+            raise ModuleNotFoundError(f"{name} is now {full_name(MOVED[name][0])}; change the import", name=name)
         return importlib.machinery.ModuleSpec(name, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

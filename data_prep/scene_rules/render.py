@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from . import world as w
 from .draw import Pose, Site, draw_actor
@@ -244,8 +244,3 @@ def long_script(site: Site, rng: np.random.Generator, frames: int) -> list[Track
             anomaly(site, str(family), rng, frames, int(onset) + int(rng.integers(0, EVENT_SLOT - w.CLIP_FRAMES)))
         )
     return tracks
-
-
-def to_image(frame: np.ndarray, scale: int = 1) -> Image.Image:
-    """A frame as a Pillow picture, enlarged by an integer factor for looking at."""
-    return Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)

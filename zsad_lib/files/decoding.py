@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
-JUMP = 10.0  # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
-RECENT = 30  # intervals whose median is the usual one
 
 
 @dataclasses.dataclass
@@ -28,16 +26,15 @@ class Damage:
     jumps: int = 0  # times that were set right
 
     def __str__(self) -> str:
-        said = [f"skipped packets that cannot be decoded: {self.skipped}"] if self.skipped else []
-        said += [f"{self.broken_off}, its end is missing"] if self.broken_off else []
-        said += [f"jumps of its clock, cut to one usual interval each: {self.jumps}"] if self.jumps else []
-        return "; ".join(said)
+        parts = [f"skipped packets that cannot be decoded: {self.skipped}"] if self.skipped else []
+        parts += [f"{self.broken_off}, its end is missing"] if self.broken_off else []
+        parts += [f"jumps of its clock, cut to one usual interval each: {self.jumps}"] if self.jumps else []
+        return "; ".join(parts)
 
 
 def resize(frame: np.ndarray, size: Size | None) -> np.ndarray:
-    if size is None:
-        return frame
-    height, width = (size, size) if isinstance(size, int) else size
+    """A frame uint8 [H, W, 3] at another size, bilinear with anti-aliasing; None, or its own size: as it is."""
+    height, width = (size, size) if isinstance(size, int) else size or frame.shape[:2]
     if frame.shape[:2] == (height, width):
         return frame
     from PIL import Image
@@ -46,22 +43,22 @@ def resize(frame: np.ndarray, size: Size | None) -> np.ndarray:
 
 
 def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
+    """Opens a video file; ZsadError where it is none, or nothing but a header. The caller closes the container."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise ZsadError(
-            f"{path}: not a readable video ({error.strerror}), or truncated; fetch it again or convert it to .mp4"
-        ) from error
-    if not container.streams:
-        container.close()
+        advice = "or truncated; fetch it again or convert it to .mp4"
+        raise ZsadError(f"{path}: not a readable video ({error.strerror}), {advice}") from error
+    if container.streams.video:
+        return container, container.streams.video[0]
+    empty = not container.streams
+    container.close()
+    if empty:
         raise ZsadError(f"{path}: nothing but a header in this file, it is truncated; fetch it again")
-    if not container.streams.video:
-        container.close()
-        raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
-    return container, container.streams.video[0]
+    raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
 
 
 def packets_of(
@@ -98,11 +95,20 @@ def declared_end(container: "av.container.InputContainer", stream: "av.VideoStre
     if stream.duration is not None:
         return start + float(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:  # sound may last longer
-        start = (
-            0 if "matroska" in container.format.name else container.start_time or 0
-        )  # its duration ends with its last time
+        start = 0 if "matroska" in container.format.name else container.start_time or 0  # its duration is its last time
         return (start + container.duration) / av.time_base
     return 0.0
+
+
+def declared_seconds(path: str | Path) -> float:
+    """Length of a video according to its header, seconds; 0 where it does not say, and for a folder of frames."""
+    path = existing(path)
+    if path.is_dir():
+        return 0.0
+    container, stream = open_container(path)
+    with container:
+        start = (stream.start_time or 0) * stream.time_base if stream.time_base else 0
+        return max(0.0, declared_end(container, stream) - float(start))
 
 
 def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.VideoFrame, float]]":
@@ -122,10 +128,8 @@ def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.Video
                 if damage is not None:
                     damage.skipped += 1
                     continue
-                raise ZsadError(
-                    f"{path}: cannot decode after frame {n_frames - 1} ({error.strerror}); the file is truncated or "
-                    "damaged, fetch or convert it again"
-                ) from error
+                fault = f"cannot decode after frame {n_frames - 1} ({error.strerror}); the file is truncated or damaged"
+                raise ZsadError(f"{path}: {fault}, fetch or convert it again") from error
             for frame in frames:
                 n_frames += 1
                 yield frame, fps
@@ -143,15 +147,20 @@ def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
         picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
         turns = round(
             frame.rotation / 90
-        )  # telephones store the sensor's picture and how to turn it, counter-clockwise
+        )  # telephones store the sensor's picture, and counter-clockwise how to turn it
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
     return to_rgb
 
 
-def read_pyav(path: Path, indices: list[int] | None, size: Size | None, damage: Damage | None) -> list[np.ndarray]:
-    last = max(indices) if indices is not None else None
-    wanted = None if indices is None else set(indices)
+def read_frames(
+    path: Path, indices: list[int] | None, size: Size | None, decoder: str, decoded: int | None
+) -> list[np.ndarray]:
+    """Frames of a video file, see `zsad_lib.files.video.read_video`: by decord where it can be trusted, else by decoding from the start."""
+    damage = None if decoded is None else Damage()
+    if decoder == "decord" and (frames := _read_decord(path, indices, size, decoded, damage)) is not None:
+        return frames
+    last, wanted = (None, None) if indices is None else (max(indices), set(indices))
     kept, n_frames, to_rgb = {}, 0, rgb_converter()
     for number, (frame, _) in enumerate(decode(path, damage)):
         n_frames = number + 1
@@ -162,8 +171,8 @@ def read_pyav(path: Path, indices: list[int] | None, size: Size | None, damage: 
     return [kept[i] for i in within(path, indices, n_frames)]
 
 
-def read_decord(
-    path: Path, indices: list[int] | None, size: Size | None, decoded: int | None
+def _read_decord(
+    path: Path, indices: list[int] | None, size: Size | None, decoded: int | None, damage: Damage | None
 ) -> list[np.ndarray] | None:
     """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be made up."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
@@ -171,8 +180,7 @@ def read_decord(
 
     container, stream = open_container(path)
     with container:
-        packets = packets_of(path, container, stream, None if decoded is None else Damage())
-        n_packets = sum(1 for p in packets if p.size and not p.is_discard)
+        n_packets = sum(1 for p in packets_of(path, container, stream, damage) if p.size and not p.is_discard)
     try:
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(str(path), num_threads=1, fault_tol=1)
@@ -186,6 +194,7 @@ def read_decord(
 
 
 def existing(path: str | Path) -> Path:
+    """The path of a video or folder of frames; ZsadError where there is nothing, or an empty file."""
     path = Path(path)
     if not path.exists():
         raise ZsadError(f"{path}: no such video file or frame folder")
@@ -195,6 +204,7 @@ def existing(path: str | Path) -> Path:
 
 
 def within(path: Path, indices: list[int] | None, n_frames: int) -> Sequence[int]:
+    """The frame numbers to read, None: all; ZsadError where one lies outside the video."""
     if indices is None:
         return range(n_frames)
     if max(indices) >= n_frames:

@@ -1,20 +1,20 @@
-"""One table per data set, and the published text formats that it is made from.
+"""One table per data set, the only thing that later steps know of it.
 
-The manifest (``manifest.csv``, a row per video) is the only thing later steps know of a data set. Frame numbers are
-0-based and span ends inclusive throughout, as in UCF-Crime's official temporal annotation, whose 290 test videos hold
-84,331 abnormal frames read this way.
+The manifest is ``manifest.csv``, a row per video. Frame numbers are 0-based and span ends inclusive throughout, as in UCF-Crime's
+official temporal annotation, whose 290 test videos hold 84,331 abnormal frames read this way.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.annotations import write_classes
-from zsad_lib.files.paths import atomic, write_json
+from zsad_lib.files.paths import write_json, write_text
 from zsad_lib.files.spans import format_spans, parse_spans
 
 COLUMNS = {
@@ -67,19 +67,21 @@ def save_manifest(table: pd.DataFrame, folder: str | Path) -> Path:
     """
     file, base = Path(folder) / "manifest.csv", Path(folder).absolute()
     table = _checked(table, file)
-    clipped = [format_spans(_spans_within(row)) for row in table.itertuples()]
-    changed = table["video"][table["spans"] != clipped].tolist()
-    if changed:
-        print(f"{len(changed)} videos have spans that end 1 to {OVERHANG} frames late, clipped: {', '.join(changed)}")
+    clipped = [format_spans(clip_spans(row.spans, row.n_frames, row.video)) for row in table.itertuples()]
+    report_late(table["video"][table["spans"] != clipped])
     paths = [Path(path) for path in table["path"]]
     paths = [path.relative_to(base) if path.is_relative_to(base) else path for path in paths]
     table = table.assign(spans=clipped, path=[path.as_posix() for path in paths])
-    with atomic(file) as handle:
-        table.to_csv(handle, index=False, lineterminator="\n")
-    return file
+    return write_text(file, table.to_csv(index=False, lineterminator="\n"))
 
 
-def frame_labels(row) -> np.ndarray:
+def report_late(videos: Iterable[str]) -> None:
+    """Prints which videos have spans that `clip_spans` has cut, where there is one."""
+    if videos := list(videos):
+        print(f"{len(videos)} videos have spans that end 1 to {OVERHANG} frames late, clipped: {', '.join(videos)}")
+
+
+def frame_labels(row: Any) -> np.ndarray:
     """Ground truth of one video: uint8 [n_frames], 1 = abnormal.
 
     Args:
@@ -89,28 +91,33 @@ def frame_labels(row) -> np.ndarray:
         ZsadError: a span starts outside the video or ends more than `OVERHANG` frames past it.
     """
     labels = np.zeros(int(row.n_frames), np.uint8)
-    for first, last in _spans_within(row):
+    for first, last in clip_spans(row.spans, int(row.n_frames), row.video):
         labels[first : last + 1] = 1
     return labels
 
 
-def _spans_within(row) -> list[tuple[int, int]]:
+def clip_spans(text: str, n_frames: int, name: str) -> list[tuple[int, int]]:
+    """Spans, both ends inclusive, that end inside their video of `n_frames`; `name` is that of the video in errors.
+
+    Raises:
+        ZsadError: unreadable spans, or one that starts outside the video or ends more than `OVERHANG` frames past it.
+
+    >>> clip_spans("3-5;8-11", 10, "a.mp4")
+    [(3, 5), (8, 9)]
+    """
     try:
-        spans, last_frame = parse_spans(row.spans), int(row.n_frames) - 1
+        spans = parse_spans(text)
     except ZsadError as error:
-        raise ZsadError(f"{row.video}: {error}") from None
+        raise ZsadError(f"{name}: {error}") from None
     for first, last in spans:
-        if first > last_frame or last > last_frame + OVERHANG:
-            raise ZsadError(
-                f"{row.video}: span {first}-{last} lies outside the video's {row.n_frames} frames; "
-                "check the annotation and the video's length"
-            )
-    return [(first, min(last, last_frame)) for first, last in spans]
+        if first >= n_frames or last >= n_frames + OVERHANG:
+            advice = "check the annotation and the video's length"
+            raise ZsadError(f"{name}: span {first}-{last} lies outside the video's {n_frames} frames; {advice}")
+    return [(first, min(last, n_frames - 1)) for first, last in spans]
 
 
 def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
+    if missing := [name for name in COLUMNS if name not in table]:
         raise ZsadError(f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}")
     if table.empty:
         raise ZsadError(f"{file}: no rows; expected one per video")
@@ -118,43 +125,29 @@ def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
         table = table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
     except (ValueError, TypeError) as error:
         raise ZsadError(f"{file}: n_frames must be whole numbers and fps numbers ({error})") from error
-    doubled = table["video"][table["video"].duplicated()]
-    if len(doubled):
+    if len(doubled := table["video"][table["video"].duplicated()]):
         raise ZsadError(f"{file}: video {doubled.iloc[0]!r} occurs twice; names must be unique")
     for name, valid in _VALUES.items():
-        wrong = table[~table[name].isin(valid)]
-        if len(wrong):
-            row = wrong.iloc[0]
-            raise ZsadError(f"{file}: {row.video}: {name} {row[name]!r} is unknown; use {', '.join(sorted(valid))}")
+        for row in table[~table[name].isin(valid)].to_dict("records"):
+            raise ZsadError(f"{file}: {row['video']}: {name} {row[name]!r} is unknown; use {', '.join(sorted(valid))}")
     for row in table.itertuples():
         if row.n_frames < 1:
             raise ZsadError(f"{file}: {row.video}: n_frames is {row.n_frames}; a video holds at least one frame")
-        _spans_within(row)
+        clip_spans(row.spans, row.n_frames, row.video)
     return table
 
 
-# --- temporal annotations, UCF-Crime's "Abuse028_x264.mp4  Abuse  165  240  -1  -1" ----------------------------------
-
-
-def save_weak(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
-    """Writes what weak supervision reads into `folder`: the manifest with classes as `action`, ``classes.csv`` and ``prompts.json``.
+def save_labelled(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
+    """Writes what training on labels of whole videos reads: the manifest (`action`: class), ``classes.csv`` and ``prompts.json``.
 
     Returns:
         metrics, artefacts and output hash, as a pipeline step gives them.
     """
-    made = {
-        "manifest": save_manifest(table, folder),
-        "classes": folder / "classes.csv",
-        "prompts": folder / "prompts.json",
-    }
-    write_classes(made["classes"], classes)
-    write_json(made["prompts"], prompts)
+    files = {"manifest": save_manifest(table, folder)}
+    files |= {"classes": folder / "classes.csv", "prompts": folder / "prompts.json"}
+    write_classes(files["classes"], classes)
+    write_json(files["prompts"], prompts)
     counts = table[table.split == "train"].action.value_counts()
-    return {
-        "metrics": {f"training videos, {name}": int(number) for name, number in counts.items()},
-        "artefacts": made,
-        "output_hash": hashlib.sha256(b"".join(file.read_bytes() for file in made.values())).hexdigest(),
-    }
-
-
-# --- UCA's captions: "Normal_Videos_924_x264 00:00.0 00:12.5 ##A man in white walked over", and JSON ----------------
+    metrics = {f"training videos, {name}": int(number) for name, number in counts.items()}
+    output_hash = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
+    return {"metrics": metrics, "artefacts": files, "output_hash": output_hash}

@@ -14,33 +14,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.files.decoding import (
-    JUMP,
-    RECENT,
-    Damage,
-    Size,
-    declared_end,
-    decode,
-    existing,
-    open_container,
-    read_decord,
-    read_pyav,
-    resize,
-    rgb_converter,
-    within,
-)
+from zsad_lib.files.decoding import Damage, Size, decode, existing, read_frames, resize, rgb_converter, within
 from zsad_lib.files.paths import atomic
-
-if TYPE_CHECKING:
-    pass
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+JUMP = 10.0  # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
+RECENT = 30  # intervals whose median is the usual one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,23 +61,6 @@ def probe(path: str | Path) -> VideoInfo:
     first, fps = next(frames)
     sides = (first.width, first.height)[:: -1 if round(first.rotation / 90) % 2 else 1]
     return VideoInfo(1 + sum(1 for _ in frames), fps, *sides)
-
-
-def frame_times(path: str | Path) -> np.ndarray:
-    """Seconds from the first frame to every decoded frame, float64 [T]; right at variable rates too."""
-    times = np.array([frame.time if frame.time is not None else np.nan for frame, _ in decode(existing(path))])
-    return times - times[0]
-
-
-def declared_seconds(path: str | Path) -> float:
-    """Length of a video according to its header, seconds; 0 where it does not say, and for a folder of frames."""
-    path = existing(path)
-    if path.is_dir():
-        return 0.0
-    container, stream = open_container(path)
-    with container:
-        start = (stream.start_time or 0) * stream.time_base if stream.time_base else 0
-        return max(0.0, declared_end(container, stream) - float(start))
 
 
 def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
@@ -152,32 +120,30 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
     import av.format
 
     av.logging.set_level(av.logging.PANIC)
-    number = source.isdigit()
-    address, options = (f"/dev/video{source}", {"format": "v4l2"}) if number else (source, {"timeout": timeout})
+    if camera := source.isdigit():
+        address, options, remedy = f"/dev/video{source}", {"format": "v4l2"}, "number, plug and rights"
+    else:
+        address, options = source, {"timeout": timeout}
+        remedy = "address, network and rights; fetch a file before you score it"
 
     @contextlib.contextmanager
-    def told() -> Iterator[None]:
+    def stream_errors() -> Iterator[None]:
         try:
             yield
         except (av.FFmpegError, OSError, IndexError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            remedy = (
-                "number, plug and rights" if number else "address, network and rights; fetch a file before you score it"
-            )
-            raise ZsadError(
-                f"{f'camera {address}' if number else source}: cannot be read ({reason}); check {remedy}"
-            ) from error
+            reason, name = getattr(error, "strerror", None) or str(error), f"{'camera ' * camera}{address}"
+            raise ZsadError(f"{name}: cannot be read ({reason}); check {remedy}") from error
 
     def frames() -> Iterator[tuple[float, np.ndarray]]:
         to_rgb = rgb_converter()
         clock = is_file or not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
-        with told(), container:
+        with stream_errors(), container:
             for frame in container.decode(video=0):
                 yield frame.time if clock and frame.time is not None else float("nan"), to_rgb(frame)
 
-    with told():
+    with stream_errors():
         container = av.open(address, **options)
-    is_file = not number and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
+    is_file = not camera and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
     return is_file, frames()
 
 
@@ -192,11 +158,8 @@ def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarr
         ZsadError: as `probe`; a truncated file raises after its last good frame.
     """
     path = existing(path)
-    if path.is_dir():
-        frames = map(_read_image, list_frames(path))
-    else:
-        to_rgb = rgb_converter()
-        frames = (to_rgb(frame) for frame, _ in decode(path))
+    to_rgb = rgb_converter()
+    frames = map(_read_image, list_frames(path)) if path.is_dir() else (to_rgb(frame) for frame, _ in decode(path))
     for frame in frames:
         yield resize(frame, size)
 
@@ -236,9 +199,7 @@ def read_video(
         files = list_frames(path)
         frames = [resize(_read_image(files[i]), size) for i in within(path, indices, len(files))]
     else:
-        frames = read_decord(path, indices, size, decoded) if decoder == "decord" else None
-        if frames is None:
-            frames = read_pyav(path, indices, size, None if decoded is None else Damage())
+        frames = read_frames(path, indices, size, decoder, decoded)
     shapes = sorted({frame.shape for frame in frames})
     if len(shapes) > 1:
         raise ZsadError(f"{path}: frames of different sizes, {shapes[0][:2]} and {shapes[-1][:2]}; give a size")
@@ -278,9 +239,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
             stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
             for image in itertools.chain([first], frames):
                 if image.shape != first.shape or image.dtype != np.uint8:
-                    raise ZsadError(
-                        f"{path}: frame {n_frames} is {image.dtype} {image.shape}; all must be uint8 {first.shape}"
-                    )
+                    kind = f"{image.dtype} {image.shape}"
+                    raise ZsadError(f"{path}: frame {n_frames} is {kind}; all must be uint8 {first.shape}")
                 frame = av.VideoFrame.from_ndarray(np.pad(image, pad, mode="edge"), format="rgb24")
                 container.mux(stream.encode(frame))
                 n_frames += 1

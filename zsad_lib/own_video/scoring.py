@@ -19,10 +19,10 @@ from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, chunks
 from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames
-from zsad_lib.files.decoding import resize
+from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.paths import file_errors
 from zsad_lib.files.score_files import prompt_column
-from zsad_lib.files.video import IMAGE_SUFFIXES, declared_seconds, timed_frames
+from zsad_lib.files.video import IMAGE_SUFFIXES, timed_frames
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.pipeline.progress import told

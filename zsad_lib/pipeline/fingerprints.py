@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zsad_lib import MOVED, extensions
+from zsad_lib import MOVED, extensions, full_name
 from zsad_lib.files.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[2] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
@@ -50,7 +50,7 @@ def closure(modules: Iterable[str]) -> dict[str, str]:
         module = queue.pop()
         file = module_file(module)
         if file is None and module in MOVED:
-            queue += [f"zsad_lib.{home}" for home in MOVED[module]]
+            queue += map(full_name, MOVED[module])
         if file is None or module in hashes or module in _NOT_FOLLOWED:
             continue
         hashes[module], imports, weights = scan(module, file.read_text(encoding="utf-8"), file.name == "__init__.py")

@@ -19,7 +19,7 @@ WEAK = {  # after "weak_data"
     "weak_train": ("zsad_lib.methods.anomaly_clip.train:fit", ("frame_features",)),
     "weak_score": ("zsad_lib.methods.anomaly_clip.score:score_all", ("weak_train",)),
 }
-LISTED = {"weak_data": ("data_prep.weak_lists:prepare", ("data",)), **WEAK}
+LISTED = {"weak_data": ("data_prep.video_level_lists:prepare", ("data",)), **WEAK}
 
 
 def last(*scored: str) -> dict[str, Step]:
@@ -36,7 +36,7 @@ STEPS: dict[str, dict[str, Step]] = {  # data set -> step, in the order of compu
     "scene_rules": {
         "data": ("data_prep.scene_rules.prepare:prepare", ()),
         **ZERO_SHOT,
-        "weak_data": ("data_prep.scene_rules.weak:prepare", ("data",)),
+        "weak_data": ("data_prep.scene_rules.video_level:prepare", ("data",)),
         **WEAK,
         **last("score", "weak_score"),
     },

@@ -1,11 +1,10 @@
-"""The weakly labelled data sets' files: what the official ones hold, and that every fault names file and line."""
+"""The official video-level lists: what the official ones hold, and that every fault names file and line."""
 
 import re
 
-import pandas as pd
 import pytest
 
-from data_prep import weak_lists as w
+from data_prep import video_level_lists as w
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.annotations import read_classes, read_temporal
 from zsad_lib.models.anomaly_clip_recipes import UCF_CLASSES, XD_CLASSES
@@ -66,7 +65,10 @@ def test_late_spans_are_clipped_and_counted(tmp_path, capsys):
         (dict(spans=SPANS.replace("10  20", "20  10")), TEMPORAL + r":1: span 20 10 is reversed"),
         (dict(spans=SPANS.replace("-1  -1\nN", "15  30\nN")), TEMPORAL + r":1: spans overlap"),
         (dict(spans=SPANS * 2), TEMPORAL + r":3: Arson002_x264 stands already at .*:1"),
-        (dict(counts="Arson002_x264 0 15 0\n"), TEMPORAL + r":1: span 10 20 lies outside the 16 frames"),
+        (
+            dict(counts="Arson002_x264 0 15 0\n"),
+            TEMPORAL + r":1: Arson002_x264: span 10-20 lies outside the video's 16 frames",
+        ),
         (dict(counts="Other 0 15 0\n"), r"Test\.txt:1: Arson002_x264 has no frame count"),
         (dict(counts="Arson002_x264\n"), r"counts\.txt:1: expected `name first last`"),
         (dict(test="\n"), r"Anomaly_Test\.txt: the label file is empty"),
@@ -92,27 +94,13 @@ def test_xd_violence(tmp_path):
         w.xd_violence(tmp_path, train=["video.mp4"])
 
 
-def test_anomalyclip_lists_and_classes(tmp_path):
-    labels, videos = tmp_path / "labels.csv", tmp_path / "list.txt"
+def test_class_files(tmp_path):
+    labels = tmp_path / "labels.csv"
     labels.write_text("id,name\n")
     with pytest.raises(ZsadError, match="no class below"):
         read_classes(labels)
     labels.write_text("id,name\n0,fall\n1,normal\n")
-    classes = read_classes(labels)
-    videos.write_text("test/01_0014 1 265 0\n01_001 0 9 1\n")
-    table = w.read_anomalyclip_list(videos, classes)
-    assert table.drop(columns="place").to_numpy().tolist() == [
-        ["01_0014", "test/01_0014", 265, "fall"],
-        ["01_001", "01_001", 10, "normal"],
-    ]
-    for line, message in (
-        ("a 0 9 2", "class id 2 is unknown; there are 2"),
-        ("a 9 0 1", "first <= last"),
-        ("a 0", "path"),
-    ):
-        videos.write_text("b 0 9 0\n" + line + "\n")
-        with pytest.raises(ZsadError, match=rf"list\.txt:2: .*{message}"):
-            w.read_anomalyclip_list(videos, classes)
+    assert read_classes(labels) == ["fall", "normal"]
     for text, message in (
         ("name\n", r":1: expected the heading id,name"),
         ("id,name\n1,fall\n", r":2: expected `0,name`"),
@@ -140,7 +128,7 @@ def test_shanghaitech(tmp_path):
         w.shanghaitech(tmp_path)
 
 
-def test_frame_counts_listed_files_and_named_classes(tmp_path):
+def test_frame_counts_and_lengths(tmp_path):
     counts = tmp_path / "counts.txt"
     counts.write_text("a.mp4 0 9\nb 5 9 x\n")
     assert w.read_frame_counts(counts) == {"a": 10, "b": 5}
@@ -151,20 +139,10 @@ def test_frame_counts_listed_files_and_named_classes(tmp_path):
 
     (tmp_path / "annotations.txt").write_text("x_label_G-0-0 5 99\n")
     assert w.xd_violence(tmp_path, lengths={"x_label_G-0-0": 99}).spans.tolist() == ["5-98"]
-    with pytest.raises(ZsadError, match=r"annotations\.txt:1: span 5 99 lies outside the 50 frames"):
+    with pytest.raises(
+        ZsadError, match=r"annotations\.txt:1: x_label_G-0-0: span 5-99 lies outside the video's 50 frames"
+    ):
         w.xd_violence(tmp_path, lengths={"x_label_G-0-0": 50})
-
-    for part, rows in (("training", "01_001\n01_0014\n"), ("testing", "02_002\n")):
-        (tmp_path / f"weak_split_shanghaitech.{part}.csv").write_text(f"video-id\n{rows}")
-    named = pd.DataFrame(
-        [("01_001", "normal", "l:1"), ("01_0014", "fall", "l:2"), ("02_002", "normal", "l:3")],
-        columns=["video", "action", "place"],
-    )
-    assert w.shanghaitech(tmp_path, named).action.tolist() == ["normal", "fall", "normal"]
-    with pytest.raises(ZsadError, match="testing.csv:2: 02_002 is in the split, and the list with classes lacks it"):
-        w.shanghaitech(tmp_path, named[:2])
-    with pytest.raises(ZsadError, match="l:3: 02_002 is fall there and normal by"):
-        w.shanghaitech(tmp_path, named.assign(action=["normal", "fall", "fall"]))
 
 
 @pytest.mark.data
@@ -175,8 +153,8 @@ def test_official_files(annotations):
     assert sorted(set(table.action)) == sorted(UCF_CLASSES)
     xd = w.xd_violence(annotations / "xd_violence")
     assert len(xd) == 500 and set(xd.action) == set(XD_CLASSES) - {"Normal"}
-    weak = w.shanghaitech(annotations / "shanghaitech")
-    assert weak.groupby(["split", "action"]).size().to_dict() == {
+    table = w.shanghaitech(annotations / "shanghaitech")
+    assert table.groupby(["split", "action"]).size().to_dict() == {
         ("train", "Normal"): 175, ("train", "Abnormal"): 63, ("test", "Normal"): 155, ("test", "Abnormal"): 44
     }  # fmt: skip
     assert not any(

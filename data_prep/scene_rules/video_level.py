@@ -1,4 +1,4 @@
-"""The weakly labelled videos of SceneRules: anomalies may be among the training videos, and only a whole video's class is known.
+"""SceneRules with labels of whole videos: anomalies may be among the training videos, and only a video's class is known.
 
 Kept in a manifest of their own: the zero-shot method never sees it. The cameras are those of training, so the test cameras stay unseen.
 """
@@ -13,7 +13,8 @@ from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec
 from data_prep.scene_rules.prepare import describe, render
 from data_prep.scene_rules.prompts import prompts
-from zsad_lib.files.manifest import load_manifest, save_weak
+from zsad_lib.config import Profile
+from zsad_lib.files.manifest import load_manifest, save_labelled
 
 NORMAL = "normal"
 _OF_CONCEPT = {"fight": "fighting", "fall": "falls down", "fire": "fire"}
@@ -35,7 +36,7 @@ def class_prompts() -> dict[str, list[str]]:
     return {name: prompts([concept]) for concept, name in _OF_CONCEPT.items()} | {NORMAL: prompts(world.ACTIONS)}
 
 
-def clip_list(profile) -> list[ClipSpec]:
+def clip_list(profile: Profile) -> list[ClipSpec]:
     """`profile.weak_clips` abnormal clips per family and training camera."""
     return [
         ClipSpec(f"{site}_{family}_{index:02d}", "train", "main", scene, site, family, world.CLIP_FRAMES)
@@ -46,8 +47,8 @@ def clip_list(profile) -> list[ClipSpec]:
     ]
 
 
-def prepare(profile, folder: Path) -> dict:
-    """Pipeline step: renders the abnormal training clips and writes the manifest that weak supervision reads.
+def prepare(profile: Profile, folder: Path) -> dict:
+    """Pipeline step: renders the abnormal training clips and writes the manifest that AnomalyCLIP reads.
 
     It holds them, the normal training clips, and the validation and test videos; `action` is the class. Of training videos neither
     spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes in the order of their ids,
@@ -58,4 +59,4 @@ def prepare(profile, folder: Path) -> dict:
     table = pd.concat([abnormal, load_manifest(folder.parent / "data")], ignore_index=True)
     table["action"] = [class_of(row.family, row.action) for row in table.itertuples()]
     table.loc[table.split == "train", ["spans", "caption"]] = ""
-    return save_weak(table, CLASSES, class_prompts(), folder)
+    return save_labelled(table, CLASSES, class_prompts(), folder)
