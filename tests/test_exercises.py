@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad_lib.exercises import checks, solutions
+from zsad_lib import checks, solutions
 
 EXERCISES = [name for name, value in vars(solutions).items() if inspect.isfunction(value)]
 WRONG = {

@@ -9,7 +9,7 @@ import torch
 
 from zsad_lib import notebook as frame
 from zsad_lib.errors import ZsadError
-from zsad_lib.exercises import checks
+from zsad_lib.exercises.answers import close
 from zsad_lib.files import paths
 from zsad_lib.pipeline import progress, run_step
 
@@ -130,9 +130,9 @@ def test_rich_output_in_a_notebook(monkeypatch):
 
 
 def test_checks_tell_right_from_wrong(capsys):
-    checks.close(torch.ones(2, requires_grad=True), [1, 1], "the gate")
+    close(torch.ones(2, requires_grad=True), [1, 1], "the gate")
     assert capsys.readouterr().out == "the gate: right\n"
     with pytest.raises(AssertionError, match="the gate: differs by up to 0.1"):
-        checks.close(1.1, 1.0, "the gate")
+        close(1.1, 1.0, "the gate")
     with pytest.raises(AssertionError, match=r"shape \(2,\), expected \(3,\)"):
-        checks.close([1, 1], [1, 1, 1], "the gate")
+        close([1, 1], [1, 1, 1], "the gate")

@@ -5,26 +5,28 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from zsad_lib.ablations import anomaly_clip_grid
+from zsad_lib.ablations import engine, grids
+from zsad_lib.ablations.grids import ANOMALY_CLIP
+from zsad_lib.ablations.run import ablate
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.anomaly_clip import train
 from zsad_lib.models.anomaly_clip_recipes import STAND_IN
 
-ROWS = [row for row in anomaly_clip_grid.ROWS if row.name in ("anomaly_clip", "no_temporal", "published_order")]
+ROWS = [row for row in ANOMALY_CLIP if row.name in ("anomaly_clip", "no_temporal", "published_order")]
 
 
 @pytest.fixture(scope="module")
 def grid(weak_run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anomaly_clip_grid, "ROWS", tuple(ROWS))
-        yield weak_run, anomaly_clip_grid.ablate(weak_run[0])
+        patch.setitem(grids.GRIDS, "anomaly_clip", lambda: ROWS)
+        yield weak_run, ablate(["anomaly_clip"], weak_run[0])["anomaly_clip"]
 
 
 def test_every_row_has_its_own_recipe():
-    usual, names = STAND_IN, [row.name for row in anomaly_clip_grid.ROWS]
-    changed = [dataclasses.replace(usual, **row.change) for row in anomaly_clip_grid.ROWS]
+    usual, names = STAND_IN, [row.name for row in ANOMALY_CLIP]
+    changed = [dataclasses.replace(usual, **row.change) for row in ANOMALY_CLIP]
     assert len(set(changed)) == len(changed) == len(set(names)) and changed[0] == usual
-    assert all(row.control == ("" if row.name == names[0] else names[0]) for row in anomaly_clip_grid.ROWS)
+    assert all(row.control == ("" if row.name == names[0] else names[0]) for row in ANOMALY_CLIP)
 
 
 def test_each_row_is_trained_as_it_says(grid):
@@ -56,5 +58,5 @@ def test_a_second_run_trains_and_evaluates_nothing(grid, monkeypatch):
     (profile, _), target = grid
     before = target.stat().st_mtime_ns
     monkeypatch.setattr(train, "batches", None)
-    monkeypatch.setattr(anomaly_clip_grid, "_estimates", None)
-    assert anomaly_clip_grid.ablate(profile) == target and target.stat().st_mtime_ns == before
+    monkeypatch.setattr(engine, "tabulate", None)
+    assert ablate(["anomaly_clip"], profile) == {"anomaly_clip": target} and target.stat().st_mtime_ns == before

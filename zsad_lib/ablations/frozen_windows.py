@@ -1,7 +1,7 @@
 """All windows of a benchmark as a few arrays: every feature and every score term that an ablation does not train.
 
-A variant of the gate, the projection or the objective trains and scores on these in seconds. The predictive stream is tuned
-beforehand, once per seed.
+A variant of the gate, the projection or the objective trains and scores on these in seconds. The predictive stream is
+tuned beforehand, once per seed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.features.backbones import EMBED_DIM, Backbones, stand_ins, weights_folder
-from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
+from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.files import paths
 from zsad_lib.methods.context_aware.scores import joint, neighbour_score, predictive_terms
 from zsad_lib.methods.context_aware.train import Variant, load_detector, train_detector
@@ -26,11 +28,7 @@ from zsad_lib.models.text import encode_captions
 from zsad_lib.pipeline.fingerprints import closure, digest
 
 SPLITS = ("train", "val", "test")
-
-
-STREAM = Variant(
-    gate="none", objective="plain", batch=8, live=8, alpha=0.0
-)  # L = L_pred: tunes the predictive stream alone
+STREAM = Variant(gate="none", objective="plain", batch=8, live=8, alpha=0.0)  # L = L_pred: the predictive stream alone
 
 
 class Split(NamedTuple):
@@ -40,10 +38,10 @@ class Split(NamedTuple):
     terms: dict[str, Tensor]  # s_mem; of the predictive stream s_pred, s_all, s_peak, s_motion: [W] each
     plain: Tensor  # [W, D_dpc] mean of the predictive backbone's features: what released defect 9 scores with
     videos: list[str]  # clip i of `windows.place`
-    bank: Tensor  # [K, D] unit vectors of the distinct captions, in the order of `windows.caption`'s numbers; training only
+    bank: Tensor  # [K, D] unit vectors of the distinct captions, which `windows.caption` numbers; training only
 
 
-def windows_folder(profile, table) -> Path:
+def windows_folder(profile: Profile, table: pd.DataFrame) -> Path:
     """Where the arrays lie: named by the features, the videos with what is known of them, and the code."""
     facts = table[["video", "split", "path", "n_frames"]].astype(str).values.tolist()
     captions = table[table.split == "train"].caption.tolist()
@@ -52,7 +50,7 @@ def windows_folder(profile, table) -> Path:
 
 
 @torch.no_grad()
-def freeze(profile, table) -> Path:
+def freeze(profile: Profile, table: pd.DataFrame) -> Path:
     """Computes the arrays of all splits, unless they are there. Captions of test videos are never read.
 
     Args:
@@ -78,23 +76,22 @@ def freeze(profile, table) -> Path:
             place=torch.cat(place),
         )
         if split == "train":
-            mean, deviation = arrays["scene"].mean(0), arrays["scene"].std(0).clamp_min(1e-6)
-        query = joint(backbones.video_head(arrays["timesformer"]), (arrays["scene"] - mean) / deviation)
+            mean, std = arrays["scene"].mean(0), arrays["scene"].std(0).clamp_min(1e-6)
+        query = joint(backbones.video_head(arrays["timesformer"]), (arrays["scene"] - mean) / std)
         memory = query if memory is None else memory
-        captions = [row.caption for row in rows] if split == "train" else []
-        distinct = list(dict.fromkeys(captions))
-        arrays |= dict(
-            s_mem=neighbour_score(query, memory), bank=torch.zeros(0, EMBED_DIM), caption=torch.zeros(0).long()
-        )
-        if distinct:
+        arrays["s_mem"] = neighbour_score(query, memory)
+        arrays |= dict(bank=torch.zeros(0, EMBED_DIM), caption=torch.zeros(0).long())
+        if split == "train":
+            captions = [row.caption for row in rows]
+            distinct = list(dict.fromkeys(captions))
             arrays["bank"] = encode_captions(backbones.clip, distinct, backbones.vocabulary)
             arrays["caption"] = torch.tensor([distinct.index(c) for c in captions])[arrays["place"][:, 0]]
         _write(folder / f"{split}.safetensors", arrays, [row.video for row in rows])
     return folder
 
 
-def tune(profile, table, folder: Path, seed: int) -> Path:
-    """The predictive stream of one seed, tuned on the normal training windows by L_pred alone, and what it says of all windows.
+def tune(profile: Profile, table: pd.DataFrame, folder: Path, seed: int) -> Path:
+    """The predictive stream of one seed, tuned on the normal training windows by L_pred alone, run on all windows.
 
     All variants of a seed share it, as all share the features.
 
@@ -108,14 +105,10 @@ def tune(profile, table, folder: Path, seed: int) -> Path:
     if tuned(folder, seed):
         return weights
     torch.set_num_threads(1)
-    backbones, cache = stand_ins(weights_folder(profile)), cache_folder(profile)
-    rows = {split: list(table[table.split == split].itertuples()) for split in SPLITS}
-    windows = load_windows(profile, table[table.split == "train"], backbones, state=False)
+    windows = load_windows(profile, table[table.split == "train"], stand_ins(weights_folder(profile)), state=False)
     dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
-    with torch.no_grad():
-        for split in SPLITS:
-            features = [load_features(feature_file(cache, row)) for row in rows[split]]
-            _write(folder / f"{split}-{seed}.safetensors", _predictive(dpc, features), [])
+    for split in SPLITS:
+        _write(folder / f"{split}-{seed}.safetensors", predict(profile, table[table.split == split], dpc), [])
     return weights
 
 
@@ -124,7 +117,7 @@ def tuned(folder: Path, seed: int) -> bool:
     return all((folder / f"{split}-{seed}.safetensors").exists() for split in SPLITS)
 
 
-def tuned_backbones(profile, folder: Path, seed: int) -> Backbones:
+def tuned_backbones(profile: Profile, folder: Path, seed: int) -> Backbones:
     """The profile's stand-ins with the predictive stream of `tune`."""
     backbones = stand_ins(weights_folder(profile))
     backbones.dpc = load_detector(folder / f"stream-{seed}" / "detector.safetensors").dpc
@@ -144,12 +137,20 @@ def load(folder: Path, split: str, seed: int | None = None) -> Split:
     return Split(windows, terms, plain, names, bank)
 
 
-def _predictive(dpc: DPC, features: list[VideoFeatures]) -> dict[str, Tensor]:
-    """Feature and terms of a predictive stream on the windows of some videos, joined."""
-    found = list(predictive_terms(dpc, features))
-    parts = dict(dpc=[p.context for p in found], plain=[p.plain for p in found])
-    parts |= {name: [p.terms[name] for p in found] for name in found[0].terms}
-    return {name: torch.cat(values) for name, values in parts.items()}
+@torch.no_grad()
+def predict(profile: Profile, table: pd.DataFrame, dpc: DPC) -> dict[str, Tensor]:
+    """A predictive stream on all windows of some videos: `dpc` and `plain` [W, D_dpc], and score terms [W] by name."""
+    cache = cache_folder(profile)
+    of_videos = list(predictive_terms(dpc, (load_features(feature_file(cache, row)) for row in table.itertuples())))
+    arrays = dict(dpc=[video.context for video in of_videos], plain=[video.plain for video in of_videos])
+    arrays |= {name: [video.terms[name] for video in of_videos] for name in of_videos[0].terms}
+    return {name: torch.cat(values) for name, values in arrays.items()}
+
+
+def with_stream(split: Split, stream: dict[str, Tensor]) -> Split:
+    """The split under another predictive stream, of `predict`."""
+    terms = split.terms | {name: value for name, value in stream.items() if name.startswith("s_")}
+    return split._replace(windows=split.windows._replace(dpc=stream["dpc"]), terms=terms, plain=stream["plain"])
 
 
 def _write(file: Path, arrays: dict[str, Tensor], videos: list[str]) -> None:

@@ -1,12 +1,14 @@
 """What the ablations compare: every row of every grid, declared and not computed.
 
-A row is a trained variant, the score terms that it adds up, and the row of the same grid that it is compared with.
+A `Row` of the context-aware method is a trained variant, the score terms that it adds up, and the row of the same grid
+that it is compared with. A `RecipeRow` of AnomalyCLIP is a change of the profile's recipe.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from zsad_lib.ablations.trial import BASE
 from zsad_lib.config import nearest
@@ -16,26 +18,21 @@ from zsad_lib.models.gates import GATES
 from zsad_lib.released_defects import AS_RELEASED, DEFECTS
 
 SEMANTIC, FULL = ("s_sem",), ("s_sem", "s_pred")
-REPORTED = {
-    "B1": 0.462,
-    "B2": 0.518,
-    "B3": 0.579,
-    "B4": 0.704,
-    "B5": 0.845,
-}  # the paper's Table 3, ROC-AUC on UCF-Crime
+# The paper's Table 3: ROC-AUC on UCF-Crime.
+REPORTED = {"B1": 0.462, "B2": 0.518, "B3": 0.579, "B4": 0.704, "B5": 0.845}
 PREDICTIVE = {"s_pred", "s_all", "s_peak"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of an ablation table."""
+    """One row of an ablation table of the context-aware method."""
 
     name: str  # column `variant`; in the gate grid the gate's name
     says: str  # what it is, in a few words
     variant: Variant = BASE
-    terms: tuple[str, ...] = FULL  # added up in deviations of held-out normal windows
+    terms: tuple[str, ...] = FULL  # added up in standard deviations of held-out normal windows
     weights: tuple[float, ...] = ()  # of the terms; (): equal
-    fusion: str = "z"  # or `mixture`: mean and deviation of every term depend on the scene
+    fusion: str = "z"  # or `mixture`: mean and standard deviation of every term depend on the scene
     control: str = ""  # key of the row that it is compared with; "": none
     released: tuple[str, ...] = ()  # defects of the released code
     held_out: bool = False  # stand-ins that never saw a fight, a fall or a fire
@@ -56,44 +53,56 @@ class Row:
         return f"{self.name}/{self.objective}/{self.score}"
 
 
-def _with(**changes) -> Variant:
+@dataclasses.dataclass(frozen=True)
+class RecipeRow:
+    """One row of AnomalyCLIP's ablation table."""
+
+    name: str  # column `variant`
+    says: str  # what it is, in a few words
+    change: dict[str, Any] = dataclasses.field(default_factory=dict)  # of `anomaly_clip_recipes.Recipe`
+    control: str = "anomaly_clip"  # all rows are compared with the whole method
+    score: str = "weak"
+    objective: str = "plain"
+
+    @property
+    def key(self) -> str:
+        """Unique within the grid."""
+        return self.name
+
+
+AnyRow = Row | RecipeRow
+
+
+def _with(**changes: Any) -> Variant:
     return dataclasses.replace(BASE, **changes)
 
 
-def _both(name: str, says: str, variant: Variant, control: str, terms=SEMANTIC, **more) -> Iterator[Row]:
-    """A row without and with prediction; `control` is name/objective."""
-    for score, added in (("semantic", ()), ("full", ("s_pred",))):
-        yield Row(name, says, variant, (*terms, *added), control=control and f"{control}/{score}", **more)
+def _both(
+    name: str, says: str, variant: Variant, control: str, terms: Sequence[str] = SEMANTIC, fusion: str = "z"
+) -> list[Row]:
+    """A row without and one with prediction; `control` is name/objective."""
+    return [
+        Row(name, says, variant, (*terms, *prediction), fusion=fusion, control=control and f"{control}/{score}")
+        for score, prediction in (("semantic", ()), ("full", ("s_pred",)))
+    ]
 
 
 def gate(held_out: bool = False) -> list[Row]:
     """Gates x objectives, controls of the best one, and baselines without a gate."""
-    rows = [*_both("none", "no context", _with(gate="none", objective="plain"), "", held_out=held_out)]
+    none = _with(gate="none", objective="plain")
+    rows = _both("none", "no context", none, "")
     for kind in GATES:
         for objective in ("plain", "swap", "reject") if kind != "none" else ():
             variant = _with(gate=kind, objective=objective)
-            rows += _both(kind, GATES[kind].__doc__.split(". ")[0], variant, "none/plain", held_out=held_out)
-    for source, says in (
-        ("shuffled", "relevance, other clips' scenes"),
-        ("zero", "relevance, no scene"),
-        ("global", "relevance, video feature as context"),
-    ):
-        rows += _both(source, says, _with(context=source), "relevance/swap", held_out=held_out)
-    none = _with(gate="none", objective="plain")
-    rows += _both(
-        "mixture",
-        "no gate; score terms modulated by the scene",
-        none,
-        "none/plain",
-        fusion="mixture",
-        held_out=held_out,
-    )
-    rows += _both(
-        "retrieval", "no gate; captions of look-alike scenes", none, "none/plain", ("s_retrieval",), held_out=held_out
-    )
-    rows += _both("neighbours", "no text; nearest training windows", none, "none/plain", ("s_mem",), held_out=held_out)
-    rows += _both("memory", "relevance and neighbours", BASE, "neighbours/plain", ("s_sem", "s_mem"), held_out=held_out)
-    return rows
+            rows += _both(kind, GATES[kind].__doc__.split(". ")[0], variant, "none/plain")
+    sources = {"shuffled": "other clips' scenes", "zero": "no scene", "global": "video feature as context"}
+    for source, says in sources.items():
+        rows += _both(source, f"relevance, {says}", _with(context=source), "relevance/swap")
+    rows += _both("mixture", "no gate; score terms modulated by the scene", none, "none/plain", fusion="mixture")
+    rows += _both("retrieval", "no gate; captions of look-alike scenes", none, "none/plain", ("s_retrieval",))
+    rows += _both("neighbours", "no text; nearest training windows", none, "none/plain", ("s_mem",))
+    rows += _both("memory", "relevance and neighbours", BASE, "neighbours/plain", ("s_sem", "s_mem"))
+    return [dataclasses.replace(row, held_out=held_out) for row in rows]
 
 
 def held_out() -> list[Row]:
@@ -129,15 +138,13 @@ def components() -> list[Row]:
         tuned = dataclasses.replace(joint, alpha=alpha)
         rows.append(Row(f"joint_alpha_{alpha:g}", f"predictive stream tuned, alpha {alpha:g}", tuned, **against))
     for anchored in (True, False):
+        suffix = "" if anchored else "_no_anchor"
         for blocks in (0, 1, 2, 4):
-            if (anchored, blocks) == (True, BASE.blocks):
-                continue
-            name = f"blocks_{blocks}" + ("" if anchored else "_no_anchor")
-            if (anchored, blocks) != (False, BASE.blocks):  # that one is `no_anchor`
-                variant = _with(blocks=blocks, anchored=anchored)
-                rows.append(Row(name, f"residual projection, {blocks} blocks", variant, **against))
-        name = "projection_mlp" + ("" if anchored else "_no_anchor")
-        rows.append(Row(name, "MLP projection", _with(projection="mlp", anchored=anchored), **against))
+            if blocks != BASE.blocks:  # these two are `full` and `no_anchor`
+                variant, says = _with(blocks=blocks, anchored=anchored), f"residual projection, {blocks} blocks"
+                rows.append(Row(f"blocks_{blocks}{suffix}", says, variant, **against))
+        variant = _with(projection="mlp", anchored=anchored)
+        rows.append(Row(f"projection_mlp{suffix}", "MLP projection", variant, **against))
     return rows
 
 
@@ -160,50 +167,73 @@ def released() -> list[Row]:
         Row("B4", "residual projection", b4, terms, control="B3/plain/full"),
         Row("B5", "LN gate: the paper's method", b5, terms, control="B4/plain/full"),
     ]
-    for name in DEFECTS:
-        rows.append(Row(name, DEFECTS[name][1], b5, terms, control=rows[4].key, released=(name,)))
-    rows.append(Row("as_released", "all of these together", b5, terms, control=rows[4].key, released=AS_RELEASED))
-    return rows
+    against = dict(control=rows[-1].key)
+    rows += [Row(name, DEFECTS[name][1], b5, terms, released=(name,), **against) for name in DEFECTS]
+    return [*rows, Row("as_released", "all of these together", b5, terms, released=AS_RELEASED, **against)]
 
 
 def prompts() -> list[Row]:
     """What stands in the bank of texts, and what the gate sees."""
-    base = Row("captions", "training captions", BASE, SEMANTIC)
-    more = dict(control=base.key)
+    base, both = Row("captions", "training captions", BASE, SEMANTIC), ("s_sem", "s_abnormal")
+    against = dict(control=base.key)
     rows = [
         base,
-        Row("class", "one prompt per ordinary action", terms=("s_class",), **more),
-        Row("class_places", "one per ordinary action and scene, which it names", terms=("s_class_places",), **more),
-        Row("abnormal", "captions against abnormal prompts", terms=("s_abnormal",), **more),
-        Row("abnormal_places", "the same, naming the scenes", terms=("s_abnormal_places",), **more),
-        Row(
-            "captions_abnormal",
-            "captions, and abnormal prompts as a further term",
-            terms=("s_sem", "s_abnormal"),
-            **more,
-        ),
-        Row("no_text", "nothing: neighbours instead", terms=("s_mem",), **more),
+        Row("class", "one prompt per ordinary action", terms=("s_class",), **against),
+        Row("class_places", "one per ordinary action and scene, which it names", terms=("s_class_places",), **against),
+        Row("abnormal", "captions against abnormal prompts", terms=("s_abnormal",), **against),
+        Row("abnormal_places", "the same, naming the scenes", terms=("s_abnormal_places",), **against),
+        Row("captions_abnormal", "captions, and abnormal prompts as a further term", terms=both, **against),
+        Row("no_text", "nothing: neighbours instead", terms=("s_mem",), **against),
     ]
     for source in ("shuffled", "zero", "global"):
-        rows.append(Row(f"context_{source}", f"captions; context: {source}", _with(context=source), SEMANTIC, **more))
+        variant = _with(context=source)
+        rows.append(Row(f"context_{source}", f"captions; context: {source}", variant, SEMANTIC, **against))
     for width in (4, 8, 128):
         variant = _with(context_dim=width)
-        rows.append(Row(f"context_dim_{width}", f"captions; context of {width} numbers", variant, SEMANTIC, **more))
+        rows.append(Row(f"context_dim_{width}", f"captions; context of {width} numbers", variant, SEMANTIC, **against))
     return rows
 
 
-GRIDS = {"gate": gate, "components": components, "released": released, "prompts": prompts, "held_out": held_out}
-WEAKLY = (
-    "anomaly_clip"  # the grid of the weakly supervised method, whose rows are in `zsad_lib.ablations.anomaly_clip_grid`
+ANOMALY_CLIP = (
+    RecipeRow("anomaly_clip", "directions from m, temporal model, all losses", control=""),
+    RecipeRow("no_temporal", "p_A of a frame from that frame alone", {"temporal": False}),
+    RecipeRow("no_centring", "m = 0: features and directions as they are", {"centred": False}),
+    RecipeRow("origin_directions", "frames from m, but classes from the origin", {"directions_from_normal": False}),
+    RecipeRow("fixed_text", "no learned context, text projection as pretrained", {"learned": False}),
+    RecipeRow("concat", "the temporal model also reads the similarities S", {"concat_similarity": True}),
+    RecipeRow("no_directions", "without both direction losses", {"without": ("dir_abn", "dir_nor")}),
+    RecipeRow("no_topk_abnormal", "top segments of abnormal videos unused", {"without": ("topk_abn",)}),
+    RecipeRow("no_bottomk_abnormal", "bottom segments of abnormal videos unused", {"without": ("bottomk_abn",)}),
+    RecipeRow("no_topk_normal", "top segments of normal videos unused", {"without": ("topk_nor",)}),
+    RecipeRow("no_smooth_sparse", "without both regularisers", {"without": ("smooth", "sparse")}),
+    RecipeRow(
+        "published_smoothness", "as published: smoothness also across the borders of videos", {"across_videos": True}
+    ),
+    RecipeRow("published_logarithm", "as published: logarithms of probabilities unclamped", {"unclamped": True}),
+    RecipeRow(
+        "published_order", "as published: class names sorted by the alphabet under unsorted ids", {"resorted": True}
+    ),
 )
 
 
-def grid(name: str) -> list[Row]:
+def anomaly_clip() -> Sequence[RecipeRow]:
+    """Directions, losses, temporal model and prototype of AnomalyCLIP, and what its published code does otherwise."""
+    return ANOMALY_CLIP
+
+
+WEAKLY = "anomaly_clip"  # the grid of the weakly supervised method
+GRIDS: dict[str, Callable[[], Sequence[AnyRow]]] = {
+    "gate": gate, "components": components, "released": released, "prompts": prompts, "held_out": held_out,
+    WEAKLY: anomaly_clip,
+}  # fmt: skip
+
+
+def grid(name: str) -> Sequence[AnyRow]:
     """The rows of a grid.
 
     Raises:
         ZsadError: no such grid; names the nearest one.
     """
     if name not in GRIDS:
-        raise ZsadError(f"grid {name!r} is unknown; did you mean {nearest(name, (*GRIDS, WEAKLY, 'all'))!r}?")
+        raise ZsadError(f"grid {name!r} is unknown; did you mean {nearest(name, (*GRIDS, 'all'))!r}?")
     return GRIDS[name]()

@@ -9,18 +9,20 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data_prep.scene_rules.prompts import prompts
 from data_prep.scene_rules.world import ACTIONS, SCENES, SEMANTIC
 from zsad_lib.ablations import frozen_windows
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import stand_ins, weights_folder
-from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.files import paths
 from zsad_lib.files.score_files import write_archive
-from zsad_lib.methods.context_aware.scores import predictive_terms, prompt_scores, semantic_score
+from zsad_lib.methods.context_aware.scores import prompt_scores, semantic_score
 from zsad_lib.methods.context_aware.train import Variant, load_detector, train_detector
 from zsad_lib.methods.context_aware.training_windows import Windows, load_windows, with_context
 from zsad_lib.models.detector import Detector
@@ -28,9 +30,7 @@ from zsad_lib.models.text import encode_captions
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.released_defects import acting_in
 
-BASE = Variant(
-    live=0
-)  # of an ablation: the predictive stream was tuned before, once per seed, so that a trial takes seconds
+BASE = Variant(live=0)  # the predictive stream was tuned before, once per seed, so that a trial takes seconds
 SCORED = ("val", "test")
 PROMPT_SETS = {  # name -> its sentences
     "class": prompts(ACTIONS),
@@ -40,36 +40,36 @@ PROMPT_SETS = {  # name -> its sentences
 }
 
 
-def label(variant: Variant, profile) -> str:
+def label(variant: Variant, profile: Profile) -> str:
     """Name of a variant's folder: gate, objective, and all that differs from `BASE`.
 
     >>> from zsad_lib.config import get_profile
     >>> label(Variant(gate="ln", objective="plain", live=0, blocks=1), get_profile("demo"))
     'ln-plain-blocks=1'
     """
-    others = {f.name: getattr(variant, f.name) for f in dataclasses.fields(variant)}
-    changed = [
-        f"{name}={'+'.join(value) if isinstance(value, tuple) else value}"
-        for name, value in others.items()
-        if name not in ("gate", "objective") and value != getattr(BASE, name)
-    ]
+    changed = []
+    for name, value in dataclasses.asdict(variant).items():
+        if name not in ("gate", "objective") and value != getattr(BASE, name):
+            text = "+".join(value) if isinstance(value, tuple) else value
+            changed.append(f"{name}={text}")
     return "-".join([variant.gate, variant.objective, *changed, *profile.released, *["held_out"] * profile.held_out])
 
 
-def trial_key(profile, variant: Variant, seed: int, windows: Path) -> str:
+def trial_key(profile: Profile, variant: Variant, seed: int, windows: Path) -> str:
     """What a finished trial must have been made from, to be kept."""
     settings = [profile.train_steps, profile.alpha, profile.mixed_precision, sorted(profile.released)]
     return digest([dataclasses.asdict(variant), seed, settings, windows.name, closure([__name__])])
 
 
-def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder: Path) -> Path:
+def run_trial(profile: Profile, variant: Variant, seed: int, table: pd.DataFrame, windows: Path, folder: Path) -> Path:
     """Trains and scores one variant with one seed; a finished trial is kept, an interrupted one goes on.
 
     Args:
         profile: for its features, steps and released defects.
         table: manifest; of the test videos it reads neither labels nor captions.
-        windows: folder of `frozen.freeze`, to which `frozen.tune` adds this seed's predictive stream.
-        folder: gets ``detector.safetensors``, ``val.npz`` and ``test.npz`` (score terms of all windows) and, last, ``result.json``.
+        windows: folder of `frozen_windows.freeze`, to which `frozen_windows.tune` adds this seed's predictive stream.
+        folder: gets ``detector.safetensors``, ``val.npz`` and ``test.npz`` (score terms of all windows) and, last,
+            ``result.json``.
 
     Returns:
         `folder`.
@@ -78,29 +78,27 @@ def run_trial(profile, variant: Variant, seed: int, table, windows: Path, folder
     if finished(folder, key):
         return folder
     torch.set_num_threads(1)
-    stream = (
-        None if variant.live else seed
-    )  # a variant that tunes the predictive stream itself starts from the pretrained one
-    if not variant.live:
-        frozen_windows.tune(profile, table, windows, seed)  # done before, unless a cluster took this trial first
-    train = _split(windows, "train", stream)
-    if variant.live:
-        backbones = stand_ins(weights_folder(profile))
-        given = load_windows(profile, table[table.split == "train"], backbones)
+    if variant.live:  # tunes the predictive stream itself, from the pretrained one
+        stream, backbones = None, stand_ins(weights_folder(profile))
+        train, given = _split(windows, "train", stream), load_windows(profile, table[table.split == "train"], backbones)
     else:
-        backbones, given = frozen_windows.tuned_backbones(profile, windows, seed), train.windows
-    path = train_detector(profile, variant, seed, with_context(given, variant.context, seed), folder, backbones)
-    detector = load_detector(path)
+        frozen_windows.tune(profile, table, windows, seed)  # done before, unless a cluster took this trial first
+        stream, backbones = seed, frozen_windows.tuned_backbones(profile, windows, seed)
+        train = _split(windows, "train", stream)
+        given = train.windows
+    given = with_context(given, variant.context, seed)
+    detector = load_detector(train_detector(profile, variant, seed, given, folder, backbones))
     banks = {"captions": train.bank, **_prompt_banks(weights_folder(profile))}
     for name in SCORED:
         split = _split(windows, name, stream)
         if variant.live:
-            split = _rescored(profile, detector, table[table.split == name], split)
-        shown = with_context(split.windows, variant.context, seed)
+            predicted = frozen_windows.predict(profile, table[table.split == name], detector.dpc)
+            split = frozen_windows.with_stream(split, predicted)
+        given = with_context(split.windows, variant.context, seed)
         if "plain_extractor" in acting_in(profile.released, "score"):
-            shown = shown._replace(dpc=split.plain)
+            given = given._replace(dpc=split.plain)
         terms = {term: split.terms[term] for term in ("s_pred", "s_all", "s_peak", "s_mem")}
-        terms |= text_terms(detector, shown, banks, look_alike(train, split, variant.max_cosine))
+        terms |= text_terms(detector, given, banks, look_alike(train, split, variant.max_cosine))
         write_archive(folder / f"{name}.npz", {term: value.numpy() for term, value in terms.items()})
     paths.write_json(folder / "result.json", {"key": key, "variant": dataclasses.asdict(variant), "seed": seed})
     return folder
@@ -120,8 +118,9 @@ def text_terms(
 ) -> dict[str, Tensor]:
     """Score terms that compare windows with texts, [W] each.
 
-    `s_sem`: training captions; `s_retrieval`: those of scenes that look alike; `s_class`, `s_class_places`: prompts for the ordinary
-    actions instead of captions; `s_abnormal`, `s_abnormal_places`: mass on the abnormal prompts, beside the captions.
+    `s_sem`: training captions; `s_retrieval`: those of scenes that look alike; `s_class`, `s_class_places`: prompts for
+    the ordinary actions instead of captions; `s_abnormal`, `s_abnormal_places`: mass on the abnormal prompts, beside
+    the captions.
 
     Args:
         banks: unit vectors [K, D] of ``captions`` and of the `PROMPT_SETS`.
@@ -147,22 +146,11 @@ def look_alike(train: frozen_windows.Split, split: frozen_windows.Split, min_cos
     Args:
         min_cosine: of the standardised scene features, from which on two scenes are alike.
     """
-    mean, deviation = train.windows.scene.mean(0), train.windows.scene.std(0).clamp_min(1e-6)
-    known, seen = (torch.nn.functional.normalize((s.windows.scene - mean) / deviation, dim=-1) for s in (train, split))
-    owners = torch.nn.functional.one_hot(train.windows.caption, len(train.bank)).float()  # [N, K]
-    alike = ((seen @ known.T >= min_cosine).float() @ owners) > 0  # [W, K]
+    mean, std = train.windows.scene.mean(0), train.windows.scene.std(0).clamp_min(1e-6)
+    of_train, of_split = (F.normalize((s.windows.scene - mean) / std, dim=-1) for s in (train, split))
+    owners = F.one_hot(train.windows.caption, len(train.bank)).float()  # [N, K]
+    alike = ((of_split @ of_train.T >= min_cosine).float() @ owners) > 0  # [W, K]
     return alike | ~alike.any(1, keepdim=True)
-
-
-@torch.no_grad()
-def _rescored(profile, detector: Detector, table, split: frozen_windows.Split) -> frozen_windows.Split:
-    """The split under the predictive stream that a variant has tuned."""
-    cache = cache_folder(profile)
-    features = (load_features(feature_file(cache, row)) for row in table.itertuples())
-    found = list(predictive_terms(detector.dpc, features))
-    terms = {name: torch.cat([predicted.terms[name] for predicted in found]) for name in found[0].terms}
-    context, plain = (torch.cat([getattr(predicted, name) for predicted in found]) for name in ("context", "plain"))
-    return split._replace(windows=split.windows._replace(dpc=context), terms=split.terms | terms, plain=plain)
 
 
 @functools.lru_cache(maxsize=18)
@@ -172,5 +160,5 @@ def _split(windows: Path, name: str, seed: int | None) -> frozen_windows.Split:
 
 @functools.lru_cache(maxsize=2)
 def _prompt_banks(weights: Path) -> dict[str, Tensor]:
-    b = stand_ins(weights)
-    return {name: encode_captions(b.clip, texts, b.vocabulary) for name, texts in PROMPT_SETS.items()}
+    backbones = stand_ins(weights)
+    return {name: encode_captions(backbones.clip, texts, backbones.vocabulary) for name, texts in PROMPT_SETS.items()}

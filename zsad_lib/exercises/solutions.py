@@ -1,11 +1,15 @@
 """Solutions of the notebooks' exercises: each exercise starts from one, so that a headless run passes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zsad_lib.models.gates import ContextGate
 
 # --- 00, 01: windows, frames, labels ---------------------------------------------------------------------------------
 
@@ -16,7 +20,7 @@ def window_starts(n_frames: int, length: int, stride: int) -> list[int]:
 
 
 def standardise(scores: Tensor, normal: Tensor) -> Tensor:
-    """Scores [n] in deviations of held-out normal scores [m] from their mean."""
+    """Scores [n] in standard deviations of held-out normal scores [m] from their mean."""
     return (scores - normal.mean()) / normal.std(correction=0)
 
 
@@ -107,8 +111,8 @@ def alignment_chance(batch: int, swaps: int) -> float:
     return (math.log(batch + swaps) + math.log(batch)) / 2
 
 
-def swap_matrix(gate, v: Tensor, text: Tensor, context: Tensor, unlike: Tensor) -> Tensor:
-    """v_i . gate(t_i, c_j) of all pairs, minus infinity where the scenes are alike: [B, D] twice, [B, C], [B, B] -> [B, B]."""
+def swap_matrix(gate: ContextGate, v: Tensor, text: Tensor, context: Tensor, unlike: Tensor) -> Tensor:
+    """v_i . gate(t_i, c_j), minus infinity where the scenes are alike: [B, D] twice, [B, C], [B, B] -> [B, B]."""
     gated = gate.paired(text[:, None], context[None])  # [B, B, D]
     return (v[:, None] * gated).sum(-1).masked_fill(~unlike, -torch.inf)
 
@@ -141,7 +145,7 @@ def causal_scores(windows: Sequence[float], n_frames: int, length: int, stride: 
 # --- 22: evaluation --------------------------------------------------------------------------------------------------
 
 
-def auc_by_pairs(scores, labels) -> float:
+def auc_by_pairs(scores: np.ndarray, labels: np.ndarray) -> float:
     """Share of (abnormal, normal) pairs in right order, ties as one half: [n] and [n] of 0 and 1."""
     high, low = scores[labels == 1][:, None], scores[labels == 0]
     return float(((high > low) + 0.5 * (high == low)).mean())
@@ -163,12 +167,8 @@ def blind_score(n_frames: int, abnormal: bool) -> list[float]:
 
 # Guesses of a reader who has seen the paper and nothing else, best first.
 gate_order = ["ln", "silu", "film", "cross_attention", "residual_mlp", "bilinear", "relevance", "none"]
-component_families = {
-    "no_text": "semantic",
-    "no_prediction": "temporal",
-    "no_gate": "contextual",
-    "no_anchor": "semantic",
-}
+component_families = {"no_text": "semantic", "no_prediction": "temporal", "no_gate": "contextual",
+                      "no_anchor": "semantic"}  # fmt: skip
 defect_order = ["scene_weights", "dpc_order", "position_size", "one_normalisation", "context_projection",
                 "batch_statistics", "cpc_temperature", "plain_extractor"]  # fmt: skip
 prompt_order = ["captions_abnormal", "abnormal_places", "abnormal", "captions", "class_places", "class", "no_text"]
@@ -180,24 +180,24 @@ def bilinear_relevance(text: Tensor, context: Tensor, U: Tensor, V: Tensor, b: f
     return (b + ((text * D**0.5) @ U.T * (context @ V.T)).sum(1) / k**0.5).sigmoid()
 
 
-def paired_interval(first, second) -> tuple[float, float, float]:
-    """Difference of two methods and its 95 % interval: [1 + R] values each, the first of all data, then the same draws."""
+def paired_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Difference of two methods and its 95 % interval: [1 + R] values each, of all data, then of the same draws."""
     gap = first - second
     low, high = torch.as_tensor(gap[1:]).double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return float(gap[0]), low, high
 
 
 def weighted_fusion(terms: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
-    """Terms [W, M] in deviations of normal windows [N, M], weighted [M] and added up -> [W]."""
+    """Terms [W, M] in standard deviations of normal windows [N, M], weighted [M] and added up -> [W]."""
     return ((terms - normal.mean(0)) / normal.std(0)) @ weights
 
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's correction: the k-th smallest times n - k + 1, never falling, at most 1, in the given order."""
     corrected, highest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
-        corrected[place] = highest
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, p[index] * (len(p) - rank)))
+        corrected[index] = highest
     return corrected
 
 
@@ -235,7 +235,7 @@ def axial_comparisons(n: int, s: int) -> int:
     return n * s * (n + s)
 
 
-def reversible_inverse(y1: Tensor, y2: Tensor, f, g) -> tuple[Tensor, Tensor]:
+def reversible_inverse(y1: Tensor, y2: Tensor, f: Callable, g: Callable) -> tuple[Tensor, Tensor]:
     """Inputs of y1 = x1 + f(x2), y2 = x2 + g(y1)."""
     x2 = y2 - g(y1)
     return y1 - f(x2), x2
@@ -257,7 +257,7 @@ def smoothness(p: Tensor) -> Tensor:
     return p.diff(dim=1).square().sum()
 
 
-weak_order = ["no_temporal", "no_centring", "fixed_text", "no_directions", "no_topk_abnormal"]
+anomaly_clip_order = ["no_temporal", "no_centring", "fixed_text", "no_directions", "no_topk_abnormal"]
 
 
 def confusion_shares(true: Sequence[int], predicted: Sequence[int], classes: int) -> Tensor:
@@ -271,8 +271,8 @@ def confusion_shares(true: Sequence[int], predicted: Sequence[int], classes: int
 # --- 50: your own video ----------------------------------------------------------------------------------------------
 
 
-def own_threshold(score) -> float:
-    """Median plus four robust deviations of the frame scores [n]."""
+def own_threshold(score: np.ndarray) -> float:
+    """Median plus four robust standard deviations of the frame scores [n]."""
     score = torch.as_tensor(score, dtype=torch.float64)
     middle = score.quantile(0.5)
     return float(middle + 4 * 1.4826 * (score - middle).abs().quantile(0.5))
@@ -299,7 +299,7 @@ def attention_rollout(attention: Tensor) -> Tensor:
     return product
 
 
-def lift_on_motion(relevance, motion) -> float:
+def lift_on_motion(relevance: np.ndarray, motion: np.ndarray) -> float:
     """Mean of `relevance` with `motion` as weights, over its plain mean; 1 where nothing moves."""
     return (relevance * motion).sum() / motion.sum() / relevance.mean() if motion.any() else 1.0
 
@@ -312,6 +312,6 @@ def cell(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
 
 
-def not_worse(rows) -> list[str]:
+def not_worse(rows: pd.DataFrame) -> list[str]:
     """Methods whose interval reaches the value of the best one: a table with columns method, value, high."""
     return list(rows["method"][rows["high"] >= rows["value"].max()])

@@ -1,4 +1,4 @@
-"""Figures of the ablations: tidy tables and plain arrays in, a matplotlib figure out (styles and saving: `figures`)."""
+"""Figures of the ablations: tidy tables and plain arrays in, a matplotlib figure out (styles and saving: `style`)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,12 +33,11 @@ def forest(table: pd.DataFrame, score: str, what: str = "delta", families: Seque
     kinds = [name for name in OBJECTIVES if name in set(rows.objective)]
     for ax, family in zip(axes[0], families):
         for kind in kinds:
-            part = rows[(rows.family == family) & (rows.objective == kind)]
             shade, marker = OBJECTIVES[kind]
-            for r in part.to_dict("records"):
-                y = names.index(r["variant"]) + 0.24 * (kinds.index(kind) - (len(kinds) - 1) / 2)
-                ax.plot([r[low], r[high]], [y, y], color=shade, linewidth=1.1, solid_capstyle="butt")
-                ax.plot(r[what], y, marker, color=shade, markersize=3)
+            for row in rows[(rows.family == family) & (rows.objective == kind)].to_dict("records"):
+                y = names.index(row["variant"]) + 0.24 * (kinds.index(kind) - (len(kinds) - 1) / 2)
+                ax.plot([row[low], row[high]], [y, y], color=shade, linewidth=1.1, solid_capstyle="butt")
+                ax.plot(row[what], y, marker, color=shade, markersize=3)
         ax.axvline(0 if what == "delta" else 0.5, color="0.5", linewidth=0.8, linestyle=":")
         ax.set(title=family)
         ax.grid(axis="y", linewidth=0.4, color="0.9")
@@ -78,13 +77,12 @@ def relevance_map(
 
 
 def activations(values: Mapping[str, np.ndarray], label: str) -> Figure:
-    """What a gate does per scene: scene -> [n] values of all captions, as quartile boxes with every value behind them."""
+    """What a gate does per scene: scene -> [n] values of all captions, as quartile boxes before every value."""
     figure, ax = plt.subplots(figsize=(COLUMN * 1.3, 2.2))
     rng = np.random.default_rng(0)
-    for place, some in enumerate(values.values()):
-        ax.plot(
-            place + rng.uniform(-0.3, 0.3, len(some)), some, ".", color="#56b4e9", markersize=2, alpha=0.4, zorder=1
-        )
+    for index, of_scene in enumerate(values.values()):
+        x = index + rng.uniform(-0.3, 0.3, len(of_scene))
+        ax.plot(x, of_scene, ".", color="#56b4e9", markersize=2, alpha=0.4, zorder=1)
     box = dict(color="black", linewidth=0.9)
     ax.boxplot(list(values.values()), positions=range(len(values)), widths=0.5, showfliers=False, zorder=2,
                boxprops=box, whiskerprops=box, capprops=box, medianprops={"color": "#d55e00"})  # fmt: skip
@@ -105,11 +103,10 @@ def reported_beside(table: pd.DataFrame, reported: Mapping[str, float]) -> Figur
     for y, name in enumerate(reported):
         row = ours.loc[name]
         ax.plot([row.low, row.high], [y, y], color="#0173b2", linewidth=1.4, solid_capstyle="butt")
-        ax.plot(
-            row.value, y, "o", color="#0173b2", markersize=4, label="here: SceneRules, clip AUC" if y == 0 else None
-        )
-        ax.plot(reported[name], y, "D", color="#d55e00", markerfacecolor="white", markersize=4,
-                label="reported: UCF-Crime, ROC-AUC" if y == 0 else None)  # fmt: skip
+        [here] = ax.plot(row.value, y, "o", color="#0173b2", markersize=4)
+        [there] = ax.plot(reported[name], y, "D", color="#d55e00", markerfacecolor="white", markersize=4)
+    here.set_label("here: SceneRules, clip AUC")
+    there.set_label("reported: UCF-Crime, ROC-AUC")
     ax.axvline(0.5, color="0.5", linewidth=0.8, linestyle=":")
     ax.set_yticks(range(len(reported)), list(reported))
     ax.invert_yaxis()
