@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from scipy.special import logsumexp
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.losses import cpc_loss, gather_with_grad, info_nce, rejection_loss, swap_partners, swap_similarities
+from zsad_lib.losses import cpc_loss, info_nce, rejection_loss, swap_partners, swap_similarities
+from zsad_lib.methods.context_aware.gradient_windows import gather_with_grad
 from zsad_lib.models.gates import ContextGate
 
 

@@ -17,7 +17,7 @@ def test_fit_finds_the_scenes_mean_and_deviation():
     terms, context = data()
     mixture = Mixture(3, 2, ridge=0.1).fit(terms, context)
     torch.testing.assert_close(mixture.mean.weight[0], torch.tensor([1.0, 0.0, 0.0]), atol=0.15, rtol=0)
-    assert abs(mixture.log_deviation.weight[0, 2].item() - 0.5) < 0.1
+    assert abs(mixture.log_std.weight[0, 2].item() - 0.5) < 0.1
     z = mixture.standardised(terms, context)
     torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=0.05, rtol=0)
     torch.testing.assert_close(z.std(0), torch.ones(2), atol=0.05, rtol=0)

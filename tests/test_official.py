@@ -22,7 +22,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features import published_weights
 from zsad_lib.features.load_published import SIGNS, load_into
 from zsad_lib.files.downloads import sha256_file
-from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, Foreign, kind, read_checkpoint
+from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, Foreign, describe_file, read_checkpoint
 from zsad_lib.files.paths import read_json
 from zsad_lib.models import DPC, AnomalyCLIP, SceneEncoder, TimeSformer
 from zsad_lib.models.anomaly_clip import published_name
@@ -79,7 +79,7 @@ def write(path: Path, content: object, old: bool = False) -> Path:
 def test_official_containers_fill_the_model(make, content, name, dropped, old, tmp_path):
     content, model = content(), make()
     path = write(tmp_path / name, content, old)
-    assert kind(path) == CHECKPOINT
+    assert describe_file(path) == CHECKPOINT
     report = load_into(model, path)
     given = content.get("model_state") or content["state_dict"]
     prefix = next(iter(given)).partition(".")[0]
@@ -217,7 +217,7 @@ def test_torchscript_opens_only_under_its_known_hash(tmp_path):
     model = copy.deepcopy(source)
     for value in model.parameters():
         value.data.zero_()
-    assert kind(path) == TORCHSCRIPT
+    assert describe_file(path) == TORCHSCRIPT
     with pytest.raises(ZsadError, match="ViT-B-16.pt: a TorchScript archive holds code .*`make weights`"):
         load_into(model, path)
     with pytest.raises(ZsadError, match=rf"sha256 is {sha256_file(path)}, expected {'0' * 64}"):

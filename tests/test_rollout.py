@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zsad_lib.models import TimeSformer
-from zsad_lib.models.attention_rollout import attention_weights, recorded, rollout
+from zsad_lib.models.attention_rollout import attention_weights, record_attention, rollout
 
 B, T, N, GRID = 2, 3, 6, (2, 3)
 
@@ -31,7 +31,7 @@ def video():
 
 def dense(model, video, clip: int) -> torch.Tensor:
     """R of one clip, entry by entry: token 0 is the class token, then 1 + place * T + frame."""
-    with recorded(model) as weights:
+    with record_attention(model) as weights:
         model.tokens(video)
     size, at = 1 + N * T, lambda place, frame: 1 + place * T + frame
     product = torch.eye(size, dtype=torch.float64)

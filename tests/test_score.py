@@ -9,8 +9,9 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames
 from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.score_files import read_archive
 from zsad_lib.files.video import write_video
-from zsad_lib.methods.context_aware import scores
+from zsad_lib.methods.context_aware import score_step, scores
 from zsad_lib.methods.context_aware.scorer import Scorer, load_scorer, save_scorer
 from zsad_lib.models.dpc import DPCOutput
 from zsad_lib.own_video.scoring import score_video
@@ -60,6 +61,35 @@ def test_fusion_standardises_on_held_out_normals_alone(scorer):
     assert scorer_copy.statistics["a"] == (3.0, pytest.approx(np.std([1, 3, 5])))
     fused = scorer_copy.fuse({"a": np.array([3.0, 7.0]), "b": np.array([2.0, 2.0])}, ("a", "b"))
     np.testing.assert_allclose(fused, [2.0, 4 / np.std([1, 3, 5]) + 2.0])
+
+
+def test_weights_stand_beside_their_terms():
+    terms, statistics = {"b": np.array([2.0]), "a": np.array([3.0])}, {"a": (1.0, 2.0), "b": (0.0, 4.0)}
+    assert scores.fuse(terms, statistics, ("a", "b"), (10, 100)) == 10 * 1.0 + 100 * 0.5
+    with pytest.raises(ValueError, match="shorter"):
+        scores.fuse(terms, statistics, ("a", "b"), (10,))
+
+
+def test_a_methods_files_say_what_they_are_made_of(tmp_path):
+    videos = pd.DataFrame(
+        dict(video=["calm", "fight"], split=["val", "test"], n_frames=[WINDOW + BLOCK_LEN + 1, WINDOW], fps=[5.0, 5.0])
+    )
+    fused, terms = {"calm": np.array([1.0, 3.0]), "fight": np.array([7.0])}, {"fight": {"s_sem": np.array([0.5])}}
+    score_step.write_method(tmp_path / "full" / "0", fused, terms, videos, stride=1)
+    score_step.write_causal(tmp_path / "full@causal" / "0", fused, videos, stride=1)
+    table = pd.read_csv(tmp_path / "full" / "0" / "fight.csv")
+    assert (
+        list(table) == ["frame", "time_s", "score", "s_sem"] and (table.score == 7).all() and (table.s_sem == 0.5).all()
+    )
+    assert {
+        name: values.tolist() for name, values in read_archive(tmp_path / "full" / "0" / "windows.npz").items()
+    } == {"fight": [7.0]}
+    normal = read_archive(tmp_path / "full" / "0" / "normal.npz")
+    assert normal.keys() == {"calm"} and normal["calm"].tolist() == [1.0] * 5 + [2.0] * 25 + [3.0] * 6
+    causal = tmp_path / "full@causal" / "0"
+    assert sorted(path.name for path in causal.iterdir()) == ["fight.csv", "normal.npz"]
+    assert read_archive(causal / "normal.npz")["calm"].tolist() == [1.0] * BLOCK_LEN + [3.0] * 2
+    assert pd.read_csv(causal / "fight.csv").score.tolist() == [0.0] * (WINDOW - 1) + [7.0]
 
 
 def test_a_windows_terms_do_not_depend_on_the_other_windows(scorer, features):

@@ -7,12 +7,12 @@ Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `c
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.models.gates import ContextGate
+from zsad_lib.models.multiple_instance import TrainOutputs, joint_probabilities
 
 MOVING_SHARE = 0.15  # share of a batch's, or a window's, cells that counts as moving
 
@@ -41,8 +41,8 @@ def info_nce(
     """
     logits = v @ t.T / temperature  # [B, B]
     if same is not None:
-        own = torch.eye(len(v), dtype=torch.bool, device=v.device)
-        logits = logits.masked_fill(same & ~own, -torch.inf)
+        diagonal = torch.eye(len(v), dtype=torch.bool, device=v.device)
+        logits = logits.masked_fill(same & ~diagonal, -torch.inf)
     target = torch.arange(len(v), device=v.device)
     rows = logits if extra is None else torch.cat([logits, extra / temperature], dim=1)  # [B, B+M]
     return (F.cross_entropy(rows, target) + F.cross_entropy(logits.T, target)) / 2
@@ -169,61 +169,9 @@ def moving_cells_loss(
     moving = motion.topk(max(1, int(MOVING_SHARE * len(motion)))).indices
     drawn = torch.randperm(len(moving), generator=generator)[: cells * 3 // 4]
     others = torch.randint(len(motion), (cells // 4,), generator=generator)
-    chosen = torch.cat([moving[drawn.to(moving.device)], others.to(moving.device)]).unique()
-    z, a = (F.normalize(x.movedim(2, -1).flatten(0, 3)[chosen], dim=-1) for x in (predicted, actual))  # [n, D]
+    index = torch.cat([moving[drawn.to(moving.device)], others.to(moving.device)]).unique()
+    z, a = (F.normalize(x.movedim(2, -1).flatten(0, 3)[index], dim=-1) for x in (predicted, actual))  # [n, D]
     return cpc_loss(z[:, None, :, None, None], a[:, None, :, None, None], temperature)
-
-
-def gather_with_grad(x: Tensor) -> Tensor:
-    """Rows of all processes in the order of their ranks, with gradient: in-batch negatives across devices.
-
-    Each process computes the loss of the whole batch; averaging gradients over processes, as DistributedDataParallel
-    does, then gives the gradient of one process with that batch.
-
-    Args:
-        x: [B, ...], the same shape in every process.
-
-    Returns:
-        [W*B, ...] for W processes; ``x`` itself without a process group.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return x
-    return _Gather.apply(x.contiguous())
-
-
-class _Gather(torch.autograd.Function):
-    """`gather_with_grad`; torch's own form with gradient has changed its name from release to release."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)  # every process has a loss of its own on these rows
-        return grad.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def joint_probabilities(similarity: Tensor, anomaly: Tensor, normal_id: int) -> Tensor:
-    """p(A, k) = p_A softmax_k(S) and p(N) = 1 - p_A: S [..., K-1], p_A [...] -> [..., K] in class order, sum 1."""
-    joint = anomaly.unsqueeze(-1) * similarity.softmax(-1)
-    normal = 1 - anomaly.unsqueeze(-1)
-    return torch.cat([joint[..., :normal_id], normal, joint[..., normal_id:]], dim=-1)
-
-
-class TrainOutputs(NamedTuple):
-    """What `anomaly_clip_loss` needs. B videos, the abnormal half first; T = N * S frames each; K classes."""
-
-    logits: Tensor  # S, [B*T, K-1]
-    scores: Tensor  # p_A, [B*T]
-    idx_topk_abn: Tensor  # most abnormal segments of abnormal videos, [B/2, topk] in 0..N-1
-    idx_topk_nor: Tensor  # of normal videos, [B/2, topk]
-    idx_bottomk_abn: Tensor  # least abnormal segments of abnormal videos, [B/2, bottomk]
-    segment_len: int  # S
-    normal_id: int  # place of the normal class among K
 
 
 class AnomalyCLIPLoss(NamedTuple):

@@ -23,6 +23,7 @@ from zsad_lib.features.extraction import extract
 from zsad_lib.features.window_plan import to_frames
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import frame_labels, load_manifest
+from zsad_lib.methods.context_aware.scores import fuse, normal_statistics
 from zsad_lib.models.mixture import Mixture
 from zsad_lib.pipeline.run_step import run_folder
 
@@ -112,16 +113,20 @@ class ContextAware:
 
 
 def _fuse(row: Row, folder: Path, split: str, normal: torch.Tensor, scenes: dict[str, torch.Tensor]) -> np.ndarray:
-    """Sum of a trial's terms [W, M] in deviations of held-out normal windows [N, M]; -> [W]."""
+    """The row's fusion of a trial's terms -> [W]; `normal` tells the held-out normal windows among those of ``val``."""
     terms = {}
     for name in {"val", split}:
         with np.load(folder / f"{name}.npz") as file:
-            terms[name] = torch.stack([torch.from_numpy(file[term]).double() for term in row.terms], 1)
-    known, weights = terms["val"][normal], torch.tensor(row.weights or (1.0,) * len(row.terms), dtype=torch.float64)
-    if row.fusion == "mixture":
-        mean, deviation = scenes["val"][normal].mean(0), scenes["val"][normal].std(0).clamp_min(1e-6)
-        standardised = {name: ((scene - mean) / deviation).double() for name, scene in scenes.items()}
-        mixture = Mixture(len(mean), len(row.terms)).double().fit(known, standardised["val"][normal])
-        with torch.no_grad():
-            return mixture(terms[split], standardised[split], weights).numpy()
-    return ((terms[split] - known.mean(0)) / known.std(0).clamp_min(1e-12) @ weights).numpy()
+            terms[name] = {term: file[term].astype(np.float64) for term in row.terms}
+    held_out = {term: values[normal.numpy()] for term, values in terms["val"].items()}
+    if row.fusion != "mixture":
+        return fuse(terms[split], normal_statistics(held_out), row.terms, row.weights)
+    mean, spread = scenes["val"][normal].mean(0), scenes["val"][normal].std(0).clamp_min(1e-6)
+    standardised = {name: ((scene - mean) / spread).double() for name, scene in scenes.items()}
+    normal_terms, all_terms = (  # [N, M], [W, M]
+        torch.from_numpy(np.stack([*values.values()], 1)) for values in (held_out, terms[split])
+    )
+    mixture = Mixture(len(mean), len(row.terms)).double().fit(normal_terms, standardised["val"][normal])
+    weights = torch.tensor(row.weights or (1.0,) * len(row.terms), dtype=torch.float64)
+    with torch.no_grad():
+        return mixture(all_terms, standardised[split], weights).numpy()

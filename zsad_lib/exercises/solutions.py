@@ -189,7 +189,7 @@ def paired_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float
 
 def weighted_fusion(terms: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
     """Terms [W, M] in standard deviations of normal windows [N, M], weighted [M] and added up -> [W]."""
-    return ((terms - normal.mean(0)) / normal.std(0)) @ weights
+    return ((terms - normal.mean(0)) / normal.std(0, correction=0)) @ weights
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad_lib.config import Profile
 from zsad_lib.features import published_weights
 from zsad_lib.files.weights import SHIPPED, load_weights
-from zsad_lib.models.dpc import DPC, BlockNorm
+from zsad_lib.models.checkpoints import load_strict
+from zsad_lib.models.dpc import DPC, NORM_STATISTICS, BlockNorm
 from zsad_lib.models.names import choose
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import Vocabulary, build_clip
@@ -38,22 +40,17 @@ CLIP = dict(
     embed_dim=EMBED_DIM, text_width=64, text_heads=4, text_layers=2, text_context_length=48,
     vision_width=64, vision_layers=3, vision_head_width=16, vision_patch_size=8, vision_image_size=STAND_IN_SIZE,
 )  # fmt: skip
-PUBLISHED = (
-    "timesformer",
-    "dpc",
-    "places365",
-    "clip_vit_b32",
-)  # names in `official.CATALOGUE`, in the order of `Backbones`
+PUBLISHED = ("timesformer", "dpc", "places365", "clip_vit_b32")  # of `CATALOGUE`, as `Backbones` orders them
 WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
 
 
 def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
-    """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / deviation per channel."""
+    """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / std per channel."""
     mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in statistics)
     return (frames.movedim(-1, -3).float() / 255 - mean) / std
 
 
-def frame_differences(frames: Tensor, statistics=IMAGENET) -> Tensor:
+def frame_differences(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET) -> Tensor:
     """What the stand-in predictive stream reads: uint8 [T, H, W, 3] -> float32 [T, 3, H, W], x_t - x_{t-1}, 0 for the first frame.
 
     A fixed camera's background cancels, so that a small network spends nothing on it. Published weights read the frames themselves.
@@ -77,21 +74,19 @@ def processes(jobs: int) -> int:
     return 1 if device() == "cuda" else jobs
 
 
-def frame_clip(profile) -> tuple[nn.Module, Vocabulary | None]:
+def frame_clip(profile: Profile) -> tuple[nn.Module, Vocabulary | None]:
     """The CLIP that AnomalyCLIP reads frames and class names with, and the vocabulary of its text tower where that is cut.
 
     Raises:
         ZsadError: its weights are missing; `make weights` fetches them.
     """
     if profile.backbones == "official":
-        return published_weights.load("clip_vit_b16", published_weights.fetch("clip_vit_b16", offline=True))[
-            0
-        ].requires_grad_(False), None
+        return published_weights.load_fetched("clip_vit_b16").requires_grad_(False), None
     b = stand_ins(weights_folder(profile))
     return b.clip, b.vocabulary
 
 
-def weights_folder(profile) -> Path:
+def weights_folder(profile: Profile) -> Path:
     """Folder of the stand-ins' weights that a profile asks for: the usual ones, or those of its `held_out`."""
     return SHIPPED / "held_out" if profile.held_out else SHIPPED
 
@@ -105,9 +100,7 @@ class Backbones:
     scene: SceneEncoder
     clip: nn.Module
     vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
-    video_head: nn.Linear | None = (
-        None  # TimeSformer's feature -> CLIP's space; stand-ins only, since nobody has published one
-    )
+    video_head: nn.Linear | None = None  # TimeSformer's feature -> CLIP's space; nobody has published one
     differences: bool = False  # the predictive stream reads `frame_differences` instead of frames
 
     @property
@@ -130,15 +123,15 @@ class Backbones:
         """Width of CLIP's joint space."""
         return self.clip.text_projection.shape[-1]
 
-    def to(self, place: str) -> Backbones:
+    def to(self, device: str) -> Backbones:
         """Moves all streams to a device."""
         for module in (self.timesformer, self.dpc, self.scene, self.clip, self.video_head):
             if module is not None:
-                module.to(place)
+                module.to(device)
         return self
 
 
-def streams(profile, norm_stats: str = "running") -> Backbones:
+def streams(profile: Profile, norm_stats: str = "running") -> Backbones:
     """The frozen streams that a profile asks for.
 
     The published predictive stream comes without norm statistics; `features.extract` measures them on normal training video.
@@ -154,7 +147,7 @@ def outline(kind: str) -> Backbones | SimpleNamespace:
     return _kind(kind).outline()
 
 
-def weight_hashes(profile) -> list[str]:
+def weight_hashes(profile: Profile) -> list[str]:
     """Hashes of the streams' weights, in the order of the files."""
     return _kind(profile.backbones).hashes(profile)
 
@@ -163,14 +156,13 @@ def _kind(name: str) -> Kind:
     return choose("kind of backbones", name, KINDS)
 
 
-def _published(profile, norm_stats: str) -> Backbones:
-    models = {name: published_weights.load(name, published_weights.fetch(name, offline=True))[0] for name in PUBLISHED}
-    found = Backbones(*(models[name].requires_grad_(False) for name in PUBLISHED))
-    found.timesformer.fold()
-    for norm in found.dpc.modules() if norm_stats == "batch" else ():
+def _published(profile: Profile, norm_stats: str) -> Backbones:
+    backbones = Backbones(*(published_weights.load_fetched(name).requires_grad_(False) for name in PUBLISHED))
+    backbones.timesformer.fold()
+    for norm in backbones.dpc.modules() if norm_stats == "batch" else ():
         if isinstance(norm, BlockNorm):
             norm.track_running_stats = False
-    return found
+    return backbones
 
 
 def video_head() -> nn.Linear:
@@ -184,24 +176,29 @@ def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
     Raises:
         ZsadError: a weights file is missing or damaged; `make pretrain` makes it.
     """
-    parts = {}
-    for name, model in (
-        ("timesformer", TimeSformer(**TIMESFORMER)),
-        ("dpc", DPC(**PREDICTIVE, norm_stats=norm_stats)),
-        ("scene", SceneEncoder(**SCENE)),
-    ):
-        state, _ = load_weights(folder / f"{name}.safetensors")
-        expected = model.state_dict().keys()  # DPC on batch statistics has no place for stored ones
-        model.load_state_dict({key: value.float() for key, value in state.items() if name != "dpc" or key in expected})
-        parts[name] = model.eval().requires_grad_(False)
-    state, meta = load_weights(folder / "clip.safetensors")
+    models = {
+        "timesformer": TimeSformer(**TIMESFORMER),
+        "dpc": DPC(**PREDICTIVE, norm_stats=norm_stats),
+        "scene": SceneEncoder(**SCENE),
+    }
+    for name, model in models.items():
+        tensors, _ = load_weights(folder / f"{name}.safetensors")
+        if name == "dpc" and norm_stats == "batch":  # nothing reads stored ones
+            tensors = {key: value for key, value in tensors.items() if not key.endswith(NORM_STATISTICS)}
+        _freeze(model, tensors, folder / f"{name}.safetensors")
+    tensors, meta = load_weights(folder / "clip.safetensors")
     vocabulary = Vocabulary(meta["vocabulary"])
     clip, head = build_clip("ViT-B-32", **CLIP, text_vocab_size=len(vocabulary)), video_head()
-    clip.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("clip.")})
-    head.load_state_dict({key[5:]: value.float() for key, value in state.items() if key.startswith("head.")})
-    for model in (clip, head):
-        model.eval().requires_grad_(False)
-    return Backbones(**parts, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)
+    for prefix, model in (("clip.", clip), ("head.", head)):
+        under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        _freeze(model, under, folder / "clip.safetensors", prefix)
+    return Backbones(**models, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)
+
+
+def _freeze(model: nn.Module, tensors: dict[str, Tensor], file: Path, prefix: str = "") -> None:
+    """Fills a stand-in from half precision, in eval mode and without gradient."""
+    load_strict(model, {key: value.float() for key, value in tensors.items()}, prefix, file=file)
+    model.eval().requires_grad_(False)
 
 
 class Kind(NamedTuple):

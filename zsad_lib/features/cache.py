@@ -3,13 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.features.backbones import weight_hashes
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
 from zsad_lib.files import paths
@@ -37,14 +38,14 @@ class VideoFeatures(NamedTuple):
     n_frames: int
 
 
-def cache_folder(profile) -> Path:
+def cache_folder(profile: Profile) -> Path:
     """Folder of the features, named by all that they depend on but the videos: weights, preprocessing, decoder, plan, defect switches."""
     plan = [BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, profile.stride, profile.mixed_precision, VERSION, av.__version__]
     key = json.dumps([weight_hashes(profile), plan, acting_in(profile.released, "features")])
     return paths.cache() / "features" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def feature_file(folder: Path, row) -> Path:
+def feature_file(folder: Path, row: Any) -> Path:
     """Feature file of one manifest row; its name holds a hash of the video's path and size."""
     stat = Path(row.path).stat()
     identity = hashlib.sha256(f"{row.path} {stat.st_size}".encode()).hexdigest()[:8]

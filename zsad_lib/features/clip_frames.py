@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import published_weights
 from zsad_lib.features.backbones import (
@@ -39,7 +41,7 @@ from zsad_lib.files import paths
 from zsad_lib.files.annotations import stem
 from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load
 from zsad_lib.files.decoding import resize
-from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, kind
+from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, describe_file
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
 from zsad_lib.files.weights import tensors_sha256
@@ -82,11 +84,11 @@ class FrameEncoder:
     @torch.no_grad()
     def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Frames uint8 [H, W, 3] -> raw features [B, D], not of unit length."""
-        device = next(self.clip.parameters()).device
-        pixels = torch.from_numpy(np.stack([self._fit(frame) for frame in frames])).to(device)
+        where = next(self.clip.parameters()).device
+        pixels = torch.from_numpy(np.stack([self._resized(frame) for frame in frames])).to(where)
         return self.clip.encode_image(normalise(pixels, OPENAI_CLIP)).float().cpu()
 
-    def _fit(self, frame: np.ndarray) -> np.ndarray:
+    def _resized(self, frame: np.ndarray) -> np.ndarray:
         if not self.crop:
             return resize(frame, self.size)
         height, width = frame.shape[:2]
@@ -131,28 +133,28 @@ def extract(
         ZsadError: two videos of one name, or unreadable ones.
     """
     number, count = shard
-    places: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for video in map(Path, videos):
-        if (other := places.setdefault(stem(video.name), video)) != video:
+        if (other := named.setdefault(stem(video.name), video)) != video:
             raise ZsadError(f"{video}: {other} has the same name; feature files would overwrite each other")
-    mine, found, broken = sorted(places.values())[number::count], {}, []
-    start = told = time.monotonic()
-    for video, target, error in parallel(_extract, [(video, folder, encoder) for video in mine], jobs):
+    share, files, broken = sorted(named.values())[number::count], {}, []
+    start = last_report = time.monotonic()
+    for video, target, error in parallel(_extract, [(video, folder, encoder) for video in share], jobs):
         if error:
             broken.append(error)
             print(f"  skipped: {error}", file=sys.stderr, flush=True)
         else:
-            found[stem(video.name)] = target
-        done, now = len(found) + len(broken), time.monotonic()
-        if now - told > PROGRESS_S or done == len(mine):
-            left, told = (now - start) / done * (len(mine) - done), now
-            print(f"  CLIP features of {done} of {len(mine)} videos, about {left:.0f} s left", flush=True)
+            files[stem(video.name)] = target
+        done, now = len(files) + len(broken), time.monotonic()
+        if now - last_report > PROGRESS_S or done == len(share):
+            left, last_report = (now - start) / done * (len(share) - done), now
+            print(f"  CLIP features of {done} of {len(share)} videos, about {left:.0f} s left", flush=True)
     if broken:
-        unread = f"{len(broken)} of {len(mine)} videos cannot be read, the first: {broken[0]}"
+        unread = f"{len(broken)} of {len(share)} videos cannot be read, the first: {broken[0]}"
         if not allow_missing:
             raise ZsadError(f"{unread}; mend or remove them, or go on without them by ALLOW_MISSING=1")
         print(f"  {unread}", file=sys.stderr, flush=True)
-    return found
+    return files
 
 
 def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tuple[Path, Path, str]:
@@ -165,9 +167,7 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
         features = video_features(encoder, video)
     except ZsadError as error:
         return video, target, str(error)
-    except (
-        Exception
-    ) as error:  # whatever a decoder makes of a damaged file: the others go on, and the run fails at the end
+    except Exception as error:  # of a decoder, over a damaged file: the others go on, and the run fails at the end
         return video, target, f"{video}: {type(error).__name__}: {error}"
     with paths.atomic(target, mode=None) as temporary:
         save_file({"features": features.contiguous()}, temporary, header)
@@ -187,15 +187,15 @@ def official_encoder(pretrained: str) -> FrameEncoder:
     Args:
         pretrained: "openai" (verified, and fetched once), OpenAI's file itself, or what else `build_clip` takes.
     """
-    if pretrained == "openai" or (Path(pretrained).is_file() and kind(pretrained) == TORCHSCRIPT):
+    if pretrained == "openai" or (Path(pretrained).is_file() and describe_file(pretrained) == TORCHSCRIPT):
         path = published_weights.fetch(OPENAI) if pretrained == "openai" else pretrained
-        clip = published_weights.load(OPENAI, path)[0]
+        clip = published_weights.load_published(OPENAI, path)[0]
     else:
         clip = build_clip("ViT-B-16", pretrained)
     return FrameEncoder(clip.requires_grad_(False).to(device()), (224, 224))
 
 
-def extract_listed(profile, folder: Path) -> dict:
+def extract_listed(profile: Profile, folder: Path) -> dict:
     """Pipeline step: features of every video in the weakly labelled manifest, ``<video>.safetensors`` in `folder`.
 
     A row whose path is a feature file already, as AnomalyCLIP's authors publish them, is left as it is.
@@ -206,20 +206,20 @@ def extract_listed(profile, folder: Path) -> dict:
         make = functools.partial(official_encoder, "openai")
     else:
         make = functools.partial(stand_in_encoder, weights_folder(profile))
-    found = extract(videos, folder, make, jobs=processes(profile.jobs)) if videos else {}
-    return {"metrics": {"videos": len(found), "published": len(listed) - len(videos)}, "artefacts": {}}
+    files = extract(videos, folder, make, jobs=processes(profile.jobs)) if videos else {}
+    return {"metrics": {"videos": len(files), "published": len(listed) - len(videos)}, "artefacts": {}}
 
 
-def listed_features(run: Path, row) -> Tensor:
+def listed_features(run: Path, row: Any) -> Tensor:
     """Features [T, D] of one row of a run's weakly labelled manifest.
 
     Raises:
         ZsadError: as `load`; or another number of frames than the manifest's.
     """
-    own = row.path if row.path.endswith(FEATURE_SUFFIXES) else run / "frame_features" / f"{row.video}.safetensors"
-    features = load(own)
+    file = row.path if row.path.endswith(FEATURE_SUFFIXES) else run / "frame_features" / f"{row.video}.safetensors"
+    features = load(file)
     if len(features) != row.n_frames:
-        raise ZsadError(f"{own}: features of {len(features)} frames, the video has {row.n_frames}; extract them again")
+        raise ZsadError(f"{file}: features of {len(features)} frames, the video has {row.n_frames}; extract them again")
     return features
 
 
@@ -232,9 +232,11 @@ def list_videos(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ZsadError(f"{folder}: no such folder; give the folder with the videos")
-    seen = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]  # "._x.mp4" is no video
-    files = [path for path in seen if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
-    frames = {path.parent for path in seen if path.suffix.lower() in IMAGE_SUFFIXES} - {path.parent for path in files}
+    visible = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]  # "._x.mp4" is no video
+    files = [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+    frames = {path.parent for path in visible if path.suffix.lower() in IMAGE_SUFFIXES} - {
+        path.parent for path in files
+    }
     if not files and not frames:
         raise ZsadError(f"{folder}: no videos below it; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
     return files + sorted(frames)

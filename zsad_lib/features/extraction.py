@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import (
     IMAGENET,
@@ -45,7 +46,8 @@ from zsad_lib.files.decoding import resize
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames
 from zsad_lib.files.weights import load_weights, save_weights
-from zsad_lib.models.dpc import DPC, estimate_norm_stats
+from zsad_lib.models.checkpoints import load_strict
+from zsad_lib.models.dpc import DPC, NORM_STATISTICS, estimate_norm_stats
 from zsad_lib.pipeline.processes import parallel
 from zsad_lib.released_defects import acting_in
 
@@ -61,8 +63,8 @@ def window_blocks(stem: Tensor) -> Tensor:
 
 def encode_long(dpc: DPC, stem: Tensor) -> Tensor:
     """Layer4 of any number of blocks, `CHUNK_BLOCKS` at a time: cached [B, N, C', L', h', w'] -> [B, N, D, h, w], on the model's device."""
-    place = next(dpc.parameters()).device
-    return torch.cat([dpc.encode_from_stem(part.to(place).float()) for part in stem.split(CHUNK_BLOCKS, dim=1)], 1)
+    where = next(dpc.parameters()).device
+    return torch.cat([dpc.encode_from_stem(blocks.to(where).float()) for blocks in stem.split(CHUNK_BLOCKS, 1)], 1)
 
 
 def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
@@ -115,11 +117,11 @@ class Extractor:
         """What the predictive stream reads of a piece of `chunks`, and the frame differences in the same form: [N, 3, L, h, w] each."""
         statistics, size = self.statistics, self.backbones.dpc.block_shape[-2:]
         moving = frame_differences(piece, statistics)[1:]
-        seen = moving if self.backbones.differences else normalise(piece[1:], statistics)
-        return tuple(self._as_blocks(_resized(x, size)) for x in (seen, moving))
+        read = moving if self.backbones.differences else normalise(piece[1:], statistics)
+        return tuple(self._as_blocks(_resized(x, size)) for x in (read, moving))
 
     @property
-    def statistics(self):
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Pixel statistics of the predictive and the scene stream."""
         return KINETICS if "one_normalisation" in self.released else IMAGENET
 
@@ -140,27 +142,23 @@ class Extractor:
         """
         piece = piece.to(device())
         with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
-            found = self._windows(piece, streams)
-        return tuple(
-            part.to("cpu", torch.float16 if name == "stem" else torch.float32) for name, part in zip(TENSORS, found)
-        )
+            features = dict(zip(TENSORS, self._windows(piece, streams)))
+        return tuple(x.to("cpu", torch.float16 if name == "stem" else torch.float32) for name, x in features.items())
 
     def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         b, frames = self.backbones, piece[1:]
         starts = torch.arange(0, max(0, len(frames) - WINDOW + 1), BLOCK_LEN, device=piece.device)
         timesformer = scene = stem = moving = torch.empty(0)
         if "timesformer" in streams:
-            shown = _resized(normalise(frames, KINETICS), self.size)
+            pixels = _resized(normalise(frames, KINETICS), self.size)  # [t, 3, H, W]
             clips = starts[:, None] + torch.tensor(CLIP_FRAMES, device=piece.device)  # [W, T]
-            parts = [
-                b.timesformer.features(shown[part].transpose(1, 2)) for part in clips.split(16)
-            ]  # of [B, 3, T, H, W]
-            timesformer = torch.cat(parts)
+            videos = (pixels[some].transpose(1, 2) for some in clips.split(16))  # [B, 3, T, H, W]
+            timesformer = torch.cat([b.timesformer.features(video) for video in videos])
         if "scene" in streams:
             scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
         if "stem" in streams:
-            seen, moved = self.blocks(piece)
-            stem = torch.cat([b.dpc.stem(part[None])[0] for part in seen.split(20)])
+            blocks, moved = self.blocks(piece)
+            stem = torch.cat([b.dpc.stem(some[None])[0] for some in blocks.split(20)])
             stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
             moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
         return timesformer, scene, stem, moving
@@ -204,14 +202,14 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
 
 
-def extract(profile, folder: Path) -> dict:
+def extract(profile: Profile, folder: Path) -> dict:
     """Pipeline step: features of every video in the manifest; finished videos are kept, so an interrupted run goes on."""
     table, computed = extract_share(profile, folder.parent)
     cache = cache_folder(profile)
     return {"metrics": {"videos": len(table), "computed": computed}, "artefacts": {"cache": str(cache)}}
 
 
-def extract_share(profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
+def extract_share(profile: Profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
     """Features that are missing, of every n-th video from the i-th on (`shard` i, n): machines that see one cache share the work.
 
     Abnormal training videos are left out: this method never sees them.
@@ -232,22 +230,22 @@ def extract_share(profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[
     return table, len(missing)
 
 
-def extractor(profile) -> Extractor:
+def extractor(profile: Profile) -> Extractor:
     """The profile's streams with its defects, stride and precision."""
     switches = acting_in(profile.released, "features")
     norm_stats = "batch" if "batch_statistics" in switches else "running"
     return Extractor(frozen_streams(profile, norm_stats), switches, profile.stride, profile.mixed_precision)
 
 
-def frozen_streams(profile, norm_stats: str = "running") -> Backbones:
+def frozen_streams(profile: Profile, norm_stats: str = "running") -> Backbones:
     """`streams`, the published predictive stream with the norm statistics that `fit_norm_stats` measured."""
-    found, measured = streams(profile, norm_stats), cache_folder(profile) / NORM_STATS
+    backbones, measured = streams(profile, norm_stats), cache_folder(profile) / NORM_STATS
     if profile.backbones == "official" and norm_stats == "running" and measured.exists():
-        found.dpc.load_state_dict(load_weights(measured)[0], strict=False)
-    return found
+        load_strict(backbones.dpc, backbones.dpc.state_dict() | load_weights(measured)[0], file=measured)
+    return backbones
 
 
-def fit_norm_stats(profile, table) -> None:
+def fit_norm_stats(profile: Profile, table: pd.DataFrame) -> None:
     """Measures the published predictive stream's norm statistics on normal training video, which official DPC does not store (defect 7).
 
     One batch of `CHUNK_BLOCKS` blocks from the middle of each of up to `NORM_VIDEOS` videos, evenly drawn from the list; stored beside
@@ -260,16 +258,13 @@ def fit_norm_stats(profile, table) -> None:
     if target.exists() or "batch_statistics" in profile.released:
         return
     normal = table[(table.split == "train") & (table.family == "normal")]
-    chosen = (
-        normal.iloc[np.unique(np.linspace(0, len(normal) - 1, min(NORM_VIDEOS, len(normal))).astype(int))]
-        if len(normal)
-        else normal
-    )
-    print(f"  norm statistics of the predictive stream, from {len(chosen)} normal training videos", flush=True)
+    evenly = np.linspace(0, len(normal) - 1, min(NORM_VIDEOS, len(normal)))  # empty without normal video
+    drawn = normal.iloc[np.unique(evenly.astype(int))]
+    print(f"  norm statistics of the predictive stream, from {len(drawn)} normal training videos", flush=True)
     tool = Extractor(streams(profile), stride=profile.stride)
 
     def batches() -> Iterator[Tensor]:
-        for row in chosen.itertuples():
+        for row in drawn.itertuples():
             first = max(0, row.n_frames // 2 - CHUNK_BLOCKS * BLOCK_LEN * profile.stride // 2)
             frames = itertools.islice(iter_frames(row.path, size=tool.decoded), first, None, profile.stride)
             piece, _ = next(chunks(frames))
@@ -277,19 +272,19 @@ def fit_norm_stats(profile, table) -> None:
 
     with torch.no_grad():
         estimate_norm_stats(tool.backbones.dpc, batches())
-    state, kept = tool.backbones.dpc.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
-    measured = {name: value for name, value in state.items() if name.endswith(kept)}
-    save_weights(target, measured, {"videos": list(chosen.video)})
+    state = tool.backbones.dpc.state_dict()
+    measured = {name: value for name, value in state.items() if name.endswith(NORM_STATISTICS)}
+    save_weights(target, measured, {"videos": list(drawn.video)})
 
 
-def _extract(profile, rows: list) -> int:
+def _extract(profile: Profile, rows: list) -> int:
     if device() == "cpu":
         torch.set_num_threads(1)
     tool, cache = extractor(profile), cache_folder(profile)
     unswitched = cache_folder(dataclasses.replace(profile, released=()))
     for row in rows:
-        right = feature_file(unswitched, row)
-        features = tool.video(row.path, load_features(right) if tool.released and right.exists() else None)
+        without = feature_file(unswitched, row)
+        features = tool.video(row.path, load_features(without) if tool.released and without.exists() else None)
         if features.n_frames != row.n_frames:
             raise ZsadError(
                 f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data again"

@@ -48,10 +48,10 @@ class Report:
     dropped: dict[str, int]  # reason -> tensors
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{part} {count}" for part, count in self.loaded.items())
+        loaded = ", ".join(f"{submodule} {count}" for submodule, count in self.loaded.items())
         left = ", ".join(f"{count} x {reason}" for reason, count in self.dropped.items())
         return (
-            f"{self.model}: {sum(self.loaded.values())} tensors loaded ({parts}), {sum(self.dropped.values())} dropped"
+            f"{self.model}: {sum(self.loaded.values())} tensors loaded ({loaded}), {sum(self.dropped.values())} dropped"
             f"{f' ({left})' if left else ''}, 0 missing, 0 unexpected"
         )
 
@@ -65,11 +65,11 @@ def tensors_of(model: str, path: str | Path, sha256: str | None = None) -> tuple
         tensors, prefix = official_tensors(content, ("module.", "model.", "net."))
     except ZsadError as error:
         raise ZsadError(f"{path}: {error}") from error
-    found = next((name for name, sign in SIGNS.items() if any(re.search(sign, key) for key in tensors)), "")
-    words = f"a {found} checkpoint" if found else f"an unknown checkpoint with {', '.join(list(tensors)[:3])}, ..."
-    if found == "SceneEncoder" and len(tensors.get("fc.weight", range(PLACES))) != PLACES:
-        found, words = "", f"a ResNet of {len(tensors['fc.weight'])} classes, not of the {PLACES} of Places365"
-    if found != model:
+    holds = next((name for name, sign in SIGNS.items() if any(re.search(sign, key) for key in tensors)), "")
+    words = f"a {holds} checkpoint" if holds else f"an unknown checkpoint with {', '.join(list(tensors)[:3])}, ..."
+    if holds == "SceneEncoder" and len(tensors.get("fc.weight", range(PLACES))) != PLACES:
+        holds, words = "", f"a ResNet of {len(tensors['fc.weight'])} classes, not of the {PLACES} of Places365"
+    if holds != model:
         raise ZsadError(f"{path}: this is {words}, expected {model}; put the official file in its place")
     return tensors, prefix
 
@@ -94,9 +94,9 @@ def load_into(
 
     name = type(model).__name__
     tensors, prefix = tensors_of(choose("model", name, {name: name for name in SPARE}), path, sha256)
-    own = dict(model.named_parameters())  # a model with a classifier has a place for it
+    wanted = dict(model.named_parameters())  # a model with a classifier takes it
     why = {key: next((why for spare, why in SPARE[name].items() if re.match(spare, key)), "") for key in tensors}
-    kept = {key: value for key, value in tensors.items() if not why[key] or key in own}
+    kept = {key: value for key, value in tensors.items() if not why[key] or key in wanted}
     try:
         if name == "CLIP":
             load_strict(model, kept)

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-BLUR = 8.0  # pixels at the video's own resolution, deviation of the Gaussian
+BLUR = 8.0  # pixels at the video's own resolution, standard deviation of the Gaussian
 
 
 def blurred_change(grey: np.ndarray, previous: np.ndarray) -> np.ndarray:

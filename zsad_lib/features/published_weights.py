@@ -18,7 +18,7 @@ from zsad_lib.features.load_published import Report, load_into, tensors_of
 from zsad_lib.files import paths
 from zsad_lib.files.downloads import fetch as download
 from zsad_lib.files.downloads import sha256_file, unpack
-from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, ZIP, kind
+from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, ZIP, describe_file
 from zsad_lib.models.names import choose
 
 if TYPE_CHECKING:
@@ -134,23 +134,23 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
     """
     root = root or os.environ.get("WEIGHTS_ROOT")
     entry, folder = weight(name), Path(root) if root else paths.cache() / "weights"
-    known = known_sha256(name)
+    expected = known_sha256(name)
     if not (path := _find(entry, folder)):
         if offline:
             raise ZsadError(
                 f"{folder / entry.file}: missing; `make weights` fetches it, or get it from {entry.homepage}"
             )
-        path = _download(entry, folder, known, mirror)
+        path = _download(entry, folder, expected, mirror)
     try:
-        found = sha256_file(path)
+        sha256 = sha256_file(path)
     except OSError as error:
         raise ZsadError(f"{path}: cannot read ({error.strerror}); make it readable or fetch it again") from error
-    if known and found != known:
+    if expected and sha256 != expected:
         remedy = "" if entry.sha256 else f"; if its authors replaced it, take {name!r} out of {ledger()}"
-        raise ZsadError(f"{path}: sha256 is {found}, expected {known}; move it away and fetch it again{remedy}")
-    if not known:
+        raise ZsadError(f"{path}: sha256 is {sha256}, expected {expected}; move it away and fetch it again{remedy}")
+    if not expected:
         _recognise(entry, path)
-        paths.write_json(ledger(), {**_recorded(), name: found})
+        paths.write_json(ledger(), {**_recorded(), name: sha256})
     return path
 
 
@@ -158,14 +158,14 @@ def _find(entry: Weight, folder: Path) -> Path | None:
     return next((path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(depth + entry.file))), None)
 
 
-def _download(entry: Weight, folder: Path, known: str | None, mirror: str) -> Path:
+def _download(entry: Weight, folder: Path, sha256: str | None, mirror: str) -> Path:
     file = entry.archive or entry.file
     urls = [f"{mirror.rstrip('/')}/{file}"] * bool(mirror) + list(entry.urls)
     by_hand = f"download it by hand from {entry.homepage} to {folder / entry.file}"
     if not urls:
         raise ZsadError(f"{entry.file}: has no direct address; {by_hand}")
     if not entry.archive:
-        return download(urls, folder / file, known, lambda part: _recognise(entry, part, by_hand))
+        return download(urls, folder / file, sha256, lambda part: _recognise(entry, part, by_hand))
     archive = download(urls, folder / file, check=lambda part: _recognise(entry, part, by_hand, ZIP))
     unpacked = unpack(archive, archive.with_suffix(""))
     if not (path := _find(entry, unpacked)):
@@ -177,13 +177,13 @@ def _download(entry: Weight, folder: Path, known: str | None, mirror: str) -> Pa
 def _recognise(entry: Weight, path: Path, remedy: str = "fetch it again", expected: str = "") -> None:
     """Raises ZsadError unless the file looks like the model of `entry`, or like `expected`."""
     expected = expected or (TORCHSCRIPT if entry.openai else CHECKPOINT)
-    if not (found := kind(path)).startswith(expected):
-        raise ZsadError(f"{path}: this is {found}, expected {expected} of {entry.model}; {remedy}")
+    if not (description := describe_file(path)).startswith(expected):
+        raise ZsadError(f"{path}: this is {description}, expected {expected} of {entry.model}; {remedy}")
     if expected == CHECKPOINT:
         tensors_of(entry.model, path)
 
 
-def build(name: str) -> nn.Module:
+def build_model(name: str) -> nn.Module:
     """The model that `name` of `CATALOGUE` fills, in the published size, with random weights."""
     from zsad_lib import models
 
@@ -200,10 +200,19 @@ def build(name: str) -> nn.Module:
     return getattr(models, entry.model)()
 
 
-def load(name: str, path: str | Path, **arguments: Any) -> tuple[nn.Module, Report]:
+def load_published(name: str, path: str | Path, **arguments: Any) -> tuple[nn.Module, Report]:
     """The model of `name` with the weights in `path`, in eval mode, and the report; `arguments` as in `load_into`."""
-    model = build(name)
+    model = build_model(name)
     return model.eval(), load_into(model, path, known_sha256(name), **arguments)
+
+
+def load_fetched(name: str) -> nn.Module:
+    """The model of `name` from a file that is there already, in eval mode.
+
+    Raises:
+        ZsadError: it is not there; `make weights` fetches it.
+    """
+    return load_published(name, fetch(name, offline=True))[0]
 
 
 def main(profile: str | None = None, root: str | None = None, check: bool = False, mirror: str = "") -> int:
@@ -221,5 +230,5 @@ def main(profile: str | None = None, root: str | None = None, check: bool = Fals
         entry = CATALOGUE[name]
         print(f"{name}: {entry.file}, licence {entry.licence}, from {entry.homepage}", flush=True)
         path = fetch(name, root, mirror, offline=check)
-        print(f"  {path}\n  {load(name, path)[1]}", flush=True)
+        print(f"  {path}\n  {load_published(name, path)[1]}", flush=True)
     return 0

@@ -19,7 +19,7 @@ from typing import Any
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.downloads import sha256_file
 
-CHECKPOINT, TORCHSCRIPT, ZIP = "a PyTorch checkpoint", "a TorchScript archive", "a zip archive"  # words of `kind`
+CHECKPOINT, TORCHSCRIPT, ZIP = "a PyTorch checkpoint", "a TorchScript archive", "a zip archive"  # of `describe_file`
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of a checkpoint before PyTorch 1.6
 LEGACY_PICKLES = 4  # of which it consists before its tensors: magic number, version, system, content
 ADVICE = ("Weights only", "Please file", "Check the")  # how torch's lines begin that tell to load it without protection
@@ -52,7 +52,7 @@ class ForeignDict:
         return OrderedDict()
 
 
-def kind(path: str | Path) -> str:
+def describe_file(path: str | Path) -> str:
     """What a file looks like, in words for a message: `CHECKPOINT`, `TORCHSCRIPT`, or what was taken for one.
 
     Raises:
@@ -102,19 +102,19 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> Mapping[str,
     """
     import torch
 
-    found = kind(path)
+    description = describe_file(path)
     if sha256 and (actual := sha256_file(path)) != sha256:
         raise ZsadError(f"{path}: sha256 is {actual}, expected {sha256}; move it away and run `make weights` again")
-    if found == TORCHSCRIPT and not sha256:
+    if description == TORCHSCRIPT and not sha256:
         raise ZsadError(
             f"{path}: {TORCHSCRIPT} holds code and its sha256 is not known; `make weights` fetches verified ones"
         )
-    if found not in (CHECKPOINT, TORCHSCRIPT):
-        raise ZsadError(f"{path}: this is {found}, expected {CHECKPOINT}; move it away and fetch it again")
+    if description not in (CHECKPOINT, TORCHSCRIPT):
+        raise ZsadError(f"{path}: this is {description}, expected {CHECKPOINT}; move it away and fetch it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.jit, deprecated, and of `encoding`, which does have its effect
-            if found == TORCHSCRIPT:
+            if description == TORCHSCRIPT:
                 return torch.jit.load(path, map_location="cpu").state_dict()
             stubs = [(ForeignDict if name.lower().endswith("dict") else Foreign, name) for name in _names(path)]
             with torch.serialization.safe_globals(stubs):  # torch's own names come before these
@@ -137,12 +137,12 @@ def _names(path: str | Path) -> set[str]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             pickles = [io.BytesIO(file.read(name)) for name in file.namelist() if name.endswith("data.pkl")]
-            found = [argument for pickle in pickles for argument in _globals(pickle)]
+            arguments = [argument for pickle in pickles for argument in _globals(pickle)]
     else:
         with open(path, "rb") as file:
-            found = [argument for _ in range(LEGACY_PICKLES) for argument in _globals(file)]
+            arguments = [argument for _ in range(LEGACY_PICKLES) for argument in _globals(file)]
     names = set()
-    for argument in found:
+    for argument in arguments:
         module, _, name = argument.partition(" ")
         old = (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
         names.add(".".join(_compat_pickle.NAME_MAPPING.get((module, name), old)))

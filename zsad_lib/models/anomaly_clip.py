@@ -10,7 +10,6 @@ of all frames enter; with m the mean feature of normal training frames and E_T(k
     p(A,k) = p_A softmax_k(S),   p(N) = 1 - p_A          joint probabilities
 """
 
-import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.losses import TrainOutputs, joint_probabilities
 from zsad_lib.models.axial import AxialTransformer
 from zsad_lib.models.checkpoints import load_strict, official_tensors
-from zsad_lib.models.text import Vocabulary, tokenize, untokenize
+from zsad_lib.models.multiple_instance import TrainOutputs, choose_segments, joint_probabilities
+from zsad_lib.models.prompt_text import PromptText
+from zsad_lib.models.text import Vocabulary, untokenize
 
 SHOWN_TOKENS = 12  # of a foreign checkpoint's class name
 WINDOWS_AT_ONCE = 16  # grids of one forward pass when scoring, which bounds its memory
@@ -36,41 +36,6 @@ class Scored(NamedTuple):
     similarity: Tensor  # S, [T, K-1]
     anomaly: Tensor  # p_A in 0..1, [T]
     class_probs: Tensor  # joint probabilities in class order, [T, K], sum 1
-
-
-class PromptText(nn.Module):
-    """Class prompts with learned context (CoOp): "[v_1] ... [v_n] class name." through CLIP's text tower.
-
-    Paper: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, https://arxiv.org/abs/2109.01134. The tower
-    is frozen except for its final projection; every class has context vectors of its own.
-    """
-
-    def __init__(self, clip: nn.Module, class_names: Sequence[str], num_context: int, vocabulary: Vocabulary | None):
-        super().__init__()
-        self.token_embedding = copy.deepcopy(clip.token_embedding)
-        self.transformer = copy.deepcopy(clip.transformer)
-        self.ln_final = copy.deepcopy(clip.ln_final)
-        self.positional_embedding = nn.Parameter(clip.positional_embedding.detach().clone())
-        self.requires_grad_(False)
-        self.text_projection = nn.Parameter(clip.text_projection.detach().clone())
-        width = clip.token_embedding.embedding_dim
-        self.context = nn.Parameter(0.02 * torch.randn(len(class_names), num_context, width))
-        names = [f"{name.replace('_', ' ')}." for name in class_names]
-        # the context takes num_context places, and makes up for words that a small vocabulary lacks
-        tokens = tokenize(names, clip.context_length - num_context, vocabulary, warn=False)
-        tokens = tokens[:, : tokens.argmax(1).max() + 1]  # attention is causal: later padding changes nothing
-        length = num_context + tokens.shape[1]
-        self.register_buffer("tokens", tokens, persistent=False)
-        self.register_buffer("attn_mask", clip.attn_mask[:length, :length].clone(), persistent=False)
-
-    def forward(self) -> Tensor:
-        """E_T, [K, D]; not of unit length."""
-        words = self.token_embedding(self.tokens)  # [K, L-n, W]: start, name, full stop, end, padding
-        x = torch.cat([words[:, :1], self.context, words[:, 1:]], dim=1)  # [K, L, W]
-        x = x + self.positional_embedding[: x.shape[1]]
-        x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
-        end = self.tokens.argmax(1) + self.context.shape[1]  # the end of text has the largest id
-        return x[torch.arange(len(x)), end] @ self.text_projection
 
 
 class Selector(nn.Module):
@@ -198,10 +163,10 @@ class AnomalyCLIP(nn.Module):
         Raises:
             ZsadError: they differ; shows both.
         """
-        known = json.loads(bytes(state.tolist()).decode())
-        if (known["class_names"], known["normal_id"]) != (self.class_names, self.normal_id):
+        stored = json.loads(bytes(state.tolist()).decode())
+        if (stored["class_names"], stored["normal_id"]) != (self.class_names, self.normal_id):
             raise ZsadError(
-                f"the checkpoint's classes are {', '.join(known['class_names'])} (normal: {known['normal_id']}), "
+                f"the checkpoint's classes are {', '.join(stored['class_names'])} (normal: {stored['normal_id']}), "
                 f"this model's {', '.join(self.class_names)} (normal: {self.normal_id}); order counts"
             )
 
@@ -220,12 +185,12 @@ class AnomalyCLIP(nn.Module):
         """
         tensors, prefix = official_tensors(state_dict, ("net.",))
         taken = {name: value for name, value in tensors.items() if not name.startswith("image_encoder.")}
-        first, rest = (taken.pop(f"prompt_learner.token_{part}", None) for part in ("prefix", "suffix"))
+        first, rest = (taken.pop(f"prompt_learner.token_{end}", None) for end in ("prefix", "suffix"))
         if "token_embedding.weight" in taken:  # without it the report of missing keys says more
             self._check_prompts(first, rest, taken["token_embedding.weight"])
         taken.pop("selector_model.logit_scale", None)  # stored and never used
-        own_names = {published_name(name): name for name in self.state_dict()}
-        renamed = {own_names.get(name, name): value for name, value in taken.items()}
+        names = {published_name(name): name for name in self.state_dict()}
+        renamed = {names.get(name, name): value for name, value in taken.items()}
         renamed["normal_prototype"] = torch.as_tensor(normal_prototype, dtype=torch.float32).reshape(-1)
         renamed["_extra_state"] = self.get_extra_state()
         load_strict(self, renamed, prefix, published_name)
@@ -237,10 +202,11 @@ class AnomalyCLIP(nn.Module):
             raise ZsadError(
                 "the checkpoint holds no prompts (prompt_learner.token_prefix, token_suffix): its classes are unknown"
             )
-        given = torch.cat([first, rest], dim=1)[:, : self.text.tokens.shape[1]]  # own prompts end with the longest name
-        fits = len(table) > self.text.tokens.max()
-        own = F.embedding(self.text.tokens, table) if fits else given[:0]
-        if given.shape != own.shape or not torch.allclose(given, own, atol=1e-3):
+        stored = torch.cat([first, rest], dim=1)[
+            :, : self.text.tokens.shape[1]
+        ]  # this model's end with the longest name
+        expected = F.embedding(self.text.tokens, table) if len(table) > self.text.tokens.max() else stored[:0]
+        if stored.shape != expected.shape or not torch.allclose(stored, expected, atol=1e-3):
             nearest = torch.cdist(rest[:, :SHOWN_TOKENS].flatten(0, 1), table).argmin(1).unflatten(0, (len(rest), -1))
             raise ZsadError(
                 f"the checkpoint's classes are {', '.join(map(untokenize, nearest))}, this model's {', '.join(self.class_names)}; "
@@ -289,31 +255,21 @@ class AnomalyCLIP(nn.Module):
             raise ZsadError(f"{features.shape[1]} frames per video, expected {self.num_segments} x {self.segment_len}")
         grid = features.unflatten(1, (self.num_segments, self.segment_len))
         similarity, x = self._similarity(grid, self.directions())
-        ranked = similarity.detach().sum(2)  # [B, N, K-1]
-        column = labels[:half] - (labels[:half] > self.normal_id).long()  # place among the abnormal classes
-        own = ranked[torch.arange(half, device=labels.device), :, column]  # [B/2, N]
-        any_class = ranked[half:].sum(-1)
-        left_out = torch.rand_like(ranked[..., 0]) < self.segment_dropout  # [B, N]; the same for top and bottom
-        last = (
-            1 + ranked.abs().sum(-1).amax()
-        )  # beyond every sum: segments left out come last, whichever end is asked for
-        top = lambda values, out, k, sign: (sign * values - 2 * last * out).topk(k, dim=1).indices
-        idx_topk_nor = top(any_class, left_out[half:], self.topk, 1)
-        if whole:
-            scores = self.temporal(x)  # [B, N, S]
-        else:
-            places = idx_topk_nor[..., None].expand(-1, -1, self.segment_len)
-            read = x.new_full((half, *x.shape[1:3]), 0.5).scatter(1, places, self.temporal(x[half:], idx_topk_nor))
-            scores = torch.cat([self.temporal(x[:half]), read])
-        return TrainOutputs(
-            similarity.flatten(0, 2),
-            scores.flatten(),
-            top(own, left_out[:half], self.topk, 1),
-            idx_topk_nor,
-            top(own, left_out[:half], self.bottomk, -1),
-            self.segment_len,
-            self.normal_id,
+        idx_topk_abn, idx_topk_nor, idx_bottomk_abn = choose_segments(
+            similarity, labels, self.normal_id, self.topk, self.bottomk, self.segment_dropout
         )
+        if whole:
+            anomaly = self.temporal(x)  # [B, N, S]
+        else:
+            index = idx_topk_nor[..., None].expand(-1, -1, self.segment_len)
+            tops = self.temporal(x[half:], idx_topk_nor)  # [B/2, topk, S]
+            anomaly = torch.cat(
+                [self.temporal(x[:half]), x.new_full((half, *x.shape[1:3]), 0.5).scatter(1, index, tops)]
+            )
+        return TrainOutputs(
+            similarity.flatten(0, 2), anomaly.flatten(), idx_topk_abn, idx_topk_nor, idx_bottomk_abn,
+            self.segment_len, self.normal_id,
+        )  # fmt: skip
 
     def score(self, features: Tensor, causal: bool = False, directions: Tensor | None = None) -> Scored:
         """Scores a whole video of any length.
@@ -333,21 +289,21 @@ class AnomalyCLIP(nn.Module):
         similarity, x = self._similarity(features, self.directions() if directions is None else directions)
         if causal:
             ends = torch.arange(0, length, frames, device=x.device)
-            anomaly = torch.cat([self._last_of_window(x, part) for part in ends.split(WINDOWS_AT_ONCE)])
+            anomaly = torch.cat([self._last_of_window(x, batch) for batch in ends.split(WINDOWS_AT_ONCE)])
             anomaly = anomaly.repeat_interleave(frames)[:length]
         else:
             passes = -(-length // (segments * frames))
-            places = torch.arange(passes * segments * frames, device=x.device) % length
-            grids = x[places].view(segments, passes, frames, -1).transpose(0, 1)  # [J, N, S, ...]
-            parts = [self.temporal(part) for part in grids.split(WINDOWS_AT_ONCE)]
-            anomaly = torch.cat(parts).transpose(0, 1).flatten()[:length]  # back in the order of frames
+            repeated = torch.arange(passes * segments * frames, device=x.device) % length
+            grids = x[repeated].view(segments, passes, frames, -1).transpose(0, 1)  # [J, N, S, ...]
+            anomaly = torch.cat([self.temporal(batch) for batch in grids.split(WINDOWS_AT_ONCE)])  # [J, N, S]
+            anomaly = anomaly.transpose(0, 1).flatten()[:length]  # back in the order of frames
         return Scored(similarity, anomaly, joint_probabilities(similarity, anomaly, self.normal_id))
 
     def _last_of_window(self, x: Tensor, ends: Tensor) -> Tensor:
         """p_A of the last frame of the windows that end at some frames: [T, width], [W] -> [W]."""
         grid = torch.arange(1 - self.num_segments * self.segment_len, 1, device=x.device)
-        places = (ends[:, None] + grid) % (ends[:, None] + 1)  # round and round in what there is, the newest last
-        windows = x[places].unflatten(1, (self.num_segments, self.segment_len))
+        frames = (ends[:, None] + grid) % (ends[:, None] + 1)  # round and round in what there is, the newest last
+        windows = x[frames].unflatten(1, (self.num_segments, self.segment_len))
         return self.temporal(windows, torch.full_like(ends, self.num_segments - 1)[:, None])[:, 0, -1]
 
 
@@ -374,6 +330,6 @@ def published_name(name: str) -> str:
     >>> published_name("temporal.axial.blocks.0.f.to_q.weight")
     'temporal_model.axial_attn.layers.blocks.0.f.net.fn.fn.to_q.weight'
     """
-    for own, published in _PUBLISHED:
-        name = re.sub(own, published, name)
+    for pattern, published in _PUBLISHED:
+        name = re.sub(pattern, published, name)
     return name

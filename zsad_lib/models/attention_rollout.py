@@ -26,14 +26,13 @@ from zsad_lib.models.timesformer import TimeSformer
 
 def attention_weights(layer: Attention, x: Tensor) -> Tensor:
     """softmax(q k' / sqrt(d)) of one attention layer, which its fused forward pass keeps to itself: [..., L, D] -> [..., heads, L, L]."""
-    q, k, _ = (
-        layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).movedim(-3, 0).transpose(-2, -3)
-    )  # [..., heads, L, d]
+    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1))  # [..., L, 3, heads, d]
+    q, k, _ = qkv.movedim(-3, 0).transpose(-2, -3)  # [..., heads, L, d]
     return (q @ k.mT * layer.scale).softmax(-1)
 
 
 @contextmanager
-def recorded(model: TimeSformer) -> Iterator[dict[Attention, Tensor]]:
+def record_attention(model: TimeSformer) -> Iterator[dict[Attention, Tensor]]:
     """Receives the weights of every attention layer that runs inside the block, mean over the heads [..., L, L]."""
     weights: dict[Attention, Tensor] = {}
 
@@ -60,15 +59,14 @@ def rollout(model: TimeSformer, video: Tensor) -> Tensor:
     Returns:
         [B, T, rows, columns], 0 or more. A window's sum is below 1; what is missing is the share that the class token keeps.
     """
-    with recorded(model) as weights:
+    with record_attention(model) as weights:
         model.tokens(video)
     B, T, (rows, columns) = len(video), video.shape[2], model.patch_embed.grid_size
     cls, places = video.new_ones(B), video.new_zeros(B, rows * columns, T)  # the row of R so far
     for block in reversed(model.blocks):
         space = weights[block.attn].unflatten(0, (B, T))  # [B, T, 1 + N, 1 + N]
-        frames = torch.cat(
-            [(cls / T).view(B, 1, 1).expand(B, T, 1), places.mT], 2
-        )  # [B, T, 1 + N]; the T copies share c
+        copies = (cls / T).view(B, 1, 1).expand(B, T, 1)  # of the class token, one per frame
+        frames = torch.cat([copies, places.mT], 2)  # [B, T, 1 + N]
         frames = (frames + torch.einsum("btp,btpq->btq", frames, space)) / 2
         cls, places = frames[:, :, 0].sum(1), frames[:, :, 1:].mT
         time = weights[block.temporal_attn].unflatten(0, (B, -1))  # [B, N, T, T]

@@ -29,16 +29,16 @@ class AxisAttention(nn.Module):
         """[B, C, N, S] -> [B, C, N, S]."""
         lines = x.movedim((1, self.axis), (3, 2))  # [B, other axis, L, C]
         normed = self.norm(lines)
-        parts = (self.to_q(normed), *self.to_kv(normed).chunk(2, dim=-1))
+        projected = (self.to_q(normed), *self.to_kv(normed).chunk(2, dim=-1))
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(2, 3) for part in parts
+            x.unflatten(-1, (self.heads, -1)).transpose(2, 3) for x in projected
         )  # [B, other, heads, L, C/heads]
         y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(-2)
         return self.to_out(y).movedim((3, 2), (1, self.axis))
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of a grid; the published model adds its epsilon to the deviation, not to the variance."""
+    """LayerNorm over a grid's channels; as published, epsilon adds to the standard deviation, not to the variance."""
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -69,9 +69,18 @@ class ConvFeedForward(nn.Sequential):
         `inside` [B, 1, W, 1] is 0 for segments beyond the grid's ends, where the whole grid would be padded with zeros.
         """
         norm, widen, activation, narrow = self
-        strip = lambda conv, values: F.conv2d(values, conv.weight, conv.bias, padding=(0, 1))
-        hidden = activation(strip(widen, norm(x) * inside)) * inside[:, :, 1:-1]
-        return strip(narrow, hidden)
+        hidden = activation(_convolve_inner(widen, norm(x) * inside)) * inside[:, :, 1:-1]  # [B, 4 C, W-2, S]
+        return _convolve_inner(narrow, hidden)
+
+
+def _convolve_inner(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution that pads frames and no segments: [B, C, W, S] -> [B, C', W-2, S]."""
+    return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
+
+
+def _pick_segments(x: Tensor, video: Tensor, segments: Tensor) -> Tensor:
+    """Some segments of a grid [B, C, N, S]: videos [M, 1] and segments [M, W] by index -> [M, C, W, S]."""
+    return x.movedim(2, 1)[video, segments].movedim(1, 2)
 
 
 class ReversibleBlock(nn.Module):
@@ -96,16 +105,14 @@ class ReversibleBlock(nn.Module):
         g at a segment reads y1 of `REACH` neighbours on both sides, and f there as many further ones.
         """
         batch, wanted = segments.shape
-        strip = segments.flatten()[:, None] + torch.arange(
-            -2 * REACH, 2 * REACH + 1, device=segments.device
-        )  # [B*K, 9]
+        reach = torch.arange(-2 * REACH, 2 * REACH + 1, device=segments.device)
+        strip = segments.flatten()[:, None] + reach  # [B*K, 9]
         inside = (strip >= 0) & (strip < x1.shape[2])
         strip, inside = strip.clamp(0, x1.shape[2] - 1), inside[:, None, :, None].to(x1.dtype)
         video = torch.arange(batch, device=segments.device).repeat_interleave(wanted)[:, None]
-        cut = lambda x, places: x.movedim(2, 1)[video, places].movedim(1, 2)  # [B*K, C, W, S]
         centre = slice(REACH, -REACH)
-        y1 = cut(x1, strip[:, centre]) + self.f.inner(cut(x2, strip), inside)
-        y2 = cut(x2, segments.view(-1, 1)) + self.g.inner(y1, inside[:, :, centre])
+        y1 = _pick_segments(x1, video, strip[:, centre]) + self.f.inner(_pick_segments(x2, video, strip), inside)
+        y2 = _pick_segments(x2, video, segments.view(-1, 1)) + self.g.inner(y1, inside[:, :, centre])
         return tuple(y.squeeze(2).unflatten(0, (batch, wanted)).movedim(1, 2) for y in (y1[:, :, centre], y2))
 
 
@@ -146,8 +153,4 @@ class AxialTransformer(nn.Module):
             return sum(last(*streams)) / 2
         if STRIPS * segments.shape[1] < x.shape[2]:
             return sum(last.at(*streams, segments)) / 2
-        return (
-            (sum(last(*streams)) / 2)
-            .movedim(2, 1)[torch.arange(len(x), device=x.device)[:, None], segments]
-            .movedim(1, 2)
-        )
+        return _pick_segments(sum(last(*streams)) / 2, torch.arange(len(x), device=x.device)[:, None], segments)

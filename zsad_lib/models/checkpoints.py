@@ -1,4 +1,4 @@
-"""Strict loading of the official checkpoints: every key must find its place, and what does not is named.
+"""Strict loading of weights, published or one's own: every key must find its place, and what does not is named.
 
 The released code of the context-aware method loads Places365 with ``strict=False`` from a nested file, matches no key
 at all, and goes on with random weights without a word. Hence one strict loader for all models.
@@ -6,6 +6,7 @@ at all, and goes on with random weights without a word. Hence one strict loader 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -71,6 +72,8 @@ def load_strict(
     tensors: Mapping[str, torch.Tensor],
     prefix: str = "",
     published: Callable[[str], str] = str,
+    absent: tuple[str, ...] = (),
+    file: str | Path = "",
 ) -> None:
     """Copy ``tensors`` into ``module``; nothing is copied unless all keys and shapes agree.
 
@@ -81,20 +84,23 @@ def load_strict(
         tensors: Plain names (see `official_tensors`).
         prefix: The checkpoint's own prefix, for the messages.
         published: Gives the checkpoint's name of one of the module's tensors, for the messages.
+        absent: Endings of the module's tensors that do not come from a checkpoint: they stay as they are.
+        file: Where the tensors come from, for the messages.
 
     Raises:
         ZsadError: missing, unexpected or wrongly shaped tensors, by name.
     """
-    own = module.state_dict()
-    missing = [prefix + published(k) for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
-    unexpected = [prefix + k for k in tensors if k not in own]
+    expected = {name: value for name, value in module.state_dict().items() if not name.endswith(absent)}
+    missing = [prefix + published(k) for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]
+    unexpected = [prefix + k for k in tensors if k not in expected]
     wrong = [
-        f"{prefix}{published(k)} {list(v.shape)} (the model has {list(own[k].shape)})"
+        f"{prefix}{published(k)} {list(v.shape)} (the model has {list(expected[k].shape)})"
         for k, v in tensors.items()
-        if k in own and own[k].shape != v.shape
+        if k in expected and expected[k].shape != v.shape and not k.endswith("_extra_state")  # compares itself
     ]
     faults = [("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)]
     if any(names for _, names in faults):
         text = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults if names)
-        raise ZsadError(f"checkpoint does not fit {type(module).__name__}: {text}")
+        source, remedy = (f"{file}:", "; make or fetch the file again") if file else ("checkpoint", "")
+        raise ZsadError(f"{source} does not fit {type(module).__name__}: {text}{remedy}")
     module.load_state_dict(tensors, strict=False)

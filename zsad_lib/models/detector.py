@@ -5,7 +5,7 @@ https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the pre
 
     v = norm(P([timesformer ; dpc]))                                    paper's plain form
     v = norm(norm(H(timesformer)) + rho * P([timesformer ; dpc]) / sqrt(D))   anchored form, rho = 0.5
-    c = W_c (scene - mean) / deviation
+    c = W_c (scene - mean) / std
     t'_k = gate(t_k, c)
 
 A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the
@@ -72,16 +72,16 @@ class Detector(nn.Module):
         self.register_buffer("scene_std", torch.ones(scene_dim))
 
     def fit_scene_statistics(self, scene: Tensor) -> None:
-        """Mean and deviation of the scene features of all training windows [N, scene_dim]."""
+        """Mean and standard deviation of the scene features of all training windows [N, scene_dim]."""
         self.scene_mean.copy_(scene.mean(0))
         self.scene_std.copy_(scene.std(0).clamp_min(1e-6))
 
     def standardised(self, scene: Tensor) -> Tensor:
-        """Scene features with mean 0 and deviation 1 over the training windows; their cosine says which scenes are alike."""
+        """Scene features, standardised on the training windows; their cosine says which scenes are alike."""
         return (scene - self.scene_mean) / self.scene_std
 
     def scene_along(self, direction: Tensor) -> Tensor:
-        """Scene feature of the usual length, sqrt(S) deviations from the mean scene: unit directions [..., S], standardised -> [..., S]."""
+        """Scene feature sqrt(S) standard deviations, as usual, from the mean: unit directions [..., S] -> [..., S]."""
         return self.scene_mean + self.scene_std * direction * direction.shape[-1] ** 0.5
 
     def context(self, scene: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Detector(nn.Module):
     def embed(self, timesformer: Tensor, dpc: Tensor, residual: Tensor | None = None) -> Tensor:
         """v: features [B, video_dim] and GRU state's mean over space [B, D_dpc] -> unit vectors [B, D].
 
-        `residual`: what `residual` gives for the same features, where it is known already.
+        `residual`: what `residual` gives for the same features, where it has been computed.
         """
         x = self.residual(timesformer, dpc) if residual is None else residual
         if self.anchor is not None:

@@ -12,7 +12,7 @@ convolutional GRU g sums up the blocks seen so far, and a small head phi guesses
 (Sec. 3.1, Eq. 1 to 3.) One predicted vector per place: what breaks the habits of a scene, breaks the prediction there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,8 +21,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.models.checkpoints import load_strict, official_tensors
 
 DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}  # residual blocks of layer1..4
+NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # how their names end in a state dict
+MakeNorm = Callable[[int], nn.Module]  # channels -> norm layer
 
 
 class DPCOutput(NamedTuple):
@@ -56,7 +59,7 @@ class BlockNorm(nn.BatchNorm3d):
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions and a skip; `time` is the kernel's extent in time (1: a 2D block, 3: a 3D block)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, time: int, final_relu: bool, norm):
+    def __init__(self, inputs: int, outputs: int, stride: int, time: int, final_relu: bool, norm: MakeNorm):
         super().__init__()
         strides = (stride if time == 3 else 1, stride, stride)  # 3D blocks also step in time
         kernel, padding = (time, 3, 3), (time // 2, 1, 1)
@@ -83,7 +86,7 @@ class ResNet2D3D(nn.Module):
     The features keep their sign, so that the dot product of prediction and truth can be negative (paper, Sec. 4.1).
     """
 
-    def __init__(self, depths: Sequence[int], in_channels: int, width: int, strides: Sequence[int], norm):
+    def __init__(self, depths: Sequence[int], in_channels: int, width: int, strides: Sequence[int], norm: MakeNorm):
         super().__init__()
         stem, pool, *layer_strides = strides
         self.conv1 = nn.Conv3d(in_channels, width, (1, 7, 7), (1, stem, stem), (0, 3, 3), bias=False)
@@ -187,9 +190,13 @@ class DPC(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        _choose("backbone", backbone, DEPTHS)
-        _choose("norm_stats", norm_stats, ("batch", "running"))
-        _choose("norm", norm, ("batch", "group"))
+        for name, value, allowed in (
+            ("backbone", backbone, DEPTHS),
+            ("norm_stats", norm_stats, ("batch", "running")),
+            ("norm", norm, ("batch", "group")),
+        ):
+            if value not in allowed:
+                raise ZsadError(f"DPC: {name}={value!r}, expected one of {', '.join(allowed)}")
         if not 1 <= pred_steps < num_blocks:
             raise ZsadError(f"DPC: pred_steps={pred_steps} must be at least 1 and below num_blocks={num_blocks}")
         if len(strides) != 6:
@@ -228,9 +235,7 @@ class DPC(nn.Module):
             ZsadError: the shape does not fit, or eval mode lacks its norm statistics.
         """
         if blocks.ndim != 6 or blocks.shape[2] != self.block_shape[1]:
-            raise ZsadError(
-                f"DPC: blocks have shape {tuple(blocks.shape)}, expected [B, N, {self.block_shape[1]}, L, H, W]"
-            )
+            raise ZsadError(f"DPC: blocks {list(blocks.shape)}, expected [B, N, {self.block_shape[1]}, L, H, W]")
         self._require_stats()
         return self.backbone.stem(blocks.flatten(0, 1)).unflatten(0, blocks.shape[:2])
 
@@ -280,42 +285,32 @@ class DPC(nn.Module):
         """What joint training tunes: layer4, ConvGRU and prediction head (which the released code forgot)."""
         return [p for part in (self.backbone.layer4, self.agg, self.network_pred) for p in part.parameters()]
 
-    def load_official(self, state_dict: dict[str, Tensor]) -> None:
-        """Loads a checkpoint of the official code, with or without the prefix `module.`.
+    def load_official(self, state_dict: Mapping) -> "DPC":
+        """Loads a checkpoint of the official code, with or without the prefix `module.`; gives the model itself.
 
         It names the GRU cell twice; the values under `agg.cell_list` apply. It holds no norm statistics: with
         `norm_stats="running"` run `estimate_norm_stats` afterwards.
 
+        Args:
+            state_dict: the official file's content, or its `state_dict`.
+
         Raises:
             ZsadError: keys are missing, unexpected or of another shape (it names them), or this model has GroupNorm.
         """
-        own = self.state_dict()
-        fixed = [key for key in own if key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         if any(isinstance(module, nn.GroupNorm) for module in self.modules()):
             raise ZsadError('DPC.load_official: official weights need norm="batch"')
-        given = {key.removeprefix("module."): value for key, value in state_dict.items()}
-        for key in [key for key in given if key.startswith("agg.ConvGRUCell_00.")]:
-            given.setdefault(key.replace("ConvGRUCell_00", "cell_list.0"), given.pop(key))
-        faults = [f"missing {key}" for key in own if key not in given and key not in fixed]
-        faults += [f"unexpected {key}" for key in given if key not in own or key in fixed]
-        faults += [
-            f"{key} is {list(given[key].shape)}, expected {list(own[key].shape)}"
-            for key in own
-            if key in given and given[key].shape != own[key].shape
-        ]
-        if faults:
-            more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
-            raise ZsadError(f"DPC.load_official: {'; '.join(faults[:8])}{more}")
+        tensors, prefix = official_tensors(state_dict, ("module.",))
+        for name in [name for name in tensors if name.startswith("agg.ConvGRUCell_00.")]:
+            tensors.setdefault(name.replace("ConvGRUCell_00", "cell_list.0"), tensors.pop(name))
+        load_strict(self, tensors, prefix, absent=NORM_STATISTICS)
         for module in self.modules():
             if isinstance(module, BlockNorm):
                 module.reset_running_stats()
-        self.load_state_dict(given, strict=False)
+        return self
 
     def _require_stats(self) -> None:
         norm = self.backbone.bn1
-        if self.on_batch_statistics or not isinstance(norm, BlockNorm):
-            return
-        if norm.num_batches_tracked == 0:
+        if isinstance(norm, BlockNorm) and not self.on_batch_statistics and norm.num_batches_tracked == 0:
             raise ZsadError(
                 "DPC: no norm statistics yet: run estimate_norm_stats on normal training windows before scoring, "
                 'or choose norm_stats="batch"'
@@ -352,8 +347,3 @@ def estimate_norm_stats(model: DPC, batches: Iterable[Tensor]) -> None:
             norm.collecting = False
     if norms[0].num_batches_tracked == 0:
         raise ZsadError("estimate_norm_stats: no batch of normal training windows was given")
-
-
-def _choose(name: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in allowed:
-        raise ZsadError(f"DPC: {name}={value!r}, expected one of {', '.join(allowed)}")

@@ -224,8 +224,8 @@ class ContextGate(nn.Module):
         Returns:
             [B, K], equal to ``einsum("bd,bkd->bk", v, self(text, context))``.
         """
-        part = max(1, chunk // max(1, v.numel()))
-        return torch.cat([torch.einsum("bd,bkd->bk", v, self(t, context)) for t in text.split(part)], dim=1)
+        size = max(1, chunk // max(1, v.numel()))
+        return torch.cat([torch.einsum("bd,bkd->bk", v, self(t, context)) for t in text.split(size)], dim=1)
 
     def relevance(self, text: Tensor, context: Tensor) -> Tensor:
         """r(t_k, c_b) in 0..1: text [K, D], context [B, C] -> [B, K].

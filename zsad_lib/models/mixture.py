@@ -1,4 +1,4 @@
-"""Mixture fusion: score terms standardised with a mean and a deviation that depend on the scene.
+"""Mixture fusion: score terms standardised with a mean and a standard deviation that depend on the scene.
 
 Paper (arXiv 2508.18463), abstract: "modulating predictions with scene-aware cues"; the module is not specified there, this one is
 the kit's reading of it: what counts as a large prediction error, or a badly fitting caption, is a matter of the camera.
@@ -17,22 +17,21 @@ class Mixture(nn.Module):
     which is the ordinary fusion by z-statistics.
 
     Args:
-        context_dim: width C of the context vector (standardised: mean 0, deviation 1).
+        context_dim: width C of the context vector (standardised: mean 0, standard deviation 1).
         terms: number M of score terms.
         ridge: weight of the squared coefficients in the fit.
     """
 
     def __init__(self, context_dim: int, terms: int, ridge: float = 1.0):
         super().__init__()
-        self.mean, self.log_deviation = nn.Linear(context_dim, terms), nn.Linear(context_dim, terms)
+        self.mean, self.log_std = nn.Linear(context_dim, terms), nn.Linear(context_dim, terms)
         self.ridge = ridge
-        for part in (self.mean, self.log_deviation):
-            nn.init.zeros_(part.weight)
-            nn.init.zeros_(part.bias)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def standardised(self, terms: Tensor, context: Tensor) -> Tensor:
         """Terms [B, M] under contexts [B, C] -> [B, M]."""
-        return (terms - self.mean(context)) * torch.exp(-self.log_deviation(context))
+        return (terms - self.mean(context)) * torch.exp(-self.log_std(context))
 
     def forward(self, terms: Tensor, context: Tensor, weights: Tensor | None = None) -> Tensor:
         """Terms [B, M], contexts [B, C], optional weights [M] (equal by default) -> scores [B]."""
@@ -43,14 +42,14 @@ class Mixture(nn.Module):
         """Maximum likelihood on normal windows: terms [N, M], contexts [N, C]; deterministic (LBFGS from constants)."""
         with torch.no_grad():
             self.mean.bias.copy_(terms.mean(0))
-            self.log_deviation.bias.copy_(terms.std(0).clamp_min(1e-6).log())
+            self.log_std.bias.copy_(terms.std(0).clamp_min(1e-6).log())
         scale = terms.std(0).clamp_min(1e-6)
         optimiser = torch.optim.LBFGS(self.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            likelihood = (0.5 * self.standardised(terms, context).square() + self.log_deviation(context)).sum(-1).mean()
-            size = (self.mean.weight / scale[:, None]).square().sum() + self.log_deviation.weight.square().sum()
+            likelihood = (0.5 * self.standardised(terms, context).square() + self.log_std(context)).sum(-1).mean()
+            size = (self.mean.weight / scale[:, None]).square().sum() + self.log_std.weight.square().sum()
             loss = likelihood + self.ridge * size / len(terms)
             loss.backward()
             return loss

@@ -134,8 +134,8 @@ class Vocabulary:
         tokenizer = _tokenizer()
         table = torch.full((tokenizer.vocab_size,), UNKNOWN, device=tokens.device)
         table[0] = 0
-        for place, token in enumerate((*self.ids, tokenizer.sot_token_id, tokenizer.eot_token_id), start=2):
-            table[token] = place
+        for index, token in enumerate((*self.ids, tokenizer.sot_token_id, tokenizer.eot_token_id), start=2):
+            table[token] = index
         compact = table[tokens]
         unknown = tokens[compact == UNKNOWN].unique().tolist()
         if unknown and warn:
@@ -206,7 +206,7 @@ def encode_captions(
         raise ZsadError(
             f"the text tower has {clip.vocab_size} tokens, the vocabulary {size}; pass the one it was built with"
         )
-    place = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-    tokens = tokenize(list(place), clip.context_length, vocabulary, warn).to(clip.token_embedding.weight.device)
-    vectors = torch.cat([F.normalize(clip.encode_text(part), dim=-1) for part in tokens.split(batch)])
-    return vectors[[place[caption] for caption in captions]]
+    index = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    tokens = tokenize(list(index), clip.context_length, vocabulary, warn).to(clip.token_embedding.weight.device)
+    vectors = torch.cat([F.normalize(clip.encode_text(ids), dim=-1) for ids in tokens.split(batch)])
+    return vectors[[index[caption] for caption in captions]]

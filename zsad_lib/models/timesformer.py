@@ -185,11 +185,11 @@ class TimeSformer(nn.Module):
         if isinstance(self.head, nn.Identity):
             tensors = drop_head(tensors, "head.", "TimeSformer")
         if resample:
-            for name, own, first in (("pos_embed", self.pos_embed, 1), ("time_embed", self.time_embed, 0)):
+            for name, target, first in (("pos_embed", self.pos_embed, 1), ("time_embed", self.time_embed, 0)):
                 table = tensors.get(name)
-                if table is not None and table.dim() == 3 and table.shape[1] != own.shape[1]:
-                    log.warning("TimeSformer: %s resampled from %d to %d rows", name, table.shape[1], own.shape[1])
-                    rows = F.interpolate(table[:, first:].mT, size=own.shape[1] - first, mode="nearest").mT
+                if table is not None and table.dim() == 3 and table.shape[1] != target.shape[1]:
+                    log.warning("TimeSformer: %s resampled from %d to %d rows", name, table.shape[1], target.shape[1])
+                    rows = F.interpolate(table[:, first:].mT, size=target.shape[1] - first, mode="nearest").mT
                     tensors[name] = torch.cat([table[:, :first], rows], dim=1)
         load_strict(self, tensors, prefix)
         return self

@@ -156,7 +156,7 @@ def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int
 
 
 def contributions(frames: pd.DataFrame, run: Path, method: str, profile: Profile) -> pd.DataFrame:
-    """A score file's raw terms turned into what each adds to the score: deviations from held-out normal video.
+    """A score file's raw terms turned into what each adds to the score, see `scores.standardise`.
 
     Args:
         frames: columns frame, time_s, score and the raw terms.
@@ -165,11 +165,10 @@ def contributions(frames: pd.DataFrame, run: Path, method: str, profile: Profile
         profile: gives the seed.
     """
     from zsad_lib.files.weights import load_weights
-    from zsad_lib.methods.context_aware.scores import METHODS
+    from zsad_lib.methods.context_aware.scores import METHODS, standardise
 
     file = run / "score" / METHODS[method][0] / str(profile.seeds[0]) / "scorer.safetensors"
-    statistics = load_weights(file)[1]["statistics"]
-    terms = {name: (frames[name] - statistics[name][0]) / statistics[name][1] for name in METHODS[method][1]}
+    terms = standardise(frames, load_weights(file)[1]["statistics"], METHODS[method][1])
     return frames[["frame", "time_s", "score"]].assign(**terms)
 
 

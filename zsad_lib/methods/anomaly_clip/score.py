@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device, frame_clip, processes
 from zsad_lib.features.clip_frames import listed_features
 from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, window_count
@@ -23,6 +25,7 @@ from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.anomaly_clip import train
 from zsad_lib.models import anomaly_clip_recipes as recipes
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
+from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.text import encode_captions
 from zsad_lib.pipeline.processes import parallel
 
@@ -31,7 +34,7 @@ CAUSAL = "anomaly_clip@causal"
 ClassProbs = Callable[[Tensor], Tensor]  # raw features [T, D] -> joint probabilities [T, K]
 
 
-def load_model(path: Path, profile, run: Path) -> AnomalyCLIP:
+def load_model(path: Path, profile: Profile, run: Path) -> AnomalyCLIP:
     """A model that was trained on a run's classes, in eval mode.
 
     Raises:
@@ -40,7 +43,7 @@ def load_model(path: Path, profile, run: Path) -> AnomalyCLIP:
     tensors, meta = load_weights(path)
     _, classes, normal = train.class_table(run)
     model = recipes.build(*frame_clip(profile), classes, normal, recipes.Recipe(**meta["recipe"]))
-    model.load_state_dict(tensors)
+    load_strict(model, tensors, file=path)
     return model.eval().requires_grad_(False).to(device())
 
 
@@ -61,11 +64,11 @@ def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, class
     return mass.new_zeros(len(features), classes).index_add(1, owner, mass)
 
 
-def score_all(profile, folder: Path) -> dict:
+def score_all(profile: Profile, folder: Path) -> dict:
     """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
     tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in (*train.TRAINED, CAUSAL)]
     tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
-    for name, seed in parallel(_score, tasks, processes(profile.jobs)):
+    for name, seed in parallel(score_method, tasks, processes(profile.jobs)):
         print(f"  scored {name}, seed {seed}", flush=True)
     paths.flush_all()
     methods = (*train.TRAINED, CAUSAL, ZERO_SHOT)
@@ -75,35 +78,47 @@ def score_all(profile, folder: Path) -> dict:
     }
 
 
-def _score(profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
+def score_method(profile: Profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
+    """One method and seed on all test and held-out normal videos of a run; `folder` is the step's."""
     torch.set_num_threads(1)
     run = folder.parent
     table, classes, normal = train.class_table(run)
-    if name == ZERO_SHOT:
-        probabilities = _zero_shot(profile, run, classes)
-    else:
-        model = load_model(run / "weak_train" / name.partition("@")[0] / str(seed) / train.FILE, profile, run)
-        with torch.no_grad():
-            directions = model.directions()
-        probabilities = lambda features: model.score(features, name == CAUSAL, directions).class_probs
-    home, at = run / "scores" / name / str(seed), classes.index(normal)
-    windows, held_out, shares = {}, {}, {}
-    for row in table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))].itertuples():
-        with torch.no_grad():
-            found = probabilities(listed_features(run, row).to(device())).double().cpu().numpy()
-        score = 1 - found[:, at]
-        if row.split == "val":
-            held_out[row.video] = score
-            continue
-        write_frames(home / f"{row.video}.csv", row.fps, {"score": score})
-        windows[row.video] = window_means(score)
-        shares[row.video] = found.astype(np.float32)
-    archives = {"normal.npz": held_out}
-    if name != CAUSAL:  # clip scores see whole clips
-        archives |= {"windows.npz": windows, "classes.npz": shares}
-    for file, arrays in archives.items():
-        write_archive(home / file, arrays)
+    class_probs = _zero_shot(profile, run, classes) if name == ZERO_SHOT else _trained(profile, run, name, seed)
+    rows = table[(table.split == "test") | (table.split.eq("val") & table.family.eq("normal"))]
+    with torch.no_grad():
+        joint = {  # video -> p(A, k) of every frame [T, K]
+            row.video: class_probs(listed_features(run, row).to(device())).double().cpu().numpy()
+            for row in rows.itertuples()
+        }
+    write_method(run / "scores" / name / str(seed), joint, rows, classes.index(normal), whole_clips=name != CAUSAL)
     return name, seed
+
+
+def write_method(
+    folder: Path, joint: dict[str, np.ndarray], videos: pd.DataFrame, normal_id: int, whole_clips: bool
+) -> None:
+    """Writes the files of one method and seed: the score of a frame is 1 - p(N).
+
+    <video>.csv   test video: score of every frame
+    windows.npz   test videos: mean score of every window
+    classes.npz   test videos: p(A, k) of every frame, float32
+    normal.npz    held-out normal videos: score of every frame
+
+    Args:
+        folder: ``scores/<method>/<seed>``.
+        joint: video -> probabilities of all classes [T, K].
+        videos: rows of the manifest: test videos, and the held-out normal ones of split ``val``.
+        normal_id: index of the normal class.
+        whole_clips: False: neither ``windows.npz`` nor ``classes.npz``, since clip scores see whole clips.
+    """
+    scores = {video: 1 - probabilities[:, normal_id] for video, probabilities in joint.items()}
+    test = videos[videos.split == "test"]
+    for row in test.itertuples():
+        write_frames(folder / f"{row.video}.csv", row.fps, {"score": scores[row.video]})
+    write_archive(folder / "normal.npz", {v: scores[v] for v in videos.video[videos.split == "val"]})
+    if whole_clips:
+        write_archive(folder / "windows.npz", {v: window_means(scores[v]) for v in test.video})
+        write_archive(folder / "classes.npz", {v: joint[v].astype(np.float32) for v in test.video})
 
 
 def window_means(score: np.ndarray) -> np.ndarray:
@@ -111,11 +126,17 @@ def window_means(score: np.ndarray) -> np.ndarray:
     return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
 
 
-def _zero_shot(profile, run: Path, classes: list[str]) -> ClassProbs:
+def _trained(profile: Profile, run: Path, name: str, seed: int) -> ClassProbs:
+    model = load_model(run / "weak_train" / name.partition("@")[0] / str(seed) / train.FILE, profile, run)
+    with torch.no_grad():
+        directions = model.directions()
+    return lambda features: model.score(features, name == CAUSAL, directions).class_probs
+
+
+def _zero_shot(profile: Profile, run: Path, classes: list[str]) -> ClassProbs:
     clip, vocabulary = frame_clip(profile)
     prompts = paths.read_json(run / "weak_data" / "prompts.json")
-    listed = [(text, classes.index(name)) for name, texts in prompts.items() for text in texts]
-    vectors = encode_captions(clip.to(device()), [text for text, _ in listed], vocabulary)
-    owner = torch.tensor([number for _, number in listed], device=vectors.device)
+    vectors = encode_captions(clip.to(device()), [text for texts in prompts.values() for text in texts], vocabulary)
+    owner = torch.tensor([classes.index(name) for name, texts in prompts.items() for _ in texts], device=vectors.device)
     scale = float(clip.logit_scale.exp())
     return lambda features: prompt_probabilities(features, vectors, owner, len(classes), scale)

@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.losses import gather_with_grad
 from zsad_lib.methods.context_aware.training_windows import gather_blocks
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
@@ -89,3 +88,36 @@ def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
         torch.compiler.set_stance("force_eager")
         reason = str(error).strip().partition("\n")[0]
         print(f"compile={profile.compile} is left out: {type(error).__name__}: {reason}", flush=True)
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """Rows of all processes in the order of their ranks, with gradient: in-batch negatives across devices.
+
+    Each process computes the loss of the whole batch; averaging gradients over processes, as DistributedDataParallel
+    does, then gives the gradient of one process with that batch.
+
+    Args:
+        x: [B, ...], the same shape in every process.
+
+    Returns:
+        [W*B, ...] for W processes; ``x`` itself without a process group.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    return _Gather.apply(x.contiguous())
+
+
+class _Gather(torch.autograd.Function):
+    """`gather_with_grad`; torch's own form with gradient has changed its name from release to release."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)  # every process has a loss of its own on these rows
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]

@@ -1,10 +1,22 @@
-"""The step that scores a run: held-out normal and test videos, with every method and seed."""
+"""The step that scores a run: held-out normal and test videos, with every method and seed.
+
+Every trained variant gives the terms of all windows once; a method adds up some of them, `write_method` its files:
+
+    scores/<method>/<seed>/<video>.csv    test video: score and terms of every frame
+    scores/<method>/<seed>/windows.npz    test videos: score of every window, as it was before frames were made of it
+    scores/<method>/<seed>/normal.npz     held-out normal videos: score of every frame, on which a threshold is fixed
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device, processes
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.features.extraction import frozen_streams
@@ -22,11 +34,13 @@ from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.processes import parallel
 from zsad_lib.released_defects import acting_in
 
+Terms = dict[str, np.ndarray]  # name of a term -> [W], one number per window of a video
 
-def score_all(profile, folder: Path) -> dict:
+
+def score_all(profile: Profile, folder: Path) -> dict:
     """Pipeline step: frame and window scores of every method and seed on the test videos, and on held-out normals.
 
-    Writes scores/<method>/<seed>/<video>.csv, windows.npz and normal.npz beside the step's folder; a finished (variant, seed) is kept.
+    Writes the files of the module's docstring beside the step's folder; a finished (variant, seed) is kept.
     ``<method>@causal`` of the methods in `CAUSAL` is what a live camera would have known at each frame.
     """
     run = folder.parent
@@ -34,8 +48,8 @@ def score_all(profile, folder: Path) -> dict:
     captions = list(dict.fromkeys(training_rows(run, profile.stride).caption))
     vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
     tasks = [(variant, seed) for seed in profile.seeds for variant in variants_of(profile)]
-    runs = [(profile, variant, seed, table, vectors, folder) for variant, seed in tasks]
-    for variant, seed in parallel(_score, runs, processes(profile.jobs)):
+    arguments = [(profile, variant, seed, table, vectors, folder) for variant, seed in tasks]
+    for variant, seed in parallel(score_variant, arguments, processes(profile.jobs)):
         print(f"  scored {variant}, seed {seed}", flush=True)
     return {
         "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},
@@ -43,64 +57,95 @@ def score_all(profile, folder: Path) -> dict:
     }
 
 
-def _score(profile, variant: str, seed: int, table, vectors, folder: Path) -> tuple[str, int]:
+def score_variant(
+    profile: Profile, variant: str, seed: int, table: pd.DataFrame, vectors: tuple[list[str], Tensor], folder: Path
+) -> tuple[str, int]:
+    """All methods of one trained variant and seed; kept where its scorer was made from the same as now.
+
+    Args:
+        profile: for its features, stride, seeds and released defects.
+        variant: of `variants_of`.
+        seed: of the training.
+        table: manifest.
+        vectors: distinct training captions and their unit vectors [K, D].
+        folder: of the step; gets ``<variant>/<seed>/scorer.safetensors``, last.
+    """
     if device() == "cpu":
         torch.set_num_threads(1)
     trained = folder.parent / "train" / variant / str(seed) / "detector.safetensors"
     target = folder / variant / str(seed) / "scorer.safetensors"
-    key = digest(
-        [
-            (meta := load_weights(trained)[1])["sha256"],
-            closure([__name__]),
-            cache_folder(profile).name,
-            len(table),
-            sorted(profile.seeds),
-        ]
-    )
+    meta, cache = load_weights(trained)[1], cache_folder(profile)
+    key = digest([meta["sha256"], closure([__name__]), cache.name, len(table), sorted(profile.seeds)])
     if target.exists() and load_weights(target)[1].get("key") == key:
         return variant, seed
-    detector, cache = load_detector(trained), cache_folder(profile)
-    scorer, terms = make_scorer(profile, detector, table, vectors, acting_in(profile.released, "score"))
-    test, lengths = table[table.split == "test"], table.set_index("video").n_frames
-    normal = list(terms)
-    terms |= terms_of(scorer, cache, test)
-    for method, (source, names) in METHODS.items():
-        if (
-            source != variant
-            or (method in SEED_FREE and seed != profile.seeds[0])
-            or not set(names) <= set(terms[normal[0]])
-        ):
-            continue
-        home = folder.parent / "scores" / method / str(seed)
+    scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, acting_in(profile.released, "score"))
+    terms = normal | terms_of(scorer, cache, table[table.split == "test"])
+    videos = table[table.video.isin(terms)]
+    for method in methods_of(variant, seed == profile.seeds[0], set(scorer.statistics)):
+        home, names = folder.parent / "scores" / method / str(seed), METHODS[method][1]
         fused = {video: scorer.fuse(values, names) for video, values in terms.items()}
-        for row in test.itertuples():
-            shown = {"score": fused[row.video], **{name: terms[row.video][name] for name in names}}
-            write_frames(
-                home / f"{row.video}.csv",
-                row.fps,
-                {name: at_frames(values, row.n_frames, profile.stride) for name, values in shown.items()},
-            )
-        held_out = {video: at_frames(fused[video], lengths[video], profile.stride) for video in normal}
-        write_archive(home / "normal.npz", held_out)
-        write_archive(home / "windows.npz", {row.video: fused[row.video] for row in test.itertuples()})
+        write_method(home, fused, {v: {name: terms[v][name] for name in names} for v in fused}, videos, profile.stride)
         if method in CAUSAL:
-            live = {v: at_frames(fused[v], lengths[v], profile.stride, causal=True, before=np.nan) for v in fused}
-            home = home.parent.with_name(f"{method}@causal") / home.name
-            for row in test.itertuples():  # until a window has ended: the mean of normal video
-                write_frames(home / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(live[row.video])})
-            write_archive(home / "normal.npz", {video: live[video][np.isfinite(live[video])] for video in normal})
+            write_causal(home.parent.with_name(f"{method}@causal") / home.name, fused, videos, profile.stride)
     paths.flush_all()
-    save_scorer(
-        target,
-        scorer,
-        dict(
-            key=key,
-            variant=meta["variant"],
-            backbones=profile.backbones,
-            held_out=profile.held_out,
-            released=acting_in(profile.released, "features"),
-            seed=seed,
-            profile=profile.name,
-        ),
+    streams = dict(
+        backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
     )
+    save_scorer(target, scorer, dict(key=key, variant=meta["variant"], seed=seed, profile=profile.name, **streams))
     return variant, seed
+
+
+def methods_of(variant: str, first_seed: bool, terms: set[str]) -> list[str]:
+    """Methods that a trained variant scores: those of `METHODS` that it alone is trained for and whose terms there are.
+
+    `SEED_FREE` ones, which nothing trained enters, are scored with the first seed alone.
+
+    >>> methods_of("paper", True, {"s_sem", "s_all", "s_pred"})
+    ['paper']
+    """
+    return [
+        method
+        for method, (source, names) in METHODS.items()
+        if source == variant and set(names) <= terms and (first_seed or method not in SEED_FREE)
+    ]
+
+
+def write_method(
+    folder: Path, fused: dict[str, np.ndarray], terms: dict[str, Terms], videos: pd.DataFrame, stride: int
+) -> None:
+    """Writes the files of one method and seed (module docstring).
+
+    Args:
+        folder: ``scores/<method>/<seed>``.
+        fused: video -> score of its windows [W].
+        terms: video -> the terms that were added up; columns of ``<video>.csv`` beside the score.
+        videos: rows of the manifest: test videos, and the held-out normal ones of split ``val``.
+        stride: every stride-th frame was seen.
+    """
+    test, normal = {}, {}
+    for row in videos.itertuples():
+        frames = at_frames(fused[row.video], row.n_frames, stride)  # [T]
+        if row.split == "val":
+            normal[row.video] = frames
+            continue
+        columns = {name: at_frames(values, row.n_frames, stride) for name, values in terms[row.video].items()}
+        write_frames(folder / f"{row.video}.csv", row.fps, {"score": frames, **columns})
+        test[row.video] = fused[row.video]
+    write_archive(folder / "normal.npz", normal)
+    write_archive(folder / "windows.npz", test)
+
+
+def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFrame, stride: int) -> None:
+    """The same scores as a live camera would have known them: a frame has that of the latest window that has ended.
+
+    Until a window has ended, a frame of a test video gets 0, the mean of normal video, and one of a normal video no
+    score. There is no ``windows.npz``: a clip's score reads whole clips.
+    """
+    normal = {}
+    for row in videos.itertuples():
+        frames = at_frames(fused[row.video], row.n_frames, stride, causal=True, before=np.nan)  # [T]
+        if row.split == "val":
+            normal[row.video] = frames[np.isfinite(frames)]
+        else:
+            write_frames(folder / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(frames)})
+    write_archive(folder / "normal.npz", normal)

@@ -3,15 +3,16 @@ r"""Anomaly scores of windows and frames, and their fusion (the paper, arXiv 250
 s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's own context, fits what is seen
 s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst place
 s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
-s      = sum_i w_i (s_i - mean_i) / deviation_i     mean and deviation on held-out NORMAL windows, equal weights fixed beforehand
+s      = sum_i w_i (s_i - mean_i) / std_i    mean and standard deviation on held-out NORMAL windows, equal weights
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +27,7 @@ SCORED_STEPS = (
     2  # predicted blocks that s_pred looks at; the third is hard to foresee in normal video too (validation sites)
 )
 NEIGHBOURS = 5  # k of the neighbour memory
-TOGETHER = 96  # blocks, at most, of videos that pass the predictive stream at once
+BLOCKS_AT_ONCE = 96  # of videos that pass the predictive stream together, at most
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
     "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
@@ -63,17 +64,19 @@ class Predicted(NamedTuple):
 
 def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Predicted]:
     """Runs a predictive stream, pretrained or tuned, on the cached lower layers of videos; neighbours of equal length go together."""
-    for (blocks, *_), equal in itertools.groupby(videos, key=lambda features: features.stem.shape):
-        count = 1 if dpc.on_batch_statistics else max(1, TOGETHER // blocks)
-        while some := list(itertools.islice(equal, count)):
-            encoded = encode_long(dpc, torch.stack([features.stem for features in some]))
-            blocks_of = [window_blocks(video) for video in encoded]  # [W, NUM_BLOCKS, D, h, w] each
-            out = dpc.predict(torch.cat(blocks_of))
-            parts = zip(some, blocks_of, error_map(out).chunk(len(some)), out.context.chunk(len(some)))
-            yield from (_predicted(dpc.pred_steps, *part) for part in parts)
+    for (blocks, *_), equally_long in itertools.groupby(videos, key=lambda features: features.stem.shape):
+        count = 1 if dpc.on_batch_statistics else max(1, BLOCKS_AT_ONCE // blocks)
+        while batch := list(itertools.islice(equally_long, count)):
+            encoded = encode_long(dpc, torch.stack([features.stem for features in batch]))
+            windows = [window_blocks(video) for video in encoded]  # per video [W, NUM_BLOCKS, D, h, w]
+            out = dpc.predict(torch.cat(windows))
+            errors, contexts = (x.chunk(len(batch)) for x in (error_map(out), out.context))
+            for video in zip(batch, windows, errors, contexts):
+                yield _summarise(dpc.pred_steps, *video)
 
 
-def _predicted(steps: int, features: VideoFeatures, blocks: Tensor, errors: Tensor, context: Tensor) -> Predicted:
+def _summarise(steps: int, features: VideoFeatures, windows: Tensor, errors: Tensor, context: Tensor) -> Predicted:
+    """One video's terms: windows [W, NUM_BLOCKS, D, h, w], errors [W, P, h, w], context [W, D, h, w]; P is `steps`."""
     moving = window_blocks(features.cell_motion.to(errors.device))[:, -steps:]  # [W, P, h, w]
     terms = {
         "s_pred": moving_mean(errors[:, :SCORED_STEPS], moving[:, :SCORED_STEPS]),
@@ -81,9 +84,9 @@ def _predicted(steps: int, features: VideoFeatures, blocks: Tensor, errors: Tens
         "s_peak": errors.mean(1).amax((1, 2)),
     }
     if len(features.motion):
-        motion = features.motion.unfold(0, min(WINDOW, len(features.motion)), BLOCK_LEN)
+        motion = features.motion.unfold(0, min(WINDOW, len(features.motion)), BLOCK_LEN)  # [W, WINDOW]
         terms["s_motion"] = motion[: len(errors)].mean(-1)
-    return Predicted(context.mean((-2, -1)), blocks.mean((1, 3, 4)), terms)
+    return Predicted(context.mean((-2, -1)), windows.mean((1, 3, 4)), terms)
 
 
 def semantic_score(similarity: Tensor) -> Tensor:
@@ -113,3 +116,40 @@ def neighbour_score(query: Tensor, memory: Tensor, k: int = NEIGHBOURS) -> Tenso
 def joint(embedding: Tensor, scene: Tensor) -> Tensor:
     """Joint space of the neighbour memory, [video ; scene], both of equal length: [B, D], [B, S] -> unit vectors [B, D + S]."""
     return F.normalize(torch.cat([F.normalize(embedding, dim=-1), F.normalize(scene, dim=-1)], -1), dim=-1)
+
+
+def normal_statistics(normal: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each term over held-out normal windows: name -> [N] gives name -> two numbers.
+
+    The standard deviation divides by N, as NumPy does unasked: it describes these windows and estimates nothing beyond
+    them. A term that never changes gets 1.
+    """
+    return {name: (float(values.mean()), float(values.std()) or 1.0) for name, values in normal.items()}
+
+
+def standardise(
+    terms: Mapping[str, np.ndarray], statistics: Mapping[str, Sequence[float]], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """(s_i - mean_i) / std_i of the named terms, [W] each: how far from normal video, in its standard deviations."""
+    return {name: (terms[name] - statistics[name][0]) / statistics[name][1] for name in names}
+
+
+def fuse(
+    terms: Mapping[str, np.ndarray],
+    statistics: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    weights: Sequence[float] = (),
+) -> np.ndarray:
+    """s = sum_i w_i (s_i - mean_i) / std_i, the kit's own: the paper gives no formula.
+
+    Args:
+        terms: name -> [W] of any windows.
+        statistics: name -> mean and standard deviation, of `normal_statistics`.
+        names: of the terms that are added up.
+        weights: w, one per name; none: all 1, fixed beforehand.
+
+    Returns:
+        [W]; 0 is an ordinary normal window.
+    """
+    standardised = standardise(terms, statistics, names)
+    return sum(weight * standardised[name] for name, weight in zip(names, weights or (1.0,) * len(names), strict=True))

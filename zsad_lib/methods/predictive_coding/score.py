@@ -5,15 +5,16 @@
 A cell is anomalous where something moves and was not foreseen; the mean over cells would hide small actors. The kit's
 own reading. Methods: `predictive` (forward and time-reversed pass averaged), `predictive@causal` (forward pass alone,
 and a frame knows only blocks that have ended), `knn` (distance of the encoder's features to cells of normal training
-video; weak here, since features that predict well need not say what is normal) and `motion_floor` (no learning at
+video; poor here, since features that predict well need not say what is normal) and `motion_floor` (no learning at
 all).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,7 +42,7 @@ class Scored(NamedTuple):
 @torch.inference_mode()
 def encode(model: DPC, blocks: Tensor) -> Tensor:
     """Features of a whole video, a few blocks at a time for flat memory: [N, L, H, W] -> [N, D, h, w], before ReLU."""
-    return torch.cat([model.encode(part[None, :, None])[0] for part in blocks.split(4)])
+    return torch.cat([model.encode(some[None, :, None])[0] for some in blocks.split(4)])
 
 
 @torch.inference_mode()
@@ -78,9 +79,9 @@ def anomaly_maps(error: Tensor, motion: Tensor) -> Tensor:
 
 def at_frames(blocks: np.ndarray, n_frames: int, block_len: int) -> np.ndarray:
     """Block values [N, ...], which belong to the middle of their block, interpolated to frames [n_frames, ...]."""
-    place = np.clip((np.arange(n_frames) - (block_len - 1) / 2) / block_len, 0, len(blocks) - 1)
-    low = np.minimum(place.astype(int), max(len(blocks) - 2, 0))
-    weight = (place - low).reshape(-1, *[1] * (blocks.ndim - 1)).astype(np.float32)
+    position = np.clip((np.arange(n_frames) - (block_len - 1) / 2) / block_len, 0, len(blocks) - 1)  # in blocks
+    low = np.minimum(position.astype(int), max(len(blocks) - 2, 0))
+    weight = (position - low).reshape(-1, *[1] * (blocks.ndim - 1)).astype(np.float32)
     return blocks[low] * (1 - weight) + blocks[np.minimum(low + 1, len(blocks) - 1)] * weight
 
 
@@ -145,23 +146,24 @@ def score_all(profile: Profile, folder: Path) -> dict:
     manifest = load_manifest(run / "data")
     rows = manifest[manifest["split"].isin(["val", "test"])].set_index("video", drop=False)
     tasks = [(seed, video) for seed in (*profile.seeds, None) for video in rows["video"]]
-    done = parallel(_score, [(run, seed, rows["path"][video]) for seed, video in tasks], profile.jobs)
-    found: dict[tuple[str, int], dict[str, Scored]] = {}
-    for (seed, video), methods in zip(tasks, done):
+    results = parallel(score_clip, [(run, seed, rows["path"][video]) for seed, video in tasks], profile.jobs)
+    scores: dict[tuple[str, int], dict[str, Scored]] = {}  # (method, seed) -> video -> its scores
+    for (seed, video), methods in zip(tasks, results):
         for method, scored in methods.items():
             number = profile.seeds[0] if seed is None else seed
             if rows["split"][video] == "test" and scored.maps is not None:
                 write_archive(run / "maps" / method / str(number) / f"{video}.npz", {"maps": scored.maps})
-            found.setdefault((method, number), {})[video] = scored._replace(maps=None)
-    for (method, seed), scored in found.items():
-        _write(run / "scores" / method / str(seed), scored, rows["split"], rows["fps"])
+            scores.setdefault((method, number), {})[video] = scored._replace(maps=None)
+    for (method, seed), scored in scores.items():
+        write_method(run / "scores" / method / str(seed), scored, rows)
     return {
-        "metrics": {"methods": sorted({method for method, _ in found}), "n_videos": len(rows)},
+        "metrics": {"methods": sorted({method for method, _ in scores}), "n_videos": len(rows)},
         "artefacts": {"scores": run / "scores", "maps": run / "maps"},
     }
 
 
-def _score(run: Path, seed: int | None, path: str) -> dict[str, Scored]:
+def score_clip(run: Path, seed: int | None, path: str) -> dict[str, Scored]:
+    """One clip under the methods of a trained seed, or, without a seed, under the one that learns nothing."""
     grey = read_grey(path)
     if seed is None:
         return {"motion_floor": motion_floor(grey)}
@@ -170,17 +172,28 @@ def _score(run: Path, seed: int | None, path: str) -> dict[str, Scored]:
     return score_predictive(model, memory, normalise(grey, median, recipe.scale), recipe)
 
 
+def write_method(folder: Path, scored: Mapping[str, Scored], videos: pd.DataFrame) -> None:
+    """Writes the scores of one method and seed.
+
+    <video>.csv   test clip: score of every frame; where there is none yet, the mean of the held-out normal frames
+    windows.npz   test clips: score of every block
+    normal.npz    held-out normal clips: score of every frame that has one
+
+    Args:
+        folder: ``scores/<method>/<seed>``; replaced as a whole.
+        scored: by video.
+        videos: rows of the manifest by video: test clips, and the held-out normal ones of split ``val``.
+    """
+    normal, test = ([video for video in scored if videos["split"][video] == split] for split in ("val", "test"))
+    held_out = {video: scored[video].frames[np.isfinite(scored[video].frames)] for video in normal}
+    expected = np.concatenate(list(held_out.values())).mean()
+    write_scores(folder, {v: np.nan_to_num(scored[v].frames, nan=expected) for v in test}, videos["fps"])
+    write_archive(folder / "normal.npz", held_out)
+    write_archive(folder / "windows.npz", {video: scored[video].windows for video in test})
+
+
 def _scored(maps: Tensor, n_frames: int, recipe: Recipe) -> Scored:
-    windows = maps.amax((1, 2)).numpy()
-    at = lambda values: at_frames(values, n_frames, recipe.block_len)
-    return Scored(at(windows), windows, at(maps.numpy()).astype(np.float16))
-
-
-def _write(folder: Path, scored: Mapping[str, Scored], split: Mapping[str, str], fps: Mapping[str, float]) -> None:
-    chosen: Callable[[str], list[str]] = lambda part: [video for video in scored if split[video] == part]
-    normal = {video: scored[video].frames[np.isfinite(scored[video].frames)] for video in chosen("val")}
-    expected = np.concatenate(list(normal.values())).mean()
-    frames = {video: np.nan_to_num(scored[video].frames, nan=expected) for video in chosen("test")}
-    write_scores(folder, frames, fps)
-    write_archive(folder / "normal.npz", normal)
-    write_archive(folder / "windows.npz", {video: scored[video].windows for video in chosen("test")})
+    """Frame and block scores of the anomaly maps of blocks [N, h, w]: the maximum over cells."""
+    blocks = maps.amax((1, 2)).numpy()
+    frames, frame_maps = (at_frames(values, n_frames, recipe.block_len) for values in (blocks, maps.numpy()))
+    return Scored(frames, blocks, frame_maps.astype(np.float16))
