@@ -29,7 +29,7 @@ CLIP = dict(
 def test_units_are_counted_in_the_manifest_or_estimated(run_home):
     profile = get_profile("ucf_crime")
     estimated = cost.lengths(profile)
-    assert not estimated.known and estimated.frames == 128 * 3600 * 30 and estimated.videos == 950
+    assert not estimated.counted and estimated.frames == 128 * 3600 * 30 and estimated.videos == 950
     rows = [
         ("a", "train", "normal", 100),
         ("b", "train", "semantic", 1000),

@@ -170,4 +170,4 @@ def test_a_python_without_ensurepip_is_one_line(tmp_path, monkeypatch, capsys):
     ],
 )  # fmt: skip
 def test_reasons(log, line):
-    assert set_up.told(log).startswith(line)
+    assert set_up.explain_log(log).startswith(line)

@@ -34,7 +34,7 @@ class Truth(NamedTuple):
 
 
 def truth(folder: Path, split: str = "test") -> Truth:
-    """Frame classes of one split's videos (set main), from the weakly labelled manifest and ``classes.csv`` in `folder`."""
+    """Frame classes of a split's videos (set main), from the video-level manifest and ``classes.csv`` in `folder`."""
     names, table = read_classes(folder / "classes.csv"), load_manifest(folder)
     normal = names.index(table[table.family == "normal"].action.iloc[0])
     rows = table[(table.split == split) & (table.set == "main")].itertuples()
@@ -44,7 +44,7 @@ def truth(folder: Path, split: str = "test") -> Truth:
 def recognition(
     class_probs: Mapping[str, np.ndarray], classes: Truth, draws: int = DRAWS, seed: int = 0
 ) -> list[Estimate]:
-    """Per-class rows (group ``class:NAME``) and their means ``mauc`` and ``map``, on the bootstrap draws of the other metrics.
+    """Rows per class (group ``class:NAME``) and their means ``mauc`` and ``map``, on the draws of the other metrics.
 
     Args:
         class_probs: video -> [T, K] or [S, T, K] joint probabilities.
@@ -79,7 +79,7 @@ def recognition(
 
 
 def confusion(class_probs: Mapping[str, np.ndarray], classes: Truth) -> pd.DataFrame:
-    """Frames of each true class (rows) by the class of the largest probability (columns): shares of the row, mean over seeds."""
+    """Frames of a true class (row) by the class of the largest probability (column): shares of the row, over all seeds."""
     counts = np.zeros((len(classes.names), len(classes.names)))
     for video, ids in classes.frames.items():
         for predicted in np.argmax(class_probs[video], axis=-1).reshape(-1, len(ids)):  # [S, T] or [T]

@@ -20,9 +20,9 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
         first, second: from `zsad_lib.evaluate.protocol.estimates` on the same videos with the same draws and seed.
 
     Returns:
-        columns metric, group, family, difference, low, high (95 %, percentiles), p (two-sided, from the draws' standard
-        deviation under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction would drown it)
-        and p_holm (`holm` over all rows).
+        columns metric, group, family, difference, low, high (95 %, percentiles), p (two-sided, from the draws'
+        standard deviation under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction would
+        drown it) and p_holm (`holm` over all rows).
     """
     others = {(e.metric, e.group, e.family): e for e in second}
     rows = []
@@ -43,10 +43,11 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
 
 
 def tabulate(rows: Sequence[Any], estimates: Mapping[str, Sequence[Estimate]]) -> pd.DataFrame:
-    """The tidy table of an ablation grid: every row's estimates, and their differences from its control on the same draws.
+    """The tidy table of an ablation grid: every row's estimates, and their differences from its control on equal draws.
 
     Args:
-        rows: with `key`, `name`, `score`, `objective` and `control` (key of another row, or ""), as `zsad_lib.ablations.grids.Row`.
+        rows: with `key`, `name`, `score`, `objective` and `control` (key of another row, or ""), as
+            `zsad_lib.ablations.grids.Row`.
         estimates: key of a row -> its estimates.
 
     Returns:

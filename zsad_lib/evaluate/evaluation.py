@@ -46,9 +46,9 @@ def evaluate(
 
     Metrics, each with a 95 % interval from a bootstrap over videos (the same draws for every method):
     micro_auc, ap (all frames joined), abnormal_auc (abnormal videos only), macro_auc (mean over videos that hold both
-    classes), clip_auc (one score per clip, from ``windows``), far (far_normal: in videos without an event), recall, event_f1
-    and event_f1@IoU (at the threshold fixed on held-out normal video), false_alarms_per_hour and delay_s (at an event recall of 0.8, or
-    ``_at_threshold``).
+    classes), clip_auc (one score per clip, from ``windows``), far (far_normal: in videos without an event), recall,
+    event_f1 and event_f1@IoU (at the threshold fixed on held-out normal video), false_alarms_per_hour and delay_s (at an
+    event recall of 0.8, or ``_at_threshold``).
     A metric that is undefined (a scene with one class, no threshold, no fps) has NO row.
 
     Args:
@@ -86,7 +86,8 @@ def pixel_auc(
 ) -> pd.DataFrame:
     """Pixel-level micro ROC-AUC over all test frames: one row, metric pixel_auc, level pixel.
 
-    Maps are resized bilinearly to the masks; pixels are counted in a fine histogram (`zsad_lib.evaluate.weighted_auc.pixel_pairs`).
+    Maps are resized bilinearly to the masks; pixels are counted in a fine histogram
+    (`zsad_lib.evaluate.weighted_auc.pixel_pairs`).
 
     Args:
         maps: video -> [T, h, w], or one such mapping per seed.

@@ -41,11 +41,8 @@ from zsad_lib.models.dpc import estimate_norm_stats
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.pipeline.run_step import run_folder, steps_of
 
-HOURS = {
-    "ucf_crime": (128.0, 30.0),
-    "xd_violence": (217.0, 24.0),
-    "shanghaitech": (3.67, 24.0),
-}  # published, frames per second
+# Data set -> published hours, frames per second.
+HOURS = {"ucf_crime": (128.0, 30.0), "xd_violence": (217.0, 24.0), "shanghaitech": (3.67, 24.0)}
 NORMAL_SHARE = 0.5  # of the videos, where no manifest tells: about half of UCF-Crime's and XD-Violence's are
 REPEATS = 2  # timed units; the first one, which warms up, is not among them
 
@@ -66,7 +63,7 @@ class Lengths(NamedTuple):
     frames: float  # of all videos
     zero_shot: float  # of normal training and validation videos and of test videos
     videos: int  # weakly labelled training videos, of the longer half (normal or abnormal)
-    known: bool  # counted in a manifest, not taken from the published length
+    counted: bool  # in a manifest, not taken from the published length
 
 
 def lengths(profile: Profile) -> Lengths:
@@ -83,9 +80,8 @@ def lengths(profile: Profile) -> Lengths:
         used = table.n_frames[normal | (table.split == "test")].sum()
         return Lengths(float(table.n_frames.sum()), float(used), max(train.sum(), (~train).sum()), True)
     if profile.dataset not in HOURS:
-        raise ZsadError(
-            f"profile {profile.name}: no prepared data to count; run `make data PROFILE={profile.name}` first"
-        )
+        remedy = f"run `make data PROFILE={profile.name}` first"
+        raise ZsadError(f"profile {profile.name}: no prepared data to count; {remedy}")
     hours, fps = HOURS[profile.dataset]
     frames = hours * 3600 * fps
     videos = sum(importlib.import_module(f"data_prep.{profile.dataset}").DATA.counts[profile.split].values())
@@ -98,32 +94,36 @@ def published_sizes() -> Backbones:
 
 
 @torch.no_grad()
-def extraction(profile: Profile, found: Lengths, backbones: Backbones) -> tuple[Stage, VideoFeatures]:
+def extraction(profile: Profile, amount: Lengths, backbones: Backbones) -> tuple[Stage, VideoFeatures]:
     """Frozen features of the zero-shot method, per frame seen, and those of one piece of video for `training`."""
-    tool = Extractor(
-        backbones, stride=profile.stride, precision=profile.mixed_precision if device() == "cuda" else "no"
-    )
+    precision = profile.mixed_precision if device() == "cuda" else "no"
+    tool = Extractor(backbones, stride=profile.stride, precision=precision)
     piece = torch.randint(0, 255, (1 + 2 * WINDOW, *tool.decoded, 3), dtype=torch.uint8)
     estimate_norm_stats(backbones.dpc, [tool.blocks(piece.to(device()))[0][None, :NUM_BLOCKS]])
-    parts = tool.windows(piece)
+    windows = tool.windows(piece)  # TimeSformer, scene, stem, motion
     seconds = median(lambda: tool.windows(piece)) / (2 * WINDOW)
-    timesformer, scene, stem, moving = parts
-    per_block = sum(x[0].nbytes for x in parts)
-    made = VideoFeatures(timesformer, scene, stem, moving, torch.empty(0), 2 * WINDOW)
-    return Stage("features", "frames seen", found.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), made
+    per_block = sum(x[0].nbytes for x in windows)
+    features = VideoFeatures(*windows, torch.empty(0), 2 * WINDOW)
+    return Stage("features", "frames seen", amount.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), features
 
 
-def training(profile: Profile, one: VideoFeatures, backbones: Backbones) -> Stage:
+def training(profile: Profile, features: VideoFeatures, backbones: Backbones) -> Stage:
     """Steps of joint training, of all seeds and variants."""
     variant = variants_of(profile)["full"]
     detector = build_detector(variant, backbones).to(device())
     count = variant.batch
-    many = lambda x: x[:1].expand(count, *x.shape[1:]).to(device())
-    scene, number = many(one.scene), torch.arange(count, device=device())
+
+    def repeat(x: torch.Tensor) -> torch.Tensor:
+        """The first window's features for every window of the batch: [N, ...] -> [B, ...]."""
+        return x[:1].expand(count, *x.shape[1:]).to(device())
+
+    scene, number = repeat(features.scene), torch.arange(count, device=device())
     windows = Windows(
-        many(one.timesformer), torch.zeros(count, detector.dpc.backbone.channels, device=device()), scene, scene,
-        torch.stack([number, torch.zeros_like(number)], 1), torch.randn(count, backbones.text_dim, device=device()), number,
-        [one.stem] * count, [one.cell_motion] * count,
+        timesformer=repeat(features.timesformer), scene=scene, context=scene, caption=number,
+        dpc=torch.zeros(count, detector.dpc.backbone.channels, device=device()),
+        place=torch.stack([number, torch.zeros_like(number)], 1),
+        text=torch.randn(count, backbones.text_dim, device=device()),
+        stem=[features.stem] * count, cell_motion=[features.cell_motion] * count,
     )  # fmt: skip
     optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
 
@@ -138,15 +138,15 @@ def training(profile: Profile, one: VideoFeatures, backbones: Backbones) -> Stag
 
 
 @torch.no_grad()
-def frame_extraction(found: Lengths, clip: torch.nn.Module) -> Stage:
+def frame_extraction(amount: Lengths, clip: torch.nn.Module) -> Stage:
     """CLIP features of every frame for AnomalyCLIP."""
     encoder = FrameEncoder(clip.to(device()), clip.visual.image_size)
     frames = [np.zeros((240, 320, 3), np.uint8)] * BATCH
     width = encoder(frames).nbytes / BATCH
-    return Stage("frame_features", "frames", found.frames, median(lambda: encoder(frames)) / BATCH, width)
+    return Stage("frame_features", "frames", amount.frames, median(lambda: encoder(frames)) / BATCH, width)
 
 
-def weak_training(profile: Profile, found: Lengths, clip: torch.nn.Module) -> Stage:
+def weak_training(profile: Profile, amount: Lengths, clip: torch.nn.Module) -> Stage:
     """Steps of AnomalyCLIP's training, of all seeds and both trained methods."""
     recipe = recipe_of(profile)
     model = build(clip, None, ["abnormal", "normal"], "normal", recipe).train().to(device())
@@ -161,18 +161,18 @@ def weak_training(profile: Profile, found: Lengths, clip: torch.nn.Module) -> St
         anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total.backward()
         optimiser.step()
 
-    steps = recipe.epochs * max(1, found.videos // recipe.half_batch) * len(profile.seeds) * len(TRAINED)
+    steps = recipe.epochs * max(1, amount.videos // recipe.half_batch) * len(profile.seeds) * len(TRAINED)
     return Stage("weak_train", "steps", steps, median(step), 0.0)
 
 
-def decoding(found: Lengths) -> Stage:
+def decoding(amount: Lengths) -> Stage:
     """Every video decoded once, to count its frames."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.mp4"
         write_video(path, (rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(120)), 30)
         seconds = median(lambda: [None for _ in iter_frames(path)]) / 120
-    return Stage("data", "frames", found.frames, seconds, 0.0)
+    return Stage("data", "frames", amount.frames, seconds, 0.0)
 
 
 def median(work: Callable[[], object]) -> float:
@@ -181,20 +181,19 @@ def median(work: Callable[[], object]) -> float:
 
 
 def sheet(profile: Profile, backbones: Backbones | None = None, clip: torch.nn.Module | None = None) -> pd.DataFrame:
-    """All stages of a profile: step, unit, units, seconds_per_unit, hours, disk_gb, and where the number of units comes from."""
-    found, stages = lengths(profile), []
-    stages.append(decoding(found))
+    """All stages of a profile: step, unit, units, seconds_per_unit, hours, disk_gb, and where the units come from."""
+    amount, stages = lengths(profile), []
+    stages.append(decoding(amount))
     if "train" in steps_of(profile):
-        stage, one = extraction(profile, found, backbones := backbones or published_sizes())
-        stages += [stage, training(profile, one, backbones)]
+        stage, features = extraction(profile, amount, backbones := backbones or published_sizes())
+        stages += [stage, training(profile, features, backbones)]
     clip = clip or build_clip("ViT-B-16")
-    stages += [frame_extraction(found, clip), weak_training(profile, found, clip)]
+    stages += [frame_extraction(amount, clip), weak_training(profile, amount, clip)]
     table = pd.DataFrame(stages)
     table["hours"] = table.units * table.seconds / 3600
     table["disk_gb"] = table.units * table.disk / 1e9
-    table["units_from"] = [
-        "recipe" if unit == "steps" else "manifest" if found.known else "estimated" for unit in table.unit
-    ]
+    counted = "manifest" if amount.counted else "estimated"
+    table["units_from"] = ["recipe" if unit == "steps" else counted for unit in table.unit]
     return table.rename(columns={"seconds": "seconds_per_unit"}).drop(columns="disk")
 
 
@@ -209,8 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if profile.backbones != "official":
         raise ZsadError(f"profile {profile.name} uses the stand-ins: `make reproduce` takes minutes; ask for ucf_crime")
     table = sheet(profile)
-    with paths.atomic(run_folder(profile) / "cost.csv") as handle:
-        table.to_csv(handle, index=False, float_format="%.4g")
+    paths.write_table(run_folder(profile) / "cost.csv", table, "%.4g")
     print(f"{profile.run_name} on {device_name()}, torch {torch.__version__}; scoring is not counted")
     print(table.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
     print(f"in all {table.hours.sum():,.1f} hours of this device, {table.disk_gb.sum():,.0f} GB of disk")

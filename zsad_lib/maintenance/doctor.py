@@ -33,11 +33,9 @@ def examine() -> Iterator[Finding]:
         try:
             yield check()
         except Exception as error:  # whatever is wrong with the machine, the other lines still help
-            first = str(error).splitlines()[0] if str(error) else ""
-            what = check.__name__.strip("_").replace("_", " ")
-            yield Finding(
-                "fail", what, f"{type(error).__name__}: {first}", "remove the folder .venv and run `make env`"
-            )
+            what, first = check.__name__.strip("_").replace("_", " "), (str(error).splitlines() or [""])[0]
+            fault = f"{type(error).__name__}: {first}"
+            yield Finding("fail", what, fault, "remove the folder .venv and run `make env`")
 
 
 def main() -> int:
@@ -57,12 +55,11 @@ def _python() -> Finding:
 
 
 def _disk() -> Finding:
-    place = next(folder for folder in (paths.root(), *paths.root().parents) if folder.exists())
-    free = shutil.disk_usage(place).free / GIB
+    folder = next(folder for folder in (paths.root(), *paths.root().parents) if folder.exists())
+    free = shutil.disk_usage(folder).free / GIB
     level = "ok" if free >= 5 else "warn" if free >= 1 else "fail"
-    return Finding(
-        level, "disk", f"{free:.1f} GiB free in {place}", "free at least 5 GiB, or set ZSAD_HOME to a larger disk"
-    )
+    mend = "free at least 5 GiB, or set ZSAD_HOME to a larger disk"
+    return Finding(level, "disk", f"{free:.1f} GiB free in {folder}", mend)
 
 
 def _memory() -> Finding:
@@ -76,9 +73,7 @@ def _write_access() -> Finding:
     try:
         for folder in (paths.runs(), paths.data(), paths.cache()):
             probe = paths.make_folder(folder) / ".doctor"
-            with paths.atomic(probe) as handle:
-                handle.write("ok")
-            probe.unlink()
+            paths.write_text(probe, "ok").unlink()
     except ZsadError as error:
         return Finding("fail", "write access", str(error), mend)
     return Finding("ok", "write access", f"runs, data and cache in {paths.root()}")
@@ -96,9 +91,8 @@ def _decoders() -> Finding:
         write_video(path, frames, fps=10)
         alike = np.array_equal(read_video(path), read_video(path, decoder="pyav"))
         if probe(path).n_frames != 12 or not alike:
-            return Finding(
-                "warn", "video decoders", "decord and PyAV differ", "PyAV is used where they do: slower, right"
-            )
+            mend = "PyAV is used where they do: slower, right"
+            return Finding("warn", "video decoders", "decord and PyAV differ", mend)
     name = next(n for n in ("decord", "decord2") if importlib.util.find_spec("decord") and _version(n))
     return Finding("ok", "video decoders", f"{name} {_version(name)} and PyAV {_version('av')} agree")
 
@@ -106,14 +100,11 @@ def _decoders() -> Finding:
 def _ffmpeg() -> Finding:
     import av
 
-    versions = ", ".join(
-        f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in ("libavcodec", "libavformat")
-    )
-    missing = [name for name in ("libx264",) if name not in av.codecs_available]
-    if missing:
-        return Finding(
-            "fail", "ffmpeg library", f"{versions}, without libx264", "reinstall PyAV from its wheel: `make env`"
-        )
+    numbers = {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat")}
+    versions = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    if "libx264" not in av.codecs_available:
+        mend = "reinstall PyAV from its wheel: `make env`"
+        return Finding("fail", "ffmpeg library", f"{versions}, without libx264", mend)
     return Finding("ok", "ffmpeg library", f"{versions}, inside PyAV")
 
 
@@ -127,9 +118,8 @@ def _torch_and_torchvision() -> Finding:
         fits = True
     except (RuntimeError, AttributeError):
         fits = False
-    return Finding(
-        "ok" if fits else "fail", "torch, torchvision", found, "they do not match: `make env` installs a matching pair"
-    )
+    mend = "they do not match: `make env` installs a matching pair"
+    return Finding("ok" if fits else "fail", "torch, torchvision", found, mend)
 
 
 def _gpu() -> Finding:
@@ -139,9 +129,8 @@ def _gpu() -> Finding:
         free, total = torch.cuda.mem_get_info()
         return Finding("ok", "GPU", f"{torch.cuda.get_device_name()}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
     if shutil.which("nvidia-smi"):
-        return Finding(
-            "warn", "GPU", "a driver is there, but torch cannot use it", "update the NVIDIA driver; CPU is used"
-        )
+        fault = "a driver is there, but torch cannot use it"
+        return Finding("warn", "GPU", fault, "update the NVIDIA driver; CPU is used")
     return Finding("ok", "GPU", f"none; {os.cpu_count()} CPU cores are enough for smoke, demo and ped2")
 
 

@@ -1,4 +1,4 @@
-"""What a paired difference of an ablation shows, and the words for it: a star, none, or none though its interval excludes 0.
+"""What a paired difference shows, and the words for it: a star, none, or none though its interval excludes 0.
 
 Rows have `delta`, `delta_low`, `delta_high` (95 %, percentiles of the draws) and `p` (Holm over the whole table), as
 `zsad_lib.evaluate.comparison.tabulate` writes them. The star is that of `zsad_lib.results.tables.difference_cell`.
@@ -17,7 +17,7 @@ def delta_cell(row: pd.Series) -> str:
 
 
 def say_difference(row: pd.Series) -> str:
-    """A difference in a sentence: without a star, that it has none, and whether its own interval would have shown it."""
+    """A difference in a sentence: without a star, that it has none, and whether its interval would have shown it."""
     if has_star(row):
         return delta_cell(row)
     return f"{delta_cell(row)} (no star{', though its interval excludes 0' if excludes_0(row) else ''})"
@@ -36,7 +36,7 @@ def excludes_0(rows: pd.DataFrame | pd.Series) -> pd.Series | bool:
 
 
 def sort_by_evidence(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """Names (the index, which may repeat) by what their differences show: a star on any of them, or an interval without 0."""
+    """Names (the index, may repeat) by what their differences show: a star on any of them, or an interval without 0."""
     star = has_star(rows)
     bare = rows[~rows.index.isin(rows.index[star])]
     open_ = bare.index[excludes_0(bare)]

@@ -61,7 +61,8 @@ def findings(runs: Sequence[Path]) -> str:
     """The whole page.
 
     Args:
-        runs: run folders, the first one in full, others (another render) for the gate alone; grids that were not run are left out.
+        runs: run folders, the first one in full, others (another render) for the gate alone; grids that were not run
+            are left out.
 
     Returns:
         Markdown; every number in it is read from ``tables/ablation_*.csv``.
@@ -95,8 +96,8 @@ def held_out(table: pd.DataFrame, run: Path) -> str:
             change = (_of_family(table, family).value - _of_family(usual, family).value).dropna()
             low, high = change.idxmin(), change.idxmax()
             changes.append(f"{family} by {change[low]:+.3f} ({low}) to {change[high]:+.3f} ({high})")
-        against = f"Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}: point estimates, no table tests them."
-        bullets = [against, *bullets]
+        against = f"Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}"
+        bullets = [f"{against}: point estimates, no table tests them.", *bullets]
     heading = f"Without any exposure (run `{run.name}`, score without prediction)\n\n{intro.strip()}"
     return _chapter(heading, bullets, *tables)
 
@@ -113,14 +114,14 @@ def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, s
     ahead = kinds.pop("higher with a star")  # most rows, and the table marks them: only their number is said
     bare = [f"{key} {value_cell(rows.loc[key])}, {winner} minus it {say_difference(gaps.loc[key])}" for key in BARE]
     bullets = {  # what a bullet is about -> what it says
-        "The gate chosen on the validation cameras": f" is {winner}: contextual family {value_cell(rows.loc[winner])}. Against the "
-        f"{len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}.",
+        "The gate chosen on the validation cameras": f" is {winner}: contextual family {value_cell(rows.loc[winner])}. "
+        f"Against the {len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}.",
         "Without a gate": f": {'; '.join(bare)}.",
         "The wrong scene": f", against `relevance` with its own: {say_differences(rows[rows.control == 'relevance'])}.",
-        "With prediction": f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and neighbours, whichever gate "
-        f"was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others: "
-        f"{say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its own is that its rules can "
-        "be read (notebook 30).",
+        "With prediction": f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and "
+        f"neighbours, whichever gate was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others: "
+        f"{say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its own is "
+        "that its rules can be read (notebook 30).",
     }
     for group in sorted(group for group in best.group.unique() if group.startswith("set:")):
         row, others = _of_family(table, "all", group=group).loc[winner], _of_family(best, "all", group=group)
@@ -130,8 +131,8 @@ def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, s
     control = rows.apply(lambda row: f"{delta_cell(row)} ({row.control})" if row.delta == row.delta else "-", axis=1)
     cells["contextual, minus its control"], cells["contextual, chosen minus it"] = control, rows.winner_minus_it
     about = (
-        f" Chosen: {winner}; its differences are in `ablation_{name}_best.csv` beside it, those of `memory` with prediction in "
-        f"`ablation_{name}_memory.csv`. What each row is: [below](#the-rows-of-the-gates-grid)."
+        f" Chosen: {winner}; its differences are in `ablation_{name}_best.csv` beside it, those of `memory` with "
+        f"prediction in `ablation_{name}_memory.csv`. What each row is: [below](#the-rows-of-the-gates-grid)."
     )
     lines = [f"**{subject}**{says}" for subject, says in bullets.items()]
     whole = to_markdown(cells.rename_axis("gate (objective)"), _about(table, run, name) + about)
@@ -162,9 +163,10 @@ def _furthest(rows: pd.DataFrame, winner: str) -> str:
         index=pd.Index(kinds, name="kind"),
     )
     about = (
-        "**Interaction and swaps**, how far each gets on the contextual family. Each line shows the row that is best ON THE TEST videos, "
-        f"which flatters it; the choice made on validation cameras is {winner}. A gate without interaction adds the same vector to every "
-        "caption; swaps are context-swap negatives, which the objectives `swap` and `reject` have."
+        "**Interaction and swaps**, how far each gets on the contextual family. Each line shows the row that is best "
+        f"ON THE TEST videos, which flatters it; the choice made on validation cameras is {winner}. A gate without "
+        "interaction adds the same vector to every caption; swaps are context-swap negatives, which the objectives "
+        "`swap` and `reject` have."
     )
     return to_markdown(cells, about)
 
@@ -205,7 +207,8 @@ def components(table: pd.DataFrame, run: Path) -> str:
     return _chapter(
         f"The components (run `{run.name}`, differences from the full method)",
         [
-            f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family against another.",
+            f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family "
+            "against another.",
             f"All families together: {list_evidence(rows[rows.family == 'all'])}.",
         ],
         to_markdown(cells, _about(table, run, "components") + FIRST_ROW),

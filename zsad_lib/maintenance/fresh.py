@@ -8,6 +8,7 @@ Runs on the machine's own Python, before anything is installed: standard library
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = (
-    "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
-)
+VERSIONS = """
+import importlib.metadata, json
+print(json.dumps({d.name.lower(): d.version for d in importlib.metadata.distributions()}))
+"""
 TESTED = "--doctest-modules tests zsad_lib data_prep"  # both as in the Makefile's `make test`
 AS_MAKE_TEST = {"OMP_NUM_THREADS": "1", "PYTHONWARNDEFAULTENCODING": "1"}
 CLIP = """
@@ -101,39 +103,30 @@ def installed_pythons() -> list[Python]:
     paths = [path for home in homes for path in sorted(home.glob("versions/3.*/bin/python3"))]
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
         paths += [Path(folder, name) for folder in os.environ.get("PATH", "").split(os.pathsep)]
-    found = {}
+    pythons = {}
     for path in paths:
         code = "import ensurepip, sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix == sys.base_prefix, sys.executable)"
         if shutil.which(path.name, path=str(path.parent)) and "shims" not in path.parts:
             done = subprocess.run([path, "-I", "-c", code], capture_output=True, encoding="utf-8", check=False)
-            version, own, executable = (done.stdout.strip().split(" ", 2) + [""] * 3)[:3]
-            if own == "True" and (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 14):
-                found.setdefault(Path(executable).resolve(), Python(version, Path(executable)))
-    return sorted(found.values(), key=lambda python: [int(part) for part in python.version.split(".")])
+            version, of_system, executable = (done.stdout.strip().split(" ", 2) + [""] * 3)[:3]
+            if of_system == "True" and (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 14):
+                pythons.setdefault(Path(executable).resolve(), Python(version, Path(executable)))
+    return sorted(pythons.values(), key=lambda python: [int(part) for part in python.version.split(".")])
 
 
 def ways(pythons: Sequence[Python]) -> Iterator[Way]:
     """A way for each Python in turn; that of an ordinary user goes to one which such a user may start."""
-    odd = Way(
-        "shuffled, umask 077, no home",
-        "-p random_order --random-order-bucket=module --random-order-seed=1",
-        {"HOME": "/dev/null/home"},
-        {"umask": 0o077},
-    )
+    shuffled = "-p random_order --random-order-bucket=module --random-order-seed=1"
+    odd = Way("shuffled, umask 077, no home", shuffled, {"HOME": "/dev/null/home"}, {"umask": 0o077})
     ordinary = None
     if os.name == "posix" and os.geteuid() == 0:
         person = {"user": 65534, "group": 65534, "extra_groups": []}
         ordinary = next((python for python in reversed(pythons) if _starts(python, person)), None)
         if ordinary is None:
             print("fresh: no Python here that an ordinary user may start; the tests run as root alone", flush=True)
-    turns = [Way("in file order"), odd]
-    others = 0
+    turns = itertools.cycle([Way("in file order"), odd])
     for python in pythons:
-        if python == ordinary:
-            yield Way("as an ordinary user", process=person)
-        else:
-            yield turns[others % 2]
-            others += 1
+        yield Way("as an ordinary user", process=person) if python == ordinary else next(turns)
 
 
 def trial(python: Python, way: Way, folder: Path, tests: str, caches: dict[str, str]) -> Iterator[str]:
@@ -142,12 +135,10 @@ def trial(python: Python, way: Way, folder: Path, tests: str, caches: dict[str, 
     tools, project = folder / "bin", folder / "project"
     tools.mkdir()
     (tools / "python3").symlink_to(python.path)
-    environment = os.environ | caches | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    for name in ("ZSAD_HOME", "ZSAD_EXTENSIONS", "PYTHONPATH", "PYENV_VERSION", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
-        environment.pop(name, None)
+    environment = clean_environment() | caches | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     stage("clone", ["git", "clone", "-q", str(ROOT), str(project)], folder, environment)
     by_uv = stage("set-up", ["make", "env"], project, environment)
-    said = (folder / "set-up.log").read_text(encoding="utf-8")
+    log = (folder / "set-up.log").read_text(encoding="utf-8")
     apart = folder / "by pip"
     script = ["python3", "-I", "zsad_lib/maintenance/set_up.py", "--with", "pip", "--folder", str(apart)]
     by_pip = stage("set-up by pip", script, project, environment)
@@ -160,7 +151,7 @@ def trial(python: Python, way: Way, folder: Path, tests: str, caches: dict[str, 
     if "Would install" in (folder / "resolver.log").read_text(encoding="utf-8"):
         raise Failed(f"pip's resolver takes other versions than the lock; see {folder / 'resolver.log'}")
     shutil.rmtree(apart)
-    uv = "by uv" if "without uv" not in said else "WITHOUT uv"
+    uv = "by uv" if "without uv" not in log else "WITHOUT uv"
     yield f"set-up {by_uv:.0f} s {uv}, {by_pip:.0f} s by pip, the same {len(here)} versions"
     smoke = ["make", "reproduce", "PROFILE=smoke"]
     first, second = (stage(name, smoke, project, environment) for name in ("reproduce", "reproduce again"))
@@ -172,70 +163,45 @@ def trial(python: Python, way: Way, folder: Path, tests: str, caches: dict[str, 
         temporary.mkdir(mode=0o777)
         temporary.chmod(0o777)
         marks = "not browser and not slow" if tests == "quick" else "not browser"
-        command = f". .venv/bin/activate; python -m pytest -n auto --maxprocesses 4 --dist loadfile -q -m '{marks}' {way.options} {TESTED}"
-        seconds = stage(
-            "tests",
-            ["bash", "-c", command],
-            project,
-            environment | way.environment | {**AS_MAKE_TEST, "TMPDIR": str(temporary)},
-            **way.process,
-        )
-        counted = re.findall(
-            r"(\d+) (passed|skipped)", (folder / "tests.log").read_text(encoding="utf-8").splitlines()[-1]
-        )
+        options = f"-n auto --maxprocesses 4 --dist loadfile -q -m '{marks}' {way.options} {TESTED}"
+        command = ["bash", "-c", f". .venv/bin/activate; python -m pytest {options}"]
+        environment |= way.environment | AS_MAKE_TEST | {"TMPDIR": str(temporary)}
+        seconds = stage("tests", command, project, environment, **way.process)
+        last = (folder / "tests.log").read_text(encoding="utf-8").splitlines()[-1]
+        counted = re.findall(r"(\d+) (passed|skipped)", last)
         yield f"{', '.join(map(' '.join, counted))} in {seconds:.0f} s ({tests}, {way.name})"
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would lead a trial elsewhere."""
+    elsewhere = {"ZSAD_HOME", "ZSAD_EXTENSIONS", "PYTHONPATH", "PYENV_VERSION", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    return {name: value for name, value in os.environ.items() if name not in elsewhere}
 
 
 def wheel(python: Python, folder: Path, caches: dict[str, str]) -> str:
     """Builds the wheel in the clone of `trial`, installs it with what it needs and no extra, scores a clip elsewhere."""
     project, apart, elsewhere = folder / "project", folder / "wheel env", folder / "elsewhere"
     elsewhere.mkdir()
-    inside, environment = str(project / ".venv/bin/python"), os.environ | caches
-    for name in ("ZSAD_HOME", "ZSAD_EXTENSIONS", "PYTHONPATH"):
-        environment.pop(name, None)
-    build = [
-        inside,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        str(folder),
-        str(project),
-    ]
+    inside, environment = str(project / ".venv/bin/python"), clean_environment() | caches
+    build = [inside, *"-m pip wheel -q --no-deps --no-build-isolation --wheel-dir".split(), str(folder), str(project)]
     stage("wheel", build, folder, environment)
-    made = next(folder.glob("zsad_lib-*.whl"))
-    pins = re.findall(
-        r"^([\w.-]+)(?:\[.*?\])?(==.*?)(?: \\)?$",
-        (project / "requirements.lock").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
+    file = next(folder.glob("zsad_lib-*.whl"))
+    lock = (project / "requirements.lock").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)(?:\[.*?\])?(==.*?)(?: \\)?$", lock, re.MULTILINE)
     (folder / "pins.txt").write_text("\n".join(map("".join, pins)), encoding="utf-8")
     stage("wheel environment", [str(python.path), "-m", "venv", str(apart)], folder, environment)
-    uv = [
-        str(project / ".venv/bin/uv"),
-        "pip",
-        "install",
-        "--python",
-        str(apart / "bin/python"),
-        "-c",
-        str(folder / "pins.txt"),
-        str(made),
-    ]
-    stage("wheel install", uv, folder, environment)
+    uv, outside = str(project / ".venv/bin/uv"), str(apart / "bin/python")
+    install = [uv, "pip", "install", "--python", outside, "-c", str(folder / "pins.txt"), str(file)]
+    stage("wheel install", install, folder, environment)
     stage("clip", [inside, "-c", CLIP], elsewhere, environment)
-    outside = str(apart / "bin/python")
     seconds = stage("score", [outside, "-m", "zsad_lib", "score", "clip.mp4"], elsewhere, environment)
     have = versions(apart)
     jupyter = sorted(have.keys() & {"ipython", "jupyterlab", "papermill", "nbconvert", "ipykernel", "pytest", "dask"})
     rows = len((elsewhere / "clip.scores.csv").read_text(encoding="utf-8").splitlines()) - 1
     if jupyter or rows != 60 or not (elsewhere / "clip.scores" / "overlay.mp4").is_file():
         raise Failed(f"the wheel: {rows} rows of 60, installed {jupyter}; see {elsewhere}")
-    return (
-        f"{made.name}, {made.stat().st_size / 2**20:.0f} MB, {len(have)} packages, 60 frames scored in {seconds:.0f} s"
-    )
+    size = f"{file.stat().st_size / 2**20:.0f} MB"
+    return f"{file.name}, {size}, {len(have)} packages, 60 frames scored in {seconds:.0f} s"
 
 
 def stage(name: str, command: Sequence[str], where: Path, environment: dict[str, str], **process) -> float:
@@ -243,16 +209,8 @@ def stage(name: str, command: Sequence[str], where: Path, environment: dict[str,
     logs = where.parent if where.name == "project" else where
     log, start = logs / f"{name}.log", time.monotonic()
     with open(log, "wb") as file:
-        done = subprocess.run(
-            command,
-            cwd=where,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            check=False,
-            **process,
-        )
+        streams = dict(stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        done = subprocess.run(command, cwd=where, env=environment, check=False, **streams, **process)
     if done.returncode:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise Failed(f"{name} ended with status {done.returncode}: {lines[-1] if lines else 'no word'} (log: {log})")
@@ -267,23 +225,19 @@ def versions(environment: Path) -> dict[str, str]:
 
 def give(folder: Path, person: dict) -> None:
     """Makes `folder` the ordinary user's, without its environment, whose files are the cache's too."""
-    for place, names, files in os.walk(folder):
-        if Path(place) == folder:
+    for below, names, files in os.walk(folder):
+        if Path(below) == folder:
             names.remove(".venv")
         for name in (*files, "."):
-            os.chown(Path(place, name), person["user"], person["group"], follow_symlinks=False)
+            os.chown(Path(below, name), person["user"], person["group"], follow_symlinks=False)
 
 
 def _starts(python: Python, person: dict) -> bool:
     try:
-        return (
-            subprocess.run(
-                [python.path, "-I", "-c", "import venv"], capture_output=True, check=False, **person
-            ).returncode
-            == 0
-        )
+        done = subprocess.run([python.path, "-I", "-c", "import venv"], capture_output=True, check=False, **person)
     except OSError:
         return False
+    return done.returncode == 0
 
 
 def _git(*words: str) -> str:

@@ -17,14 +17,8 @@ NEWEST = ROOT / "build" / "newest"  # environment and home of the trial with tod
 OLDEST = "3.11"  # pins hold from this Python on
 # One lock for every system and Python; extras stay, because conda's pip resolves while it installs.
 STYLE = (
-    "--universal",
-    "--python-version",
-    OLDEST,
-    "--no-strip-extras",
-    "--no-header",
-    "--no-annotate",
-    "--no-emit-index-url",
-)
+    "--universal", "--python-version", OLDEST, "--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url",
+)  # fmt: skip
 STRICT = '''"""Put there by `make lock-check`: what the kit's own lines call and a library gives up is an error in this environment."""
 import warnings
 
@@ -63,13 +57,13 @@ def pins(lock: str) -> dict[str, dict[str, tuple[str, set[str]]]]:
     >>> pins("a[x]==1 ; os_name == 'nt' \\\\\\n    --hash=sha256:00\\n")
     {'a': {"a[x]==1 ; os_name == 'nt'": ('1', {'00'})}}
     """
-    found: dict[str, dict[str, tuple[str, set[str]]]] = {}
+    pinned: dict[str, dict[str, tuple[str, set[str]]]] = {}
     for block in re.findall(r"^\S.*(?:\n[ \t]+.*)*", lock, re.MULTILINE):
         line = block.splitlines()[0].rstrip(" \\")
         name, _, rest = line.partition("==")
         version = rest.partition(";")[0].strip()
-        found.setdefault(name.partition("[")[0], {})[line] = version, set(re.findall(r"sha256:(\w+)", block))
-    return found
+        pinned.setdefault(name.partition("[")[0], {})[line] = version, set(re.findall(r"sha256:(\w+)", block))
+    return pinned
 
 
 def differences(before: dict, after: dict) -> list[str]:
@@ -78,12 +72,8 @@ def differences(before: dict, after: dict) -> list[str]:
     def versions(pinned: dict, name: str) -> str:
         return ", ".join(sorted({version for version, _ in pinned.get(name, {}).values()})) or "-"
 
-    names = sorted(before.keys() | after.keys())
-    return [
-        f"{name}: {versions(before, name)} -> {versions(after, name)}"
-        for name in names
-        if versions(before, name) != versions(after, name)
-    ]
+    changes = {name: (versions(before, name), versions(after, name)) for name in sorted(before.keys() | after.keys())}
+    return [f"{name}: {old} -> {new}" for name, (old, new) in changes.items() if old != new]
 
 
 def pins_today(pinned: dict[str, dict[str, tuple[str, set[str]]]]) -> list[str]:
@@ -95,42 +85,27 @@ def pins_today(pinned: dict[str, dict[str, tuple[str, set[str]]]]) -> list[str]:
     while True:
         asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
         answer.unlink(missing_ok=True)
-        command = (
-            "pip",
-            "compile",
-            asked,
-            "--no-deps",
-            *STYLE,
-            "--generate-hashes",
-            "--output-file",
-            answer,
-            "--refresh",
-        )
+        options = ("--no-deps", *STYLE, "--generate-hashes", "--output-file", answer, "--refresh")
         try:
-            told = uv(*command)
+            messages = uv("pip", "compile", asked, *options)
             break
         except ZsadError as error:  # one pin at a time: the resolver stops at the first that is gone
-            gone = re.search(r"no version of ([\w.-]+)", str(error)) or re.search(
-                r"Because ([\w.-]+) was not found", str(error)
-            )
+            patterns = (r"no version of ([\w.-]+)", r"Because ([\w.-]+) was not found")
+            gone = next(filter(None, (re.search(pattern, str(error)) for pattern in patterns)), None)
             if gone is None or gone[1] not in lines.values():
                 raise
-            faults.append(
-                f"{gone[1]}: gone, the index serves {', '.join(pinned[gone[1]])} no more; `make lock UPGRADE=1`"
-            )
+            served = f"the index serves {', '.join(pinned[gone[1]])} no more"
+            faults.append(f"{gone[1]}: gone, {served}; `make lock UPGRADE=1`")
             lines = {line: name for line, name in lines.items() if name != gone[1]}
-    for named, reason in re.findall(r"`([^`]+)` is yanked(?: \(reason: (.*?)\))?", told):
-        faults.append(
-            f"{named}: yanked ({reason or 'no reason given'}); raise its bound in pyproject.toml, then `make lock`"
-        )
+    for name, reason in re.findall(r"`([^`]+)` is yanked(?: \(reason: (.*?)\))?", messages):
+        reason = reason or "no reason given"
+        faults.append(f"{name}: yanked ({reason}); raise its bound in pyproject.toml, then `make lock`")
     today = pins(answer.read_text(encoding="utf-8"))
     for name, entries in today.items():
         served = set().union(*(hashes for _, hashes in entries.values()))
         locked = set().union(*(hashes for _, hashes in pinned[name].values()))
-        if locked - served:
-            faults.append(
-                f"{name}: {len(locked - served)} of {len(locked)} locked files are no longer served; `make lock`"
-            )
+        if gone := locked - served:
+            faults.append(f"{name}: {len(gone)} of {len(locked)} locked files are no longer served; `make lock`")
     return faults
 
 
@@ -146,9 +121,8 @@ def try_newest(pinned: dict) -> str:
     wanted.unlink(missing_ok=True)
     uv("pip", "compile", PYPROJECT, "--all-extras", *STYLE, "--output-file", wanted, "--refresh")
     changed = differences(pinned, pins(wanted.read_text(encoding="utf-8")))
-    print(
-        "\n".join([*changed, f"{len(changed)} packages have other versions today; trying them in {NEWEST}"]), flush=True
-    )
+    summary = f"{len(changed)} packages have other versions today; trying them in {NEWEST}"
+    print("\n".join([*changed, summary]), flush=True)
     subprocess.run([sys.executable, "-m", "venv", NEWEST], check=True)
     uv("pip", "sync", "--python", python, wanted)
     uv("pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT)
@@ -161,24 +135,19 @@ def try_newest(pinned: dict) -> str:
     status = subprocess.run(command, cwd=ROOT, env=os.environ | {"ZSAD_HOME": str(home)}, check=False).returncode
     warned = deprecations(home)
     if status or warned:
-        return "\n".join(
-            [*warned, f"newest versions: FAIL, status {status}, {len(warned)} warnings of notebooks; see {home}"]
-        )
-    return (
-        f"newest versions: pass, smoke ran with {len(changed)} other versions and no deprecated call of the kit's own"
-    )
+        fault = f"newest versions: FAIL, status {status}, {len(warned)} warnings of notebooks; see {home}"
+        return "\n".join([*warned, fault])
+    kept = "no deprecated call of the kit's own"
+    return f"newest versions: pass, smoke ran with {len(changed)} other versions and {kept}"
 
 
 def deprecations(home: Path) -> list[str]:
     """What executed notebooks below `home` were warned of: their kernels print such warnings and go on."""
-    found = []
+    warnings, pattern = [], r'"([^"\n]*(?:Deprecation|Future)Warning: [^"\n]*)"'
     for path in sorted(home.glob("runs/*/notebooks/*.ipynb")):
-        text = path.read_text(encoding="utf-8")
-        found += [
-            f"{path.name}: {line}"
-            for line in sorted(set(re.findall(r'"([^"\n]*(?:Deprecation|Future)Warning: [^"\n]*)"', text)))
-        ]
-    return found
+        lines = set(re.findall(pattern, path.read_text(encoding="utf-8")))
+        warnings += [f"{path.name}: {line}" for line in sorted(lines)]
+    return warnings
 
 
 def uv(*arguments: str | Path) -> str:

@@ -23,15 +23,8 @@ PIP = ("install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compil
 EXACT = ("--require-hashes", "--only-binary", ":all:")  # a source archive would fetch what it is built with
 # A user's own settings for pip would install elsewhere than into .venv, or more than the lock holds.
 NOT_HERE = (
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PIP_USER",
-    "PIP_TARGET",
-    "PIP_PREFIX",
-    "PIP_ROOT",
-    "PIP_CONSTRAINT",
-    "VIRTUAL_ENV",
-)
+    "PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "VIRTUAL_ENV",
+)  # fmt: skip
 REASONS = (  # what a log holds -> what is wrong, and what helps
     (r"No space left on device|os error 28", "the disk is full; it takes 6 GB"),
     (
@@ -96,21 +89,18 @@ def set_up(folder: Path, installer: str = "uv") -> str:
     except Failed as error:
         shutil.rmtree(folder, ignore_errors=True)
         if "ensurepip" in str(error):
-            raise Failed(
-                f"{sys.executable} cannot make a virtual environment (no ensurepip); install it: apt install python3-venv"
-            ) from None
-        raise Failed(f"set-up: {told(str(error))}") from None
+            remedy = "install it: apt install python3-venv"
+            raise Failed(f"{sys.executable} cannot make a virtual environment (no ensurepip); {remedy}") from None
+        raise Failed(f"set-up: {explain_log(str(error))}") from None
     python = python_of(folder)
     count = len(re.findall(r"^[\w.-]+.*==", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
-    print(
-        f"set-up: installing what the lock holds of {count} pins (3 GB, from this machine's cache where it has them)",
-        flush=True,
-    )
+    source = "3 GB, from this machine's cache where it has them"
+    print(f"set-up: installing what the lock holds of {count} pins ({source})", flush=True)
     if installer == "uv":
         try:
             _by_uv(python)
         except Failed as error:
-            print(f"set-up: without uv ({told(str(error))}); pip does it, slower", flush=True)
+            print(f"set-up: without uv ({explain_log(str(error))}); pip does it, slower", flush=True)
             installer = "pip"
     try:
         if installer == "pip":
@@ -120,7 +110,7 @@ def set_up(folder: Path, installer: str = "uv") -> str:
     except Failed as error:
         log = folder / "set-up.log"
         log.write_text(str(error), encoding="utf-8")
-        raise Failed(f"set-up: {told(str(error))} (log: {log})") from None
+        raise Failed(f"set-up: {explain_log(str(error))} (log: {log})") from None
     return installer
 
 
@@ -155,10 +145,10 @@ def pin(name: str, lock: str) -> str:
     raise Failed(f"requirements.lock holds no {name}")
 
 
-def told(log: str) -> str:
+def explain_log(log: str) -> str:
     """One line on what a failed command's output means: the package, the reason, the remedy.
 
-    >>> told("ERROR: No matching distribution found for timm==1.0.31\\nConnectionError: Name resolution failed")
+    >>> explain_log("ERROR: No matching distribution found for timm==1.0.31\\nConnectionError: Name resolution failed")
     'timm==1.0.31: no connection to the package index; connect, or name a mirror in PIP_INDEX_URL'
     """
     named = re.search(r"found for ([\w.\[\]-]+==[\w.]+)|(?:Failed to \w+|mismatch for):? `([^`]+)`", log)
@@ -179,16 +169,9 @@ def run(*command: str, bars: bool = False, **settings: str) -> str:
     straight = bars and sys.stderr.isatty()
     try:
         done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if straight else subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            close_fds=False,
-            check=False,
-        )
+            command, env=environment, encoding="utf-8", errors="replace", close_fds=False, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=None if straight else subprocess.STDOUT,
+        )  # fmt: skip
     except OSError as error:
         raise Failed(f"{command[0]}: {error.strerror or error}") from None
     if done.returncode:

@@ -110,7 +110,7 @@ def half_precision(repeats: int = 3, batch: int = 1, **sizes: int) -> Row:
 
 
 def _timesformer(batch: int, sizes: dict[str, int]) -> tuple[TimeSformer, torch.Tensor, str]:
-    """A model with random weights on the CPU, clips [B, 3, T, H, W] on the device that is timed, and their size in words."""
+    """A model with random weights on the CPU, clips [B, 3, T, H, W] on the timed device, and their size in words."""
     torch.manual_seed(0)
     model = TimeSformer(**sizes).eval()
     size = (model.time_embed.shape[1], *model.patch_embed.img_size)
@@ -141,8 +141,8 @@ def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch
         timesformer, scene, stem, motion = map(list, zip(*map(extractor.windows, pieces)))
         dpc, scene = dpc_context(backbones.dpc, stem), torch.cat(scene)
         return Windows(
-            timesformer=torch.cat(timesformer), dpc=dpc, scene=scene, context=scene, place=torch.stack([clip_of, first], 1),
-            text=text, caption=clip_of, stem=stem, cell_motion=motion,
+            timesformer=torch.cat(timesformer), dpc=dpc, scene=scene, context=scene, text=text, caption=clip_of,
+            place=torch.stack([clip_of, first], 1), stem=stem, cell_motion=motion,
         )  # fmt: skip
 
     def untrained() -> tuple[Detector, torch.optim.Optimizer]:
@@ -188,7 +188,7 @@ def weak_step(
     segments: int = UCF_CRIME.num_segments,
     width: int = UCF_CRIME.embed_dim,
 ) -> Row:
-    """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same written in loops over videos.
+    """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same in loops over videos.
 
     Args:
         repeats: timed steps of each.

@@ -1,4 +1,4 @@
-"""How work is timed, and on what: medians of two ways called in turns, the device's name, and what it computes itself."""
+"""How work is timed, and on what: medians of two ways called in turns, the device's name, what it computes itself."""
 
 import platform
 import statistics

@@ -45,23 +45,24 @@ def draw(profile: Profile, folder: Path) -> dict[str, Any]:
     run, seed = run_folder(profile), profile.seeds[0]
     method = run_figures.main_method(run)
     scores = run / "scores" / method
-    known = load_manifest(run / "data").set_index("video", drop=False)
-    aucs = {v: auc for v, auc in run_figures.within_videos(profile, method).items() if _has_footage(known["path"][v])}
+    manifest = load_manifest(run / "data").set_index("video", drop=False)
+    aucs = run_figures.within_videos(profile, method)
+    aucs = {video: auc for video, auc in aucs.items() if _has_footage(manifest["path"][video])}
     threshold = run_figures.alarm_threshold(read_seeds(scores, {}, [seed]).normal, profile)
-    chosen: dict[str, list[str]] = {}
-    for place, quantile in PLACES.items() if aucs else ():
-        chosen.setdefault(plots.at_quantile(aucs, quantile), []).append(place)
-    tables = {video: pd.read_csv(scores / str(seed) / f"{video}.csv") for video in chosen}
-    tasks = [(known.loc[v], tables[v], threshold, folder / str(number)) for number, v in enumerate(chosen)]
+    ranks: dict[str, list[str]] = {}  # video -> which of `PLACES` it stands at
+    for rank, quantile in PLACES.items() if aucs else ():
+        ranks.setdefault(plots.at_quantile(aucs, quantile), []).append(rank)
+    tables = [pd.read_csv(scores / str(seed) / f"{video}.csv") for video in ranks]
+    tasks = [(manifest.loc[v], tables[n], threshold, folder / str(n)) for n, v in enumerate(ranks)]
     films = [
-        {"place": ", ".join(chosen[video]), "video": video, "auc": aucs[video], **shown}
-        for video, shown in zip(chosen, parallel(_film, tasks, profile.jobs))
+        {"place": ", ".join(ranks[video]), "video": video, "auc": aucs[video], **facts}
+        for video, facts in zip(ranks, parallel(_film, tasks, profile.jobs))
     ]
     about = {"method": method, "seed": seed, "videos": len(aucs), "quantiles": list(PLACES.values())}
     about |= {"calibrated": threshold is not None, "films": films}
     paths.write_json(folder / "films.json", about)
-    made = [folder / f"{number}.{suffix}" for number in range(len(films)) for suffix in ("mp4", "jpg")]
-    return {"metrics": {"films": len(films)}, "artefacts": [folder / "films.json", *made]}
+    files = [folder / f"{number}.{suffix}" for number in range(len(films)) for suffix in ("mp4", "jpg")]
+    return {"metrics": {"films": len(films)}, "artefacts": [folder / "films.json", *files]}
 
 
 def _has_footage(path: str) -> bool:
@@ -85,14 +86,14 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
     length = min(len(frames), round(SECONDS * rate))
     first = min(max(0, int(labels.argmax()) - length // 4), len(frames) - length)
     step = math.ceil(length / FRAMES)
-    shown = slice(first, first + length, step)
-    table = frames.iloc[shown].assign(truth=labels[shown] > 0, warmup=False).reset_index(drop=True)
+    excerpted = slice(first, first + length, step)
+    table = frames.iloc[excerpted].assign(truth=labels[excerpted] > 0, warmup=False).reset_index(drop=True)
     limit = own_threshold(frames["score"].to_numpy()) if threshold is None else threshold
     kind = OWN_THRESHOLD if threshold is None else "threshold from held-out normal video"
     film, poster = stem.with_suffix(".mp4"), stem.with_suffix(".jpg")
     with tempfile.TemporaryDirectory(dir=stem.parent, prefix=paths.PARTIAL) as scratch:
         excerpt, whole = Path(scratch, "excerpt.mp4"), Path(scratch, "whole.mp4")
-        write_video(excerpt, _pictures(row["path"], shown), rate / step)
+        write_video(excerpt, _pictures(row["path"], excerpted), rate / step)
         write_film(excerpt, table, limit, kind, whole, rate / step)
         small = whole
         for quality in QUALITIES:
@@ -107,7 +108,7 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
     return {"start_s": first / rate, "n_frames": len(table), "fps": rate / step, "shape": still.size}
 
 
-def _pictures(path: str, shown: slice) -> Iterator[np.ndarray]:
+def _pictures(path: str, excerpted: slice) -> Iterator[np.ndarray]:
     """Frames of the video [H, W, 3], `WIDTH` wide."""
-    for frame in islice(iter_frames(path), shown.start, shown.stop, shown.step):
+    for frame in islice(iter_frames(path), excerpted.start, excerpted.stop, excerpted.step):
         yield resize(frame, (round(WIDTH * frame.shape[0] / frame.shape[1]), WIDTH))

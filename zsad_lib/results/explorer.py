@@ -63,18 +63,18 @@ def _grid(draw: Callable[..., None], size: tuple[float, float], controls: dict[s
         for ax, column in zip(line, columns):
             values = {names[0]: column, **({names[1]: row} if len(names) > 1 else {}), **fixed}
             draw(ax, **values)
-            shown = [f"{name}: {_text(value)}" for name, value in values.items() if name not in fixed]
-            ax.set_title("\n".join(shown), fontsize=7)
+            turned = [f"{name}: {_text(value)}" for name, value in values.items() if name not in fixed]
+            ax.set_title("\n".join(turned), fontsize=7)
             ax.label_outer()
     return figure
 
 
 def _stacked(draw: Callable[..., None], size: tuple[float, float], controls: dict[str, Sequence[Any]]) -> Figure:
     first, *others = controls
-    shown = _some(controls[first], 3)
-    figure = plt.figure(figsize=(size[0], size[1] * len(shown)))
-    for part, value in zip(figure.subfigures(len(shown), 1, squeeze=False)[:, 0], shown):
-        draw(part, **{first: value}, **{name: controls[name][0] for name in others})
+    values = _some(controls[first], 3)
+    figure = plt.figure(figsize=(size[0], size[1] * len(values)))
+    for panel, value in zip(figure.subfigures(len(values), 1, squeeze=False)[:, 0], values):
+        draw(panel, **{first: value}, **{name: controls[name][0] for name in others})
     return figure
 
 
@@ -98,9 +98,8 @@ def _live(
         grow, picture = min(LIVE_SIZE, LIVE_WIDTH / size[0]), io.BytesIO()
         figure = plt.figure(figsize=(size[0] * grow, size[1] * grow))
         draw(figure if panels else figure.subplots(), **values)
-        figure.savefig(
-            picture, dpi="figure", pil_kwargs={"compress_level": 1}
-        )  # a slider waits: no second pass, little packing
+        packing = {"compress_level": 1}  # a slider waits: no second pass, little packing
+        figure.savefig(picture, dpi="figure", pil_kwargs=packing)
         plt.close(figure)
         return picture.getvalue()
 

@@ -76,26 +76,26 @@ def write_film(
     warmup = table["warmup"].to_numpy()
     truth = table["truth"].to_numpy() if "truth" in table else np.zeros(len(table), bool)
     columns = prompt_columns(table)
-    shown = table[columns].max().nlargest(BARS).index if columns else []
-    shares = table[shown].to_numpy()  # [T, A]
-    words = _words([prompt_of(name) for name in shown], width, font)
+    likely = table[columns].max().nlargest(BARS).index if columns else []
+    shares = table[likely].to_numpy()  # [T, A]
+    words = _words([prompt_of(name) for name in likely], width, font)
     strip, legend = _strip(table, threshold, width), _legend("truth" in table, threshold, kind, width, font)
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 
-    def drawn() -> Iterator[np.ndarray]:
+    def draw_frames() -> Iterator[np.ndarray]:
         for number, frame in enumerate(itertools.chain([first], frames)):
-            picture, under = (
-                resize(frame, (height, width)).copy(),
-                strip.copy(),
-            )  # some recorders change size in the middle
+            picture = resize(frame, (height, width)).copy()  # some recorders change size in the middle
+            under = strip.copy()
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
             under[:, max(0, cursor[number] - 1) : cursor[number] + 1] = INK
-            told_score = "no window has ended yet" if warmup[number] else f"score {score[number]:.1f}"
-            said = [(f"{seconds[number]:.1f} s", INK), (told_score, INK)]
-            said += [("ALARM", ALARM)] * bool(alarm[number]) + [("labelled abnormal", TRUTH)] * bool(truth[number])
-            yield np.concatenate([picture, _flow(said, width, font), _bars(words, shares[number], font), under, legend])
+            state = "no window has ended yet" if warmup[number] else f"score {score[number]:.1f}"
+            line = [(f"{seconds[number]:.1f} s", INK), (state, INK)]
+            line += [("ALARM", ALARM)] * bool(alarm[number]) + [("labelled abnormal", TRUTH)] * bool(truth[number])
+            yield np.concatenate([picture, _flow(line, width, font), _bars(words, shares[number], font), under, legend])
 
-    film = told(drawn(), lambda count: count / len(table), "frames drawn") if progress else drawn()
+    film = draw_frames()
+    if progress:
+        film = told(film, lambda count: count / len(table), "frames drawn")
     return write_video(target, film, fps, crf=23)
 
 
@@ -109,19 +109,19 @@ def _border(picture: np.ndarray, colour: tuple[int, int, int], width: int) -> No
         edge[:] = colour
 
 
-def _flow(said: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def _flow(texts: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
     """Coloured texts one after the other, in as many lines as they need: uint8 [h, width, 3]."""
     row, gap = round(1.4 * font.size), font.size
-    said = [(part, colour) for text, colour in said for part in textwrap.wrap(text, round(1.6 * width / font.size))]
-    places, x, y = [], gap // 2, 0
-    for text, _ in said:
+    texts = [(part, colour) for text, colour in texts for part in textwrap.wrap(text, round(1.6 * width / font.size))]
+    corners, x, y = [], gap // 2, 0
+    for text, _ in texts:
         if x > gap // 2 and x + font.getlength(text) > width:
             x, y = gap // 2, y + row
-        places.append((x, y))
+        corners.append((x, y))
         x += round(font.getlength(text)) + gap
     picture = Image.new("RGB", (width, y + row), PAPER)
-    for place, (text, colour) in zip(places, said):
-        ImageDraw.Draw(picture).text(place, text, colour, font)
+    for corner, (text, colour) in zip(corners, texts):
+        ImageDraw.Draw(picture).text(corner, text, colour, font)
     return np.asarray(picture)
 
 
@@ -152,8 +152,8 @@ def _bars(words: np.ndarray, shares: np.ndarray, font: ImageFont.FreeTypeFont) -
 
 def _legend(labelled: bool, threshold: float, kind: str, width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
     line = [(f"- - threshold {threshold:.2f}", ALARM)] if np.isfinite(threshold) else []
-    said = [("— score", SCORE), *line, ("| now", INK), ("orange border: alarm", ALARM)]
-    return _flow(said + [("shaded: labelled abnormal", TRUTH)] * labelled + [(kind, INK)], width, font)
+    texts = [("— score", SCORE), *line, ("| now", INK), ("orange border: alarm", ALARM)]
+    return _flow(texts + [("shaded: labelled abnormal", TRUTH)] * labelled + [(kind, INK)], width, font)
 
 
 def _strip(table: pd.DataFrame, threshold: float, width: int) -> np.ndarray:

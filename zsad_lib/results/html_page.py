@@ -112,14 +112,12 @@ def table(cells: pd.DataFrame, terms: Mapping[str, str] | None = None) -> str:
         terms: words of the headings that the page explains, in lower case -> id of the place.
     """
     head = "".join(f"<th>{_linked(name, terms or {})}</th>" for name in (cells.index.name, *cells.columns))
-    rows = [
-        f"<tr{' class=floor' if name in FLOORS else ''}>"
-        + "".join(
-            f"<td{_kind(cell)}>{html.escape(str(cell)).replace(', ', ',&nbsp;')}</td>" for cell in (name, *row)
-        )  # intervals stay whole
-        + "</tr>"
-        for name, row in zip(cells.index, cells.to_numpy())
-    ]
+    rows = []
+    for name, row in zip(cells.index, cells.to_numpy()):
+        # an interval stays on one line
+        texts = [(_kind(cell), html.escape(str(cell)).replace(", ", ",&nbsp;")) for cell in (name, *row)]
+        columns = "".join(f"<td{kind}>{text}</td>" for kind, text in texts)
+        rows.append(f"<tr{' class=floor' if name in FLOORS else ''}>{columns}</tr>")
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -139,9 +137,8 @@ def _linked(heading: str, terms: Mapping[str, str]) -> str:
 
 def facts(values: Mapping[str, Any]) -> str:
     """Names and values in two columns."""
-    rows = "".join(
-        f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(_text(v))}</td></tr>" for k, v in values.items()
-    )
+    texts = [(html.escape(str(name)), html.escape(_text(value))) for name, value in values.items()]
+    rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in texts)
     return f'<div class="wide"><table>{rows}</table></div>'
 
 

@@ -24,15 +24,8 @@ with optional("notebooks"):
     from pygments.formatters import HtmlFormatter
     from traitlets.config import Config
 
-SHOWN = [
-    "text/html",
-    "text/markdown",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/plain",
-]  # of an output, best first
-# no script and no widget: an explorer has drawn a picture as well
+# Kinds of an output, best first; no script and no widget: an explorer has drawn a picture as well.
+KINDS = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 STYLE = """
 .prompt, .anchor-link { display: none; } .cell { margin: .4rem 0; } .highlight { background: none; }
 .output pre { background: none; padding: 0 0 0 .8rem; border-left: 3px solid var(--line); border-radius: 0; }
@@ -48,30 +41,27 @@ def write(notebook: Path) -> Path:
     It links to the pages of those notebooks beside it that ran to their end; a link to another one becomes its text.
     """
     logging.getLogger("traitlets").setLevel(logging.ERROR)  # it would miss alternative texts, which plots cannot have
-    config = Config(NbConvertBase={"display_data_priority": SHOWN})
+    config = Config(NbConvertBase={"display_data_priority": KINDS})
     body, _ = _Exporter(config=config, template_name="basic").from_filename(str(notebook))
     names = _names(notebook.parent)
     body = _linked(body, names)
     body = re.sub(r"<style>pre \{.*?</style>", "", body, flags=re.DOTALL)  # of shown source: it has light colours alone
     target = notebook.with_suffix(".html")
-    with paths.atomic(target) as handle:
-        handle.write(html_page.document(title(notebook), body, STYLE + _colours(), mark(names)))
-    return target
+    return paths.write_text(target, html_page.document(title(notebook), body, STYLE + _colours(), mark(names)))
 
 
 def mark(names: list[str]) -> str:
-    """Stands in a page's head: another one there means that other code made it, or that it links to others than `names`."""
+    """Stands in a page's head: another one there means other code made it, or that it links to others than `names`."""
     return digest([closure([__name__]), names])
 
 
 def refresh(folder: Path) -> list[Path]:
-    """The pages of the notebooks in `folder` that ran to their end; those with another mark, or missing, are written again."""
+    """The pages of `folder`'s notebooks that ran to their end; those with another mark, or missing, are written again."""
     sign, pages = mark(_names(folder)), []
     for notebook in paths.executed(folder):
-        made = notebook.with_suffix(".html")
-        if not made.is_file() or sign not in made.read_text(encoding="utf-8")[:1000]:
+        pages.append(page := notebook.with_suffix(".html"))
+        if not page.is_file() or sign not in page.read_text(encoding="utf-8")[:1000]:
             write(notebook)
-        pages.append(made)
     return pages
 
 
@@ -82,9 +72,9 @@ def _names(folder: Path) -> list[str]:
 def _linked(body: str, names: list[str]) -> str:
     """Links to notebooks as links to their pages, and as plain text where `names` do not hold them."""
 
-    def to_page(found: re.Match) -> str:
-        name, place, text = found.groups()
-        return f'<a href="{name}.html{place}">{text}</a>' if name in names else text
+    def to_page(link: re.Match) -> str:
+        name, anchor, text = link.groups()
+        return f'<a href="{name}.html{anchor}">{text}</a>' if name in names else text
 
     return re.sub(r'<a href="([^":/]+)\.ipynb([^"]*)"[^>]*>(.*?)</a>', to_page, body, flags=re.DOTALL)
 
@@ -92,8 +82,8 @@ def _linked(body: str, names: list[str]) -> str:
 def title(notebook: Path) -> str:
     """A notebook's first heading, else its name."""
     source = "\n".join("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
-    found = re.search(r"^# (.+)$", source, re.MULTILINE)
-    return found[1].strip() if found else notebook.stem
+    heading = re.search(r"^# (.+)$", source, re.MULTILINE)
+    return heading[1].strip() if heading else notebook.stem
 
 
 def mathml(tex: str, display: str = "inline") -> str:
@@ -106,16 +96,16 @@ def mathml(tex: str, display: str = "inline") -> str:
     >>> mathml(r"x^2").count("<msup>")
     1
     """
-    known = tex.replace("{aligned}", "{align*}")  # the same lines, under the name that the converter knows
+    tidy = tex.replace("{aligned}", "{align*}")  # the same lines, under the name that the converter knows
     try:
-        tree = ElementTree.fromstring(re.sub(' xmlns="[^"]+"', "", convert(known, display=display)))  # HTML knows it
+        tree = ElementTree.fromstring(re.sub(' xmlns="[^"]+"', "", convert(tidy, display=display)))  # HTML knows it
     except Exception:  # of many kinds, one per way to write wrong LaTeX
         return f"<code>{escape(tex)}</code>"
     if "\\" in "".join(tree.itertext()):  # a command that the converter left as it was
         return f"<code>{escape(tex)}</code>"
     _mend(tree)
-    found = ElementTree.tostring(tree, encoding="unicode")
-    return f'<div class="formula">{found}</div>' if display == "block" else found
+    text = ElementTree.tostring(tree, encoding="unicode")
+    return f'<div class="formula">{text}</div>' if display == "block" else text
 
 
 def _mend(tree: ElementTree.Element) -> None:
@@ -127,9 +117,9 @@ def _mend(tree: ElementTree.Element) -> None:
             element.remove(element[1])
         elif over == "^":
             element[1].text = "\u02c6"
-        for place in range(len(element) - 2, -1, -1):
-            if element[place].text in ("log", "ln") and element[place + 1].tag != "mo":
-                element.insert(place + 1, ElementTree.Element("mspace", width="0.17em"))
+        for index in range(len(element) - 2, -1, -1):
+            if element[index].text in ("log", "ln") and element[index + 1].tag != "mo":
+                element.insert(index + 1, ElementTree.Element("mspace", width="0.17em"))
 
 
 class _Renderer(IPythonRenderer):
@@ -142,7 +132,7 @@ class _Renderer(IPythonRenderer):
         return mathml(body, "block")
 
     def block_html(self, html: str) -> str:
-        return re.sub(r"\$([^$\n]+)\$", lambda found: mathml(unescape(found[1])), html)  # in a folded hint
+        return re.sub(r"\$([^$\n]+)\$", lambda formula: mathml(unescape(formula[1])), html)  # in a folded hint
 
     def latex_environment(self, name: str, body: str) -> str:
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")

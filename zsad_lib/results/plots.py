@@ -19,18 +19,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.floors import FLOORS
-from zsad_lib.results.style import (
-    COLUMN,
-    DASHES,
-    FAMILY_COLOURS,
-    METHOD_COLOURS,
-    PAGE,
-    TERMS,
-    TRUTH_COLOUR,
-    colour,
-    term_colour,
-    words,
-)
+from zsad_lib.results import style
 from zsad_lib.results.tables import HEADINGS, ORDER
 
 ORACLES = ("video_label", "video_label_centre")  # floors that read the true video label
@@ -42,8 +31,7 @@ def at_quantile(values: Mapping[str, float] | pd.Series, quantile: float = 0.5) 
     >>> at_quantile({"a": 0.9, "b": 0.5, "c": 0.7})
     'c'
     """
-    order = sorted(values, key=lambda name: (values[name], name)) if isinstance(values, Mapping) else None
-    order = order or sorted(values.index, key=lambda name: (values[name], name))
+    order = sorted(values.keys(), key=lambda name: (values[name], name))
     return order[int(quantile * (len(order) - 1))]
 
 
@@ -51,9 +39,6 @@ def video_aucs(scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray
     """ROC-AUC within each video that holds both classes, mean over seeds: video -> [S, n] and [n] -> video -> 0..1."""
     both = [video for video in scores if 0 < labels[video].mean() < 1]
     return {v: float(np.mean([roc_auc_score(labels[v], row) for row in np.atleast_2d(scores[v])])) for v in both}
-
-
-# --- plots -----------------------------------------------------------------------------------------------------------
 
 
 def headline(
@@ -67,55 +52,44 @@ def headline(
             and family are "all" where not named.
         variants: variants to show; the floors have only "raw".
     """
-    shown = [
-        table[
-            np.logical_and.reduce(
-                [table[name] == value for name, value in {"group": "all", "family": "all", **rows}.items()]
-            )
-        ]
-        for rows in panels.values()
-    ]
-    known = {(r.method, r.variant) for part in shown for r in part.itertuples() if r.variant in variants}
-    places = [*ORDER, *sorted({method for method, _ in known} - {*ORDER, *FLOORS}), *FLOORS]
-    order = sorted(known, key=lambda key: (places.index(key[0]), list(variants).index(key[1])))
+    per_panel = [_select(table, rows) for rows in panels.values()]
+    keys = {(r.method, r.variant) for part in per_panel for r in part.itertuples() if r.variant in variants}
+    methods = [*ORDER, *sorted({method for method, _ in keys} - {*ORDER, *FLOORS}), *FLOORS]
+    order = sorted(keys, key=lambda key: (methods.index(key[0]), list(variants).index(key[1])))
     if not order:
         raise ZsadError(f"no rows for {', '.join(panels)}: nothing to draw")
     gap = 0.6  # rows between methods and floors
     rows = {key: i + gap * (key[0] in FLOORS) for i, key in enumerate(order)}
-    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, 0.6 + 0.19 * len(order)), sharey=True, squeeze=False)
-    for ax, title, part in zip(axes[0], panels, shown):
-        found = {(r.method, r.variant): r for r in part.itertuples()}
-        for key, y in rows.items():
-            if key not in found:
-                continue
-            r, fill = found[key], "white" if key[0] in FLOORS else colour(key[0])
-            ax.plot(
-                [r.low, r.high],
-                [y, y],
-                color=colour(key[0]),
-                linewidth=1.4,
-                solid_capstyle="butt",
-                zorder=2,
-                clip_on=False,
-            )
-            ax.plot(
-                r.value, y, "o", markersize=4.2, color=colour(key[0]), markerfacecolor=fill, zorder=3, clip_on=False
-            )
+    size = (style.PAGE, 0.6 + 0.19 * len(order))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, title, part in zip(axes[0], panels, per_panel):
+        drawn = {(r.method, r.variant): r for r in part.itertuples()}
+        for key in filter(drawn.__contains__, order):
+            r, y, shade = drawn[key], rows[key], style.colour(key[0])
+            fill = "white" if key[0] in FLOORS else shade
+            ax.plot([r.low, r.high], [y, y], color=shade, linewidth=1.4, solid_capstyle="butt", zorder=2, clip_on=False)
+            ax.plot(r.value, y, "o", markersize=4.2, color=shade, markerfacecolor=fill, zorder=3, clip_on=False)
             ax.text(1.06, y, f"{r.value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         ax.axvline(0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
-        ax.set(title=title, xlim=(min(0.4, np.nanmin([r.low for r in found.values()] or [0.4]) - 0.02), 1.01))
+        ax.set(title=title, xlim=(min(0.4, np.nanmin([r.low for r in drawn.values()] or [0.4]) - 0.02), 1.01))
         ax.set_xticks([0.5, 0.75, 1], ["0.5", ".75", "1"])
         ax.grid(axis="y", linewidth=0.4, color="0.9")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
-    names = [words(m) + (" (oracle)" if m in ORACLES else "") + ("" if v == "raw" else f", {v}") for m, v in order]
+    suffix = lambda method, variant: " (oracle)" * (method in ORACLES) + f", {variant}" * (variant != "raw")
+    names = [style.words(method) + suffix(method, variant) for method, variant in order]
     axes[0, 0].set_yticks(list(rows.values()), names)
     axes[0, 0].invert_yaxis()
-    what = " / ".join(dict.fromkeys(HEADINGS[name] for part in shown for name in part["metric"]))
-    figure.supxlabel(
-        f"{what}, mean over seeds and 95 % interval; dotted: chance; hollow: content-free floors", fontsize=7
-    )
+    what = " / ".join(dict.fromkeys(HEADINGS[name] for part in per_panel for name in part["metric"]))
+    note = "mean over seeds and 95 % interval; dotted: chance; hollow: content-free floors"
+    figure.supxlabel(f"{what}, {note}", fontsize=7)
     return figure
+
+
+def _select(table: pd.DataFrame, values: Mapping[str, str]) -> pd.DataFrame:
+    for column, value in {"group": "all", "family": "all", **values}.items():
+        table = table[table[column] == value]
+    return table
 
 
 def score_curve(
@@ -133,15 +107,15 @@ def score_curve(
     time = frames["time_s"].to_numpy()
     step = time[1] - time[0] if len(time) > 1 else 1.0
     figure, axes = plt.subplots(
-        1 + len(terms), 1, figsize=(PAGE, 1.5 + 0.75 * len(terms)), sharex=True, squeeze=False,
+        1 + len(terms), 1, figsize=(style.PAGE, 1.5 + 0.75 * len(terms)), sharex=True, squeeze=False,
         height_ratios=[1.6] + [1] * len(terms),
     )  # fmt: skip
     for ax, name in zip(axes[:, 0], ["score", *terms]):
         for i, (first, last) in enumerate(spans):
             label = "abnormal (truth)" if i == 0 and name == "score" else None
-            ax.axvspan(time[first], time[last] + step, color=TRUTH_COLOUR, alpha=0.28, linewidth=0, label=label)
-        ax.plot(time, frames[name], color="black" if name == "score" else term_colour(name), linewidth=1)
-        ax.set_ylabel(TERMS.get(name, words(name)).replace(" ", "\n", 1) if name != "score" else "score")
+            ax.axvspan(time[first], time[last] + step, color=style.TRUTH_COLOUR, alpha=0.28, linewidth=0, label=label)
+        ax.plot(time, frames[name], color="black" if name == "score" else style.term_colour(name), linewidth=1)
+        ax.set_ylabel(style.TERMS.get(name, style.words(name)).replace(" ", "\n", 1) if name != "score" else "score")
         ax.margins(x=0)
         ax.locator_params(axis="y", nbins=4)
     if threshold is not None:
@@ -161,29 +135,24 @@ def roc_pr(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Figure:
         scores: method -> [n] or [S, n].
         labels: [n] of 0 and 1.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE, 2.9))
     grid = np.linspace(0, 1, 501)
-    for (name, series), dash in zip(scores.items(), DASHES * len(scores)):
+    for (name, series), dash in zip(scores.items(), style.DASHES * len(scores)):
         hits, precisions = [], []
         for row in np.atleast_2d(series):
             false, true, _ = roc_curve(labels, row)
             hits.append(np.interp(grid, false, true))
             precision, recall, _ = precision_recall_curve(labels, row)
             precisions.append(precision[::-1][np.searchsorted(recall[::-1], grid)])  # a step function of recall
-        look = dict(color=colour(name), linestyle=dash, linewidth=1.2)
-        left.plot(grid, np.mean(hits, axis=0), label=words(name), **look)
+        look = dict(color=style.colour(name), linestyle=dash, linewidth=1.2)
+        left.plot(grid, np.mean(hits, axis=0), label=style.words(name), **look)
         right.plot(grid[1:], np.mean(precisions, axis=0)[1:], **look)
     left.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
     share = float(np.mean(labels))
     right.axhline(share, color="0.6", linewidth=0.8, linestyle=":")
     left.set(xlabel="false alarm rate (frames)", ylabel="recall (frames)", title="ROC", xlim=(0, 1), ylim=(0, 1.02))
-    right.set(
-        xlabel="recall (frames)",
-        ylabel="precision",
-        title=f"precision-recall (prevalence {share:.3f}, dotted)",
-        ylim=(0, 1.02),
-        xlim=(0, 1),
-    )
+    title = f"precision-recall (prevalence {share:.3f}, dotted)"
+    right.set(xlabel="recall (frames)", ylabel="precision", title=title, xlim=(0, 1), ylim=(0, 1.02))
     left.legend(loc="lower right", handlelength=2.6)
     return figure
 
@@ -191,12 +160,12 @@ def roc_pr(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Figure:
 def densities(
     scores: Mapping[str, np.ndarray], threshold: float | None = None, unit: str = "score", of: str = "frames"
 ) -> Figure:
-    """Densities of the scores of frames, or of what `of` names: family -> [n]; "normal" is filled. Each density has area 1."""
-    figure, ax = plt.subplots(figsize=(COLUMN, 2.6))
+    """Densities, each of area 1, of the scores of frames, or of what `of` names: family -> [n]; "normal" is filled."""
+    figure, ax = plt.subplots(figsize=(style.COLUMN, 2.6))
     joined = np.concatenate(list(scores.values()))
     low, high = np.quantile(joined, [0.001, 0.995])
-    for (family, values), dash in zip(scores.items(), DASHES):
-        look = dict(color=FAMILY_COLOURS.get(family, "#d55e00"), label=f"{words(family)} ({len(values):,})")
+    for (family, values), dash in zip(scores.items(), style.DASHES):
+        look = dict(color=style.FAMILY_COLOURS.get(family, "#d55e00"), label=f"{style.words(family)} ({len(values):,})")
         values = values[(values >= low) & (values <= high)]
         if len(values) > 1 and np.ptp(values) > 0:
             sns.kdeplot(x=values, ax=ax, fill=family == "normal", linestyle=dash, clip=(low, high), cut=0, **look)
@@ -215,22 +184,19 @@ def scene_heatmap(table: pd.DataFrame, metric: str) -> Figure:
     cells = rows.assign(scene=rows["group"].str.removeprefix("scene:")).pivot_table("value", "method", "scene")
     order = [name for name in (*ORDER, *FLOORS) if name in cells.index]
     cells = cells.loc[order]
-    figure, ax = plt.subplots(figsize=(PAGE * 0.72, 0.55 + 0.22 * len(cells)))
+    figure, ax = plt.subplots(figsize=(style.PAGE * 0.72, 0.55 + 0.22 * len(cells)))
     sns.heatmap(cells, ax=ax, vmin=min(0.5, cells.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
                 linewidths=0.5, cbar_kws={"label": "ROC-AUC", "pad": 0.02})  # fmt: skip
-    ax.set_yticklabels([words(name) for name in cells.index], rotation=0)
-    ax.set(
-        xlabel="",
-        ylabel="",
-        title=f"{metric.replace('_auc', '').replace('_', ' ')}-level ROC-AUC by scene (0.5: chance)",
-    )
+    ax.set_yticklabels([style.words(name) for name in cells.index], rotation=0)
+    level = metric.replace("_auc", "").replace("_", " ")
+    ax.set(xlabel="", ylabel="", title=f"{level}-level ROC-AUC by scene (0.5: chance)")
     ax.tick_params(length=0)
     return figure
 
 
 def confusion_matrix(shares: pd.DataFrame) -> Figure:
     """True classes x the class of the largest probability: shares of the true class's frames, each row adds up to 1."""
-    figure, ax = plt.subplots(figsize=(COLUMN * 1.25, 0.9 + 0.3 * len(shares)))
+    figure, ax = plt.subplots(figsize=(style.COLUMN * 1.25, 0.9 + 0.3 * len(shares)))
     sns.heatmap(shares, ax=ax, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
                 linewidths=0.5, cbar_kws={"label": "share of frames"})  # fmt: skip
     ax.set(xlabel="class of the largest probability", ylabel="true class of the frame")
@@ -250,10 +216,9 @@ def contact_sheet(
         columns, rows: headings.
     """
     shape = next((frame.shape for frame in frames if frame is not None), (3, 4))
-    width = (PAGE - 0.3) / len(columns)
-    figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(PAGE, 0.3 + len(rows) * (width * shape[0] / shape[1] + 0.48)), squeeze=False
-    )
+    width = (style.PAGE - 0.3) / len(columns)
+    size = (style.PAGE, 0.3 + len(rows) * (width * shape[0] / shape[1] + 0.48))
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False)
     letters = int(width * 17)  # that fit one line of 7 points
     for i, (ax, frame, caption) in enumerate(zip(axes.flat, frames, captions)):
         ax.set(xticks=[], yticks=[])
@@ -264,10 +229,10 @@ def contact_sheet(
         cut = " …" if len(wrapped) > 3 else ""
         ax.set_xlabel("\n".join(wrapped[:3]) + cut, fontsize=7, labelpad=2)
         if i < len(columns):
-            ax.set_title(words(columns[i]), fontweight="bold")
+            ax.set_title(style.words(columns[i]), fontweight="bold")
         if i % len(columns) == 0:
             row = rows[i // len(columns)]
-            ax.set_ylabel(words(row), color=FAMILY_COLOURS.get(row, "black"), fontweight="bold")
+            ax.set_ylabel(style.words(row), color=style.FAMILY_COLOURS.get(row, "black"), fontweight="bold")
     return figure
 
 
@@ -284,7 +249,7 @@ def overlays(
     """
     height, width = frames[0].shape[:2]
     figure, axes = plt.subplots(
-        len(frames), 3, figsize=(PAGE, 0.3 + len(frames) * PAGE / 3.3 * height / width), squeeze=False
+        len(frames), 3, figsize=(style.PAGE, 0.3 + len(frames) * style.PAGE / 3.3 * height / width), squeeze=False
     )
     top = max(float(np.max(one)) for one in maps)
     for row, frame, one, mask, title in zip(axes, frames, maps, masks, titles):
@@ -293,36 +258,31 @@ def overlays(
             ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        level = np.kron(np.asarray(one, float), np.ones((-(-height // one.shape[0]), -(-width // one.shape[1]))))[
-            :height, :width
-        ]
-        shown = row[1].imshow(level, cmap="magma", vmin=0, vmax=top, alpha=np.clip(0.15 + level / top, 0, 0.75))
+        cell = np.ones((-(-height // one.shape[0]), -(-width // one.shape[1])))
+        level = np.kron(np.asarray(one, float), cell)[:height, :width]
+        image = row[1].imshow(level, cmap="magma", vmin=0, vmax=top, alpha=np.clip(0.15 + level / top, 0, 0.75))
         if mask.any():
-            row[2].contour(mask.astype(float), levels=[0.5], colors=TRUTH_COLOUR, linewidths=1.2)
+            row[2].contour(mask.astype(float), levels=[0.5], colors=style.TRUTH_COLOUR, linewidths=1.2)
         row[0].set_ylabel(title, fontsize=7)
     for ax, title in zip(axes[0], ("frame", "error × motion", "true mask")):
         ax.set_title(title)
-    bar = figure.colorbar(mpl.cm.ScalarMappable(shown.norm, "magma"), ax=axes, shrink=0.6, pad=0.01)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(image.norm, "magma"), ax=axes, shrink=0.6, pad=0.01)
     bar.set_label("anomaly map (units of the score)")
     return figure
 
 
 def learning_curves(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """One panel per loss, one line per training: panel -> name -> [steps]; thin: every step, thick: mean over a 15th of all."""
-    figure, axes = plt.subplots(1, len(curves), figsize=(PAGE, 2.3), squeeze=False)
+    """A panel per loss, a line per training: panel -> name -> [steps]; thin: every step, thick: mean over a 15th."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(style.PAGE, 2.3), squeeze=False)
     for ax, (title, lines) in zip(axes[0], curves.items()):
         for i, (name, values) in enumerate(lines.items()):
             values = np.asarray(values, float)
-            shade = METHOD_COLOURS.get(name.split(",")[0], sns.color_palette("colorblind")[i % 10])
+            shade = style.METHOD_COLOURS.get(name.split(",")[0], sns.color_palette("colorblind")[i % 10])
             mean = pd.Series(values).rolling(max(1, len(values) // 15), min_periods=1, center=True).mean()
-            ax.plot(np.arange(1, len(values) + 1), values, color=shade, alpha=0.25, linewidth=0.7)
-            ax.plot(
-                np.arange(1, len(values) + 1), mean, color=shade, linestyle=DASHES[i % len(DASHES)], label=words(name)
-            )
+            steps, dash = np.arange(1, len(values) + 1), style.DASHES[i % len(style.DASHES)]
+            ax.plot(steps, values, color=shade, alpha=0.25, linewidth=0.7)
+            ax.plot(steps, mean, color=shade, linestyle=dash, label=style.words(name))
         ax.set(title=title, xlabel="step")
     axes[0, 0].set_ylabel("loss (nats)")
     axes[0, 0].legend()
     return figure
-
-
-# --- the pipeline step -----------------------------------------------------------------------------------------------

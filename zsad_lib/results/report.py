@@ -68,9 +68,7 @@ def write(profile: Profile) -> Path:
     note = "" if profile.is_result else f'<p class="note">{QUICK}</p>\n'
     body = f"<h1>{html.escape(title)}</h1>\n{note}{html_page.contents(sections)}\n" + "\n".join(sections)
     target = run / "report" / "index.html"
-    with paths.atomic(target) as handle:
-        handle.write(html_page.document(title, body))
-    return target
+    return paths.write_text(target, html_page.document(title, body))
 
 
 def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str], far_target: float) -> list[str]:
@@ -103,43 +101,36 @@ def _supervision(table: pd.DataFrame, run: Path, terms: Mapping[str, str]) -> li
     if not file.is_file() or "mauc" not in set(table["metric"]):
         return []
     cells, apart = tables.comparison(table), tables.differences(pd.read_csv(file))
-    own = table[table["method"].isin(cells.index)]
-    text = tables.caption(own, "Methods by what they learned from", f"Frame level but for clip AUC.{tables.PROMPTED}")
-    parts = [
-        html_page.soft(text),
-        html_page.table(cells, terms),
-        html_page.soft(tables.DIFFERENCES),
-        html_page.table(apart, terms),
-    ]
-    return [html_page.section("By supervision", *parts)]
+    rows = table[table["method"].isin(cells.index)]
+    text = tables.caption(rows, "Methods by what they learned from", f"Frame level but for clip AUC.{tables.PROMPTED}")
+    pairs = html_page.soft(tables.DIFFERENCES), html_page.table(apart, terms)
+    return [html_page.section("By supervision", html_page.soft(text), html_page.table(cells, terms), *pairs)]
 
 
 def _films(run: Path, profile: Profile) -> list[str]:
     """The example films, with the rule that chose them."""
     if not (run / "films" / "films.json").is_file():
         return []
-    told = paths.read_json(run / "films" / "films.json")
-    quantiles = ", ".join(f"{value:g}" for value in told["quantiles"])
+    about = paths.read_json(run / "films" / "films.json")
+    quantiles = ", ".join(f"{value:g}" for value in about["quantiles"])
     limit = f"held-out normal video fixes it, {profile.far_target:.0%} of whose frames may alarm"
     rule = (
-        f"Chosen by rule, not by eye: of {told['videos']} test videos that hold normal and abnormal frames (the long ones alone "
-        f"where there are any), those at the quantiles {quantiles} of the AUC within the video ({told['method']}, seed "
-        f"{told['seed']}). Under the picture the score with a cursor, dashed the threshold of an alarm "
-        f"({limit if told['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick border is an alarm, and "
+        f"Chosen by rule, not by eye: of {about['videos']} test videos that hold normal and abnormal frames (the long ones alone "
+        f"where there are any), those at the quantiles {quantiles} of the AUC within the video ({about['method']}, seed "
+        f"{about['seed']}). Under the picture the score with a cursor, dashed the threshold of an alarm "
+        f"({limit if about['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick border is an alarm, and "
         "frames that are abnormal in truth are shaded."
     )
     films = []
-    for number, film in enumerate(told["films"]):
+    for number, film in enumerate(about["films"]):
         names = [run / "films" / f"{number}.{suffix}" for suffix in ("mp4", "jpg")]
         end = film["start_s"] + film["n_frames"] / film["fps"]
         text = f"{film['place']}: AUC {film['auc']:.3f}, {film['video']}, seconds {film['start_s']:.0f} to {end:.0f}"
         content = [name.read_bytes() for name in names]
         films.append(html_page.film(*content, text, film["shape"]))
-    return (
-        [html_page.section("Films", html_page.soft(rule), f'<div class="films">{"".join(films)}</div>')]
-        if films
-        else []
-    )
+    if not films:
+        return []
+    return [html_page.section("Films", html_page.soft(rule), f'<div class="films">{"".join(films)}</div>')]
 
 
 def _figures(run: Path) -> list[str]:
@@ -168,8 +159,8 @@ def _notebooks(run: Path) -> list[str]:
     from zsad_lib.results import notebook_page  # seconds of imports
 
     items = [
-        f'<li><a href="../notebooks/{made.name}">{html.escape(notebook_page.title(made.with_suffix(".ipynb")))}</a></li>'
-        for made in notebook_page.refresh(run / "notebooks")
+        f'<li><a href="../notebooks/{page.name}">{html.escape(notebook_page.title(page.with_suffix(".ipynb")))}</a></li>'
+        for page in notebook_page.refresh(run / "notebooks")
     ]
     return [html_page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")] if items else []
 
@@ -192,13 +183,13 @@ def _glossary() -> tuple[list[str], dict[str, str]]:
     """The section, and the id of each term in it: "micro auc" -> "term-micro-auc"."""
     terms = {}
 
-    def named(found: re.Match) -> str:
-        words = re.sub("<[^>]+>", "", found[1])
+    def add_id(cell: re.Match) -> str:
+        words = re.sub("<[^>]+>", "", cell[1])
         name = f"term-{html_page.anchor(words)}"
         terms.update(dict.fromkeys(words.lower().split(", "), name))
-        return f'<td id="{name}"><strong>{found[1]}</strong>'
+        return f'<td id="{name}"><strong>{cell[1]}</strong>'
 
-    body = re.sub("<td><strong>(.*?)</strong>", named, html_page.markdown(report_cards.glossary()))
+    body = re.sub("<td><strong>(.*?)</strong>", add_id, html_page.markdown(report_cards.glossary()))
     return [html_page.folded("Glossary", body)] if terms else [], terms
 
 
@@ -206,11 +197,9 @@ def _provenance(result: dict[str, Any]) -> list[str]:
     git = result["git"]
     commit = "unknown" if not git["commit"] else git["commit"] + (" (with changes)" if git["changed"] else "")
     facts = {"commit": commit, "seeds": result["profile"]["seeds"], **result["versions"]}
-    settings = {name: value for name, value in result["profile"].items() if name not in ("seeds", "data_root")}
-    return [
-        html_page.section("Provenance", html_page.facts(facts)),
-        html_page.section("Settings", html_page.facts(settings)),
-    ]
+    values = {name: value for name, value in result["profile"].items() if name not in ("seeds", "data_root")}
+    chapters = {"Provenance": facts, "Settings": values}
+    return [html_page.section(name, html_page.facts(rows)) for name, rows in chapters.items()]
 
 
 @one_line

@@ -16,18 +16,7 @@ from zsad_lib.files.score_files import SeedScores, read_archive, read_seeds
 from zsad_lib.files.spans import parse_spans
 from zsad_lib.files.video import read_video
 from zsad_lib.pipeline.run_step import run_folder
-from zsad_lib.results.plots import (
-    at_quantile,
-    confusion_matrix,
-    contact_sheet,
-    densities,
-    headline,
-    overlays,
-    roc_pr,
-    scene_heatmap,
-    score_curve,
-    video_aucs,
-)
+from zsad_lib.results import plots
 from zsad_lib.results.style import FAMILY_COLOURS, save, style, words
 from zsad_lib.results.tables import ORDER
 
@@ -44,13 +33,10 @@ def draw(profile: Profile, folder: Path) -> dict[str, Any]:
     run = folder.parent
     table = pd.read_csv(run / "evaluate" / "detection.csv")
     test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
-    main = test[test["set"] == "main"]
     labels = {row.video: frame_labels(row) for row in test.itertuples()}
-    plots = _benchmark(profile, run, table, test, labels) if profile.dataset == "scene_rules" else {}
-    if profile.dataset == "ucsd_ped2":
-        plots = _one_scene(profile, run, table, main, labels)
-    made = [file for name, figure in plots.items() for file in save(_marked(figure, profile), folder / name)]
-    return {"metrics": {"figures": len(plots)}, "artefacts": made}
+    figures = FIGURES[profile.dataset](profile, run, table, test, labels) if profile.dataset in FIGURES else {}
+    files = [file for name, figure in figures.items() for file in save(_marked(figure, profile), folder / name)]
+    return {"metrics": {"figures": len(figures)}, "artefacts": files}
 
 
 def _marked(figure: Figure, profile: Profile) -> Figure:
@@ -77,9 +63,10 @@ def within_videos(profile: Profile, method: str) -> dict[str, float]:
     """
     run = run_folder(profile)
     test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
-    chosen = test[test["set"] == "long"] if (test["set"] == "long").any() else test
-    scores = {video: row[:1] for video, row in _read(run, method, chosen, profile).scores.items()}
-    return video_aucs(scores, {row.video: frame_labels(row) for row in chosen.itertuples()})
+    if (test["set"] == "long").any():
+        test = test[test["set"] == "long"]
+    scores = {video: row[:1] for video, row in _read(run, method, test, profile).scores.items()}
+    return plots.video_aucs(scores, {row.video: frame_labels(row) for row in test.itertuples()})
 
 
 def _joined(scores: Mapping[str, np.ndarray], videos: Collection[str]) -> np.ndarray:
@@ -89,10 +76,9 @@ def _joined(scores: Mapping[str, np.ndarray], videos: Collection[str]) -> np.nda
 def _curves(
     profile: Profile, run: Path, methods: Sequence[str], main: pd.DataFrame, labels: Mapping[str, np.ndarray]
 ) -> Figure:
-    found = {
-        m: _joined(_read(run, m, main, profile).scores, main["video"]) for m in methods if (run / "scores" / m).is_dir()
-    }
-    return roc_pr(found, _joined(labels, main["video"]))
+    scored = [method for method in methods if (run / "scores" / method).is_dir()]
+    scores = {method: _joined(_read(run, method, main, profile).scores, main["video"]) for method in scored}
+    return plots.roc_pr(scores, _joined(labels, main["video"]))
 
 
 def alarm_threshold(normal: Mapping[str, np.ndarray], profile: Profile) -> float | None:
@@ -109,22 +95,22 @@ def _benchmark(
     families = [name for name in FAMILY_COLOURS if name in set(main["family"]) - {"normal"}]
     panels = {words(name): {"metric": "clip_auc", "family": name} for name in ("all", *families)}
     method = main_method(run)
-    found = _read(run, method, test, profile)
-    threshold = alarm_threshold(found.normal, profile)
-    frames = {"normal": _joined({v: found.scores[v][:, labels[v] == 0] for v in main["video"]}, main["video"]).ravel()}
+    series = _read(run, method, test, profile)
+    threshold = alarm_threshold(series.normal, profile)
+    frames = {"normal": np.concatenate([series.scores[v][:, labels[v] == 0] for v in main["video"]], axis=-1).ravel()}
     for family in families:
         videos = main.loc[main["family"] == family, "video"]
-        frames[family] = _joined({v: found.scores[v][:, labels[v] == 1] for v in videos}, videos).ravel()
+        frames[family] = np.concatenate([series.scores[v][:, labels[v] == 1] for v in videos], axis=-1).ravel()
     confusions = {
-        path.stem: confusion_matrix(pd.read_csv(path, index_col="true"))
+        path.stem: plots.confusion_matrix(pd.read_csv(path, index_col="true"))
         for path in sorted((run / "evaluate").glob("confusion_anomaly_clip.csv"))
     }
     return confusions | {
-        "headline": headline(table, panels),
-        "score_curve": score_curve(*example(profile, method), threshold),
+        "headline": plots.headline(table, panels),
+        "score_curve": plots.score_curve(*example(profile, method), threshold),
         "roc_pr": _curves(profile, run, CURVES, main, labels),
-        "densities": densities(frames, threshold, f"{words(method)}: frame score (deviations)"),
-        "scenes": scene_heatmap(table, "clip_auc"),
+        "densities": plots.densities(frames, threshold, f"{words(method)}: frame score (deviations)"),
+        "scenes": plots.scene_heatmap(table, "clip_auc"),
         "contact_sheet": _sheet(main, families),
     }
 
@@ -133,24 +119,23 @@ def median_video(profile: Profile, method: str) -> tuple[pd.Series, int]:
     """The manifest's row of the test video at the median of `within_videos`, and of how many."""
     test = load_manifest(run_folder(profile) / "data").query("split == 'test'").set_index("video", drop=False)
     aucs = within_videos(profile, method)
-    return test.rename_axis(None).loc[at_quantile(aucs)], len(aucs)
+    return test.rename_axis(None).loc[plots.at_quantile(aucs)], len(aucs)
 
 
 def example(profile: Profile, method: str) -> tuple[pd.DataFrame, list[tuple[int, int]], str]:
     """The video of `median_video`, for `score_curve`.
 
     Returns:
-        frames with the contribution of each term (real footage: with the motion floor beside the score), abnormal
+        frames with the contribution of each term (a score without terms: with the motion floor beside it), abnormal
         spans, and a title that says how the video was chosen.
     """
     (row, count), run, seed = median_video(profile, method), run_folder(profile), str(profile.seeds[0])
     video = row.video
     frames = pd.read_csv(run / "scores" / method / seed / f"{video}.csv")
-    if profile.dataset == "ucsd_ped2":
-        floor = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
-        frames = frames[["frame", "time_s", "score"]].assign(motion_floor=floor)
-    else:
+    if len(frames.columns) > 3:  # with the terms of the score
         frames = contributions(frames, run, method, profile)
+    else:
+        frames["motion_floor"] = pd.read_csv(run / "scores" / "motion_floor" / seed / f"{video}.csv")["score"]
     title = f"{words(method)}, {video} (median AUC of {count}), seed {seed}"
     return frames, parse_spans(row.spans), title
 
@@ -186,37 +171,41 @@ def _sheet(main: pd.DataFrame, families: Sequence[str]) -> Figure:
             first, last = (parse_spans(row["spans"]) or [(0, row["n_frames"] - 1)])[0]
             frames.append(read_video(row["path"], [(first + last) // 2])[0])
             captions.append(row["caption"])
-    return contact_sheet(frames, captions, scenes, kinds)
+    return plots.contact_sheet(frames, captions, scenes, kinds)
 
 
 def _one_scene(
     profile: Profile, run: Path, table: pd.DataFrame, test: pd.DataFrame, labels: Mapping[str, np.ndarray]
 ) -> dict[str, Figure]:
+    test = test[test["set"] == "main"]
     panels = {"frames: micro AUC": {"metric": "micro_auc"}, "abnormal clips only": {"metric": "abnormal_auc"}}
     if (table["metric"] == "pixel_auc").any():
         panels["pixels"] = {"metric": "pixel_auc"}
-    found = _read(run, "predictive", test, profile)
-    aucs, seed = video_aucs(found.scores, labels), str(profile.seeds[0])
-    threshold = alarm_threshold(found.normal, profile)
-    joined, truth = _joined(found.scores, test["video"]), _joined(labels, test["video"])
+    series = _read(run, "predictive", test, profile)
+    threshold = alarm_threshold(series.normal, profile)
+    joined, truth = _joined(series.scores, test["video"]), _joined(labels, test["video"])
     frames = {"normal": joined[:, truth == 0].ravel(), "abnormal": joined[:, truth == 1].ravel()}
-    plots = {
-        "headline": headline(table, panels, ("raw", "smoothed", "causal")),
-        "score_curve": score_curve(*example(profile, "predictive"), threshold),
+    figures = {
+        "headline": plots.headline(table, panels, ("raw", "smoothed", "causal")),
+        "score_curve": plots.score_curve(*example(profile, "predictive"), threshold),
         "roc_pr": _curves(profile, run, ("predictive", "predictive@causal", "knn", "motion_floor"), test, labels),
-        "densities": densities(frames, threshold, "predictive: frame score"),
+        "densities": plots.densities(frames, threshold, "predictive: frame score"),
     }
-    if (run / "maps" / "predictive" / seed).is_dir():
-        plots["overlays"] = _map_examples(run / "maps" / "predictive" / seed, run / "data" / FOLDER, test, aucs)
-    return plots
+    if (maps := run / "maps" / "predictive" / str(profile.seeds[0])).is_dir():
+        aucs = plots.video_aucs(series.scores, labels)
+        figures["overlays"] = _map_examples(maps, run / "data" / FOLDER, test, aucs)
+    return figures
 
 
 def _map_examples(maps: Path, masks: Path, test: pd.DataFrame, aucs: Mapping[str, float]) -> Figure:
     """The clips at the quartiles of AUC, each at the frame at which its map is highest."""
     rows = []
-    for video in dict.fromkeys(at_quantile(aucs, q) for q in (0.25, 0.5, 0.75)):
-        found = read_archive(maps / f"{video}.npz")["maps"].astype(float)
-        frame = int(found.max((1, 2)).argmax())
+    for video in dict.fromkeys(plots.at_quantile(aucs, q) for q in (0.25, 0.5, 0.75)):
+        levels = read_archive(maps / f"{video}.npz")["maps"].astype(float)  # [T, h, w]
+        frame = int(levels.max((1, 2)).argmax())
         truth = read_masks(masks / f"{video}.npz")[frame]
-        rows.append((read_video(test["path"][video], [frame])[0], found[frame], truth, f"{video}, frame {frame}"))
-    return overlays(*zip(*rows))
+        rows.append((read_video(test["path"][video], [frame])[0], levels[frame], truth, f"{video}, frame {frame}"))
+    return plots.overlays(*zip(*rows))
+
+
+FIGURES = {"scene_rules": _benchmark, "ucsd_ped2": _one_scene}  # data set -> figures of its runs; other runs have none

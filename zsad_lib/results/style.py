@@ -15,32 +15,19 @@ METHOD_COLOURS = {
     "clip_prompts": "#6b8e23",
 }  # fmt: skip
 FAMILY_COLOURS = {
-    "normal": "#7f7f7f",
-    "semantic": "#029e73",
-    "temporal": "#cc78bc",
-    "contextual": "#0173b2",
-    "abnormal": "#0173b2",
-}
+    "normal": "#7f7f7f", "semantic": "#029e73", "temporal": "#cc78bc", "contextual": "#0173b2", "abnormal": "#0173b2",
+}  # fmt: skip
 FLOOR_COLOUR, TRUTH_COLOUR = "#949494", "#de8f05"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))  # a second mark beside colour
-TERMS = {
-    "s_sem": "caption misfit",
-    "s_pred": "prediction error",
-    "s_all": "prediction error",
-    "s_mem": "distance to memory",
-}  # term -> words
+TERMS = {  # term -> words
+    "s_sem": "caption misfit", "s_pred": "prediction error", "s_all": "prediction error", "s_mem": "distance to memory",
+}  # fmt: skip
 
 
 def style() -> None:
     """Sets the theme of all figures: sizes for `COLUMN` and `PAGE` inches, and files that repeat byte by byte."""
-    sizes = {
-        "font.size": 8,
-        "axes.labelsize": 8,
-        "axes.titlesize": 8,
-        "figure.titlesize": 9,
-        "legend.title_fontsize": 7,
-    }
-    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7)
+    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 8) | {"figure.titlesize": 9}
+    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), 7)
     sns.set_theme(
         "paper",
         "ticks",
@@ -72,9 +59,8 @@ def colour(method: str) -> str:
 
 def term_colour(term: str) -> str:
     """Colour of a term of the score, or of another curve beside it: that of the method which has nothing else."""
-    return METHOD_COLOURS.get(
-        {"s_sem": "semantic", "s_pred": "predictive"}.get(term, term), METHOD_COLOURS["full_memory"]
-    )
+    method = {"s_sem": "semantic", "s_pred": "predictive"}.get(term, term)
+    return METHOD_COLOURS.get(method, METHOD_COLOURS["full_memory"])
 
 
 def words(name: str) -> str:

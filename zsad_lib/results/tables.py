@@ -163,7 +163,7 @@ def caption(
 
 
 def _counts(df: pd.DataFrame, group: str, family: str) -> str:
-    """Videos, frames and prevalence of one part: '810 videos, 38,880 frames, 44.3 % of frames and 60.0 % of clips abnormal'."""
+    """Size and prevalence of one part: '810 videos, 38,880 frames, 44.3 % of frames and 60.0 % of clips abnormal'."""
     rows = df[(df["group"] == group) & (df["family"] == family)]
     row = rows.loc[rows["n_frames"].idxmax()]
     rows = rows[rows["n_frames"] == row["n_frames"]]
@@ -208,10 +208,11 @@ def _escape(text: str) -> str:
 
 def describe_alarms(df: pd.DataFrame, far_target: float) -> str:
     """What the columns `THRESHOLD` of a table rest on."""
-    causal = " Only rows marked (causal) are what a live camera would give; the others average over windows that reach ahead."
+    live = " Only rows marked (causal) are what a live camera would give; the others average over windows that "
+    live = f"{live}reach ahead." if "causal" in set(df["variant"]) else ""
     return (
-        f"Alarms at the threshold that lets {far_target:.0%} of the frames of held-out normal video alarm; F1 is the mean over temporal "
-        f"IoU 0.1 to 0.5.{causal if 'causal' in set(df['variant']) else ''}"
+        f"Alarms at the threshold that lets {far_target:.0%} of the frames of held-out normal video alarm; F1 is the "
+        f"mean over temporal IoU 0.1 to 0.5.{live}"
     )
 
 
@@ -309,7 +310,7 @@ def comparison(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(df: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of methods as rows, metrics as columns, cells "+0.031 [+0.012, +0.050]" with a star where p_holm is below 0.05."""
+    """Pairs of methods as rows, metrics as columns, cells as of `difference_cell` with p_holm."""
     whole = df[(df["group"] == "all") & (df["family"] == "all")]
     cells: dict[str, dict[str, str]] = {}
     for r in whole.itertuples():
