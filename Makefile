@@ -139,7 +139,7 @@ else
 	@$(STEP) score
 endif
 
-calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.1] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
+calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.05] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
 	@$(PYTHON) -m zsad_lib calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
 		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
 

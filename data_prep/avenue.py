@@ -1,8 +1,7 @@
-"""CUHK Avenue: one walkway, 37 videos; running, throwing, wrong directions.
-
-Paper: Lu, Shi, Jia, "Abnormal Event Detection at 150 FPS in MATLAB", ICCV 2013. Videos of the two parts share their names, so
-the kit calls them train_01 and test_01. Checked on the official demonstration code and public descriptions: the masks are
-``testing_label_mask/N_label.mat`` with a cell array volLabel, one matrix per frame; 16 and 21 videos of 15,328 and 15,324 frames.
+"""CUHK Avenue, 37 videos of one walkway: Lu, Shi, Jia, "Abnormal Event Detection at 150 FPS in MATLAB", ICCV 2013.
+Files: `DATA.layout`. Both parts repeat their names, hence train_01 and test_01. Checked on the official demonstration
+code: ``N_label.mat`` holds a cell array volLabel, a matrix per frame; 16 and 21 videos of 15,328 and 15,324 frames.
+Used by `make data PROFILE=avenue DATA_ROOT=...`.
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
 """What is there of a real data set, what is missing, and where to get it: decoded once, reconciled with its labels, one manifest.
 
-Each data set's module holds only its facts (`DataSet`) and a reader of its labels, ``read(root, split, found)``: one row per
-listed video with `video`, `split` (train | val | test), `action`, `spans`, `labelled` (frames that the label speaks of; 0: it
-does not say), `place` ("file:line") and, where cameras are told apart, `scene`. Everything else is here. Nothing is ever deleted.
+Each data set's module holds only its facts (`DataSet`) and a reader of its labels, ``read(root, split, found)``: one
+row per listed video with `video`, `split` (train | val | test), `action`, `spans`, `labelled` (frames that the label
+speaks of; 0: it does not say), `place` ("file:line") and, where cameras are told apart, `scene`. Everything else is
+here. Nothing is ever deleted.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.annotations import unique
-from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load
+from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.manifest import COLUMNS, load_manifest, save_manifest
 from zsad_lib.files.spans import labels_to_spans
 from zsad_lib.files.video import iter_frames, probe
@@ -57,9 +58,8 @@ def locate(data: DataSet, profile: Profile) -> Path:
     root = Path(profile.data_root).expanduser().absolute() if profile.data_root else paths.data() / data.key
     if not root.is_dir():
         print(card(data, profile.split))
-        raise ZsadError(
-            f"{root}: no {data.title} here; get it from {data.home} and pass DATA_ROOT=<folder that holds it>"
-        )
+        advice = f"get it from {data.home} and pass DATA_ROOT=<folder that holds it>"
+        raise ZsadError(f"{root}: no {data.title} here; {advice}")
     return root
 
 
@@ -74,7 +74,8 @@ def card(data: DataSet, split: str) -> str:
 def find(root: Path, pattern: str) -> dict[str, Path]:
     """Name -> file or folder, of all below `root` whose path ends as `pattern` says; its group is the name.
 
-    Releases that come in parts may lie side by side, copies count once, and a file goes before a folder of frames of the same name.
+    Releases that come in parts may lie side by side, copies count once, and a file goes before a folder of frames of
+    the same name.
 
     Raises:
         ZsadError: two different files of one name.
@@ -106,10 +107,10 @@ def _same(one: Path, other: Path) -> bool:
 
 def label_file(root: str | Path, name: str) -> Path:
     """A label file by its name, anywhere below `root`; ZsadError where there is none, or two that differ."""
-    found = find(Path(root), f"({re.escape(name)})")
-    if not found:
+    files = find(Path(root), f"({re.escape(name)})")
+    if not files:
         raise ZsadError(f"{Path(root) / name}: no such label file here or in a folder below")
-    return found[name]
+    return files[name]
 
 
 def videos(data: DataSet, root: Path) -> pd.DataFrame:
@@ -134,21 +135,21 @@ def scan(files: Mapping[str, Path], record: Path, jobs: int = 1) -> pd.DataFrame
 
     What has been decoded is noted in `record` by name, size and time of change, and not decoded again.
     """
-    known = paths.read_json(record) if record.exists() else {}
+    noted = paths.read_json(record) if record.exists() else {}
     marks = {video: _mark(path) for video, path in files.items()}
-    todo = [video for video, mark in marks.items() if mark not in known]
+    todo = [video for video, mark in marks.items() if mark not in noted]
     if todo:
         print(f"decoding {len(todo)} of {len(files)} videos once, to count their frames", flush=True)
         try:
             results = parallel(_decoded, [(files[video],) for video in todo], jobs)
             for number, (result, video) in enumerate(zip(results, todo), start=1):
-                known[marks[video]] = result
+                noted[marks[video]] = result
                 if number % SAVED == 0:
-                    paths.write_json(record, known)
+                    paths.write_json(record, noted)
                     print(f"  {number} of {len(todo)}", flush=True)
         finally:
-            paths.write_json(record, known)
-    rows = [known[mark] for mark in marks.values()]
+            paths.write_json(record, noted)
+    rows = [noted[mark] for mark in marks.values()]
     return pd.DataFrame(rows, index=list(marks), columns=["n_frames", "fps", "fault"])
 
 
@@ -161,7 +162,7 @@ def _mark(path: Path) -> str:
 def _decoded(path: Path) -> tuple[int, float, str]:
     try:
         if path.suffix in FEATURE_SUFFIXES:
-            return len(load(path)), 0.0, ""
+            return len(load_clip_features(path)), 0.0, ""
         if path.is_dir():
             return sum(1 for _ in iter_frames(path)), 0.0, ""
         info = probe(path)
@@ -203,8 +204,8 @@ def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
         raise
     check_no_leak(table.video[table.split != "test"], table.video[table.split == "test"])
     if "val" not in set(table.split):
-        chosen = table.index[(table.split == "train") & (table.action == NORMAL)]
-        table.loc[chosen[HELD_OUT - 1 :: HELD_OUT], "split"] = "val"
+        normal = table.index[(table.split == "train") & (table.action == NORMAL)]
+        table.loc[normal[HELD_OUT - 1 :: HELD_OUT], "split"] = "val"
     files = find(root, FEATURES) | dict(zip(found.video, found.path))
     return table.assign(path=[files.get(video) for video in table.video])
 
@@ -212,10 +213,12 @@ def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
 def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict:
     """Step `data` of the pipeline: prints the inventory, decodes every video once and writes the manifest into `folder`.
 
-    Abnormal training videos have no spans where only their class is known: whoever learns normality takes `family` normal.
+    Abnormal training videos have no spans where only their class is known: whoever learns normality takes `family`
+    normal.
 
     Returns:
-        metrics: counts, `split` and `split_sha256`, faults; artefacts: manifest, inventory.csv (every listed video with its fault).
+        metrics: counts, `split` and `split_sha256`, faults; artefacts: manifest, inventory.csv (every listed video with
+            its fault).
 
     Raises:
         ZsadError: videos missing or broken (ALLOW_MISSING=1 goes on without them), or labels that do not fit.
@@ -226,8 +229,8 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
     scanned = scan(dict(zip(there.video, there.path)), paths.data() / "scans" / f"{data.key}.json", profile.jobs)
     absent = {"n_frames": 0, "fps": 0.0, "fault": "missing"}
     table = table.join(scanned, on="video").fillna(absent).astype({"n_frames": int})
-    with paths.atomic(folder / "inventory.csv") as handle:
-        table[["video", "split", "action", "path", "n_frames", "fps", "fault"]].to_csv(handle, index=False)
+    columns = ["video", "split", "action", "path", "n_frames", "fps", "fault"]
+    inventory = paths.write_text(folder / "inventory.csv", table[columns].to_csv(index=False, lineterminator="\n"))
     print(card(data, profile.split))
     for name, rows in table.groupby("split", sort=False):
         print(f"  {name:6} {(rows.fault == '').sum():,} of {len(rows):,} listed videos are sound, below {root}")
@@ -238,37 +241,31 @@ def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict
         names = ", ".join(name for kind in gaps.values() for name in kind[:SHOWN])
         raise ZsadError(
             f"{root}: {len(gaps['missing'])} videos missing, {len(gaps['broken'])} broken ({names}; all in "
-            f"{folder / 'inventory.csv'}); get them from {data.home}, or go on without: ALLOW_MISSING=1"
+            f"{inventory}); get them from {data.home}, or go on without: ALLOW_MISSING=1"
         )
     if sound.empty:
         raise ZsadError(f"{root}: none of the {len(table)} listed videos is here; get them from {data.home}")
     print(f"  lists  sha256 {split_hash(sound)[:12]}")
-    off = reconcile(sound)
-    if off:
+    if off := reconcile(sound):
         print(f"{len(off)} videos have labels that are one frame off: {', '.join(off)}")
     manifest = save_manifest(_rows(data, sound), folder)
     collect(profile, folder)
     metrics = {f"n_{name}": int(number) for name, number in sound.split.value_counts().items()}
     metrics |= {"split": profile.split, "split_sha256": split_hash(sound), "off_by_one": off, **gaps}
-    made = load_manifest(folder).drop(columns="path").to_csv(index=False)  # where the files lie changes no number
-    return {
-        "metrics": metrics,
-        "artefacts": {"manifest": manifest, "inventory": folder / "inventory.csv"},
-        "output_hash": hashlib.sha256(made.encode()).hexdigest(),
-    }
+    text = load_manifest(folder).drop(columns="path").to_csv(index=False)  # where the files lie changes no number
+    artefacts = {"manifest": manifest, "inventory": inventory}
+    return {"metrics": metrics, "artefacts": artefacts, "output_hash": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _gaps(data: DataSet, split: str, table: pd.DataFrame) -> dict[str, list[str]]:
     """Videos that are missing or broken, and lists that are not as long as published."""
     held_out = {} if "val" in data.counts[split] else {"val": "train"}
     lists = table.split.replace(held_out).value_counts()
-    counts = {part: (lists.get(part, 0), number) for part, number in data.counts[split].items()}
+    counts = ((part, lists.get(part, 0), expected) for part, expected in data.counts[split].items())
     return {
         "missing": list(table.video[table.fault == "missing"]),
         "broken": list(table.video[~table.fault.isin(("", "missing"))]),
-        "short": [
-            f"{found} of {number} {part} videos listed" for part, (found, number) in counts.items() if found != number
-        ],
+        "short": [f"{n} of {expected} {part} videos listed" for part, n, expected in counts if n != expected],
     }
 
 
@@ -277,24 +274,21 @@ def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
     scene = table.scene if "scene" in table else data.key
     family = np.where(table.action == NORMAL, "normal", data.family)
     fps = table.fps.where(table.fps > 0, data.fps)
-    table = table.assign(
-        path=table.path.map(str), set="main", scene=scene, site=scene, family=family, fps=fps, caption=""
-    )
-    return table[list(COLUMNS)]
+    table = table.assign(path=table.path.map(str), scene=scene, site=scene, family=family, fps=fps)
+    return table.assign(set="main", caption="")[list(COLUMNS)]
 
 
 def collect(profile: Profile, folder: Path) -> Path:
     """Writes ``data/manifests.parquet``: the manifests of all prepared real data sets in one table, with `data_set` and `list` in front."""
-    places = {folder: (profile.dataset, profile.split)}
+    folders = {folder: (profile.dataset, profile.split)}
     for result in sorted(paths.runs().glob("*/data/result.json")):
-        made = paths.read_json(result)["profile"]
-        if made["dataset"] == "scene_rules":
-            continue  # rendered, not prepared
-        places.setdefault(result.parent, (made["dataset"], made.get("split", "official")))
+        settings = paths.read_json(result)["profile"]
+        if settings["dataset"] != "scene_rules":  # rendered, not prepared
+            folders.setdefault(result.parent, (settings["dataset"], settings.get("split", "official")))
     tables = []
-    for place, (dataset, split) in places.items():
-        if (place / "manifest.csv").is_file():
-            tables.append(load_manifest(place))
+    for prepared, (dataset, split) in folders.items():
+        if (prepared / "manifest.csv").is_file():
+            tables.append(load_manifest(prepared))
             tables[-1].insert(0, "data_set", dataset)
             tables[-1].insert(1, "list", split)
     target = paths.data() / "manifests.parquet"

@@ -1,9 +1,8 @@
-"""NWPU Campus: 547 videos of 43 cameras on a campus; the first real data set whose anomalies depend on the scene.
-
-Paper: Cao, Lu, Wang, Zhang, "A New Comprehensive Benchmark for Semi-supervised Video Anomaly Detection and Anticipation", CVPR 2023
-(43 scenes, 28 classes of events, 16 hours, 305 and 242 videos). Checked on public code that reads the release: ``videos/Train``,
-``videos/Test``, names D001_01.avi, and ``NWPU_Campus_gt.npz`` with a row of frame labels (1 = abnormal) for each of the 242 test videos.
-Whether names repeat in the two parts is not verified, so the kit puts the part in front. Checksums are published for the archives only.
+"""NWPU Campus, 547 videos of 43 cameras, anomalies that depend on the scene: Cao, Lu, Wang, Zhang, "A New Comprehensive
+Benchmark for Semi-supervised Video Anomaly Detection and Anticipation", CVPR 2023. Files: `DATA.layout`; the archive of
+labels has a row of frame labels (1 = abnormal) per test video. Checked on public code that reads the release. Whether
+names repeat in the two parts is not verified, so the part goes in front. Used by `make data PROFILE=nwpu_campus
+DATA_ROOT=...`.
 """
 
 from pathlib import Path

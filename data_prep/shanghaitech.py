@@ -1,15 +1,13 @@
-"""ShanghaiTech Campus: 437 videos of 13 cameras on a campus; two splits that measure different things.
-
-Papers: Luo, Liu, Gao, "A Revisit of Sparse Coding Based Anomaly Detection in Stacked RNN Framework", ICCV 2017 (``one_class``: 330
-normal videos to train, 107 to test); Zhong et al., "Graph Convolutional Label Noise Cleaner", CVPR 2019 (``weak``: 238 and 199
-videos, of both kinds in both). Their numbers never stand in one column: another split is another run folder, named in every table.
-
-Masks of 265, 433, 337 and 601 frames for the first four test videos agree with public copies; the number of videos is the papers'.
-Training videos are .avi files, test videos folders of frames with one mask each. No checksums are published.
+"""ShanghaiTech Campus, 437 videos of 13 cameras. Files: `DATA.layout`. Split ``one_class``, 330 normal videos to train,
+107 to test: Luo, Liu, Gao, "A Revisit of Sparse Coding Based Anomaly Detection in Stacked RNN Framework", ICCV 2017;
+``weak``, 238 and 199 of both kinds: Zhong et al., "Graph Convolutional Label Noise Cleaner", CVPR 2019. They measure
+different things and never stand in one column. Used by `make reproduce PROFILE=shanghaitech DATA_ROOT=...
+[SPLIT=one_class]`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +59,7 @@ def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     return table.assign(spans=spans, labelled=labelled, scene=table.video.str[:2])
 
 
-def read_mask(masks: Mapping[str, Path], row) -> tuple[str, int]:
+def read_mask(masks: Mapping[str, Path], row: Any) -> tuple[str, int]:
     """Spans and length of the mask of a test video that `row` (`video`, `place`) calls abnormal."""
     if row.video not in masks:
         raise ZsadError(f"{row.place}: {row.video} has no test_frame_mask/{row.video}.npy; get it from {DATA.home}")

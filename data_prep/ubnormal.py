@@ -1,9 +1,8 @@
-"""UBnormal: 543 rendered videos of 29 scenes; an action is abnormal in one list and unknown in another (open set).
-
-Paper: Acsintoae et al., "UBnormal: New Benchmark for Supervised Open-Set Video Anomaly Detection", CVPR 2022. Checked on the official
-repository: the six lists of names (186 + 82 training, 26 + 38 validation, 53 + 158 test videos, normal + abnormal), folders ``SceneN``,
-and ``<video>_annotations/<video>_tracks.txt`` with lines "object,first,last", 0-based and inclusive. The labels of the test videos
-were released later than the videos. Training and validation lists hold abnormal videos: whoever learns normality leaves them out.
+"""UBnormal, 543 rendered videos of 29 scenes, open set: Acsintoae et al., "UBnormal: New Benchmark for Supervised
+Open-Set Video Anomaly Detection", CVPR 2022. Files: `DATA.layout`. Checked on the official repository: six lists (186 +
+82 training, 26 + 38 validation, 53 + 158 test videos, normal + abnormal), tracks "object,first,last", 0-based and
+inclusive, labels of test videos released later. Lists to train and validate on hold abnormal videos: whoever learns
+normality leaves them out. `make data PROFILE=ubnormal DATA_ROOT=...`.
 """
 
 import re

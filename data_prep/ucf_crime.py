@@ -1,18 +1,8 @@
-"""UCF-Crime: 1,900 untrimmed surveillance videos of 13 crimes and accidents, with the captions of UCA.
-
-Papers: Sultani, Chen, Shah, "Real-world Anomaly Detection in Surveillance Videos", CVPR 2018; captions: Yuan et al., "Towards
-Surveillance Video-and-Language Understanding", CVPR 2024 (UCA), JSON of all videos, or the zero-shot paper's lists of normal ones.
-Checked on the official lists: counts, 1,111,808 test frames, 84,331 abnormal. The release holds 1,950 files, 50 of them copies.
-No checksums are published.
-
-UCA cuts the same videos into other lists: its training part holds 214 of the 290 official TEST videos. Hence SPLIT:
-
-* ``official``: the official lists. Captions: those of normal videos of the official training list, whatever UCA's part.
-* ``uca``: UCA's own three lists. Of its test part only normal videos (104) and those with an official temporal annotation (41)
-  have frame labels; the other 165 are left out, and the official test list is not what is measured.
-* ``clean``: the official test list; training and validation lists are UCA's, without any video of the official test list.
-
-Captions are those of normal videos only, since nothing abnormal is described to a zero-shot detector.
+"""UCF-Crime, 1,900 untrimmed videos of 13 crimes and accidents: Sultani, Chen, Shah, "Real-world Anomaly Detection in
+Surveillance Videos", CVPR 2018, with the captions of UCA: Yuan et al., "Towards Surveillance Video-and-Language
+Understanding", CVPR 2024. Files: `DATA.layout`. Checked on the official lists: counts, 1,111,808 test frames, 84,331
+abnormal; of the release's 1,950 files 50 are copies. SPLIT: see `read`. Used by `make reproduce PROFILE=ucf_crime
+DATA_ROOT=... [SPLIT=clean]`; `make floors` needs the annotation alone.
 """
 
 import hashlib
@@ -65,40 +55,52 @@ def prepare(profile: Profile, folder: Path) -> dict:
         return result
     check_no_leak(sentences.video, table.video[table.split == "test"], "the captions")
     text = sentences.to_csv(index=False, lineterminator="\n")
-    with paths.atomic(folder / "captions.csv") as handle:
-        handle.write(text)
-    result["artefacts"]["captions"] = folder / "captions.csv"
+    result["artefacts"]["captions"] = paths.write_text(folder / "captions.csv", text)
     result["metrics"]["n_captions"] = len(sentences)
     result["output_hash"] = hashlib.sha256((result["output_hash"] + text).encode()).hexdigest()
     return result
 
 
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
-    """One row per video of the split's lists."""
+    """One row per video of the split's lists.
+
+    UCA cuts the same videos into other lists: its training part holds 214 of the 290 official TEST videos. Hence the
+    splits:
+
+    * ``official``: the official lists. Captions: those of normal videos of the official training list, whatever UCA's
+      part.
+    * ``uca``: UCA's own three lists. Of its test part only normal videos (104) and those with an official temporal
+      annotation (41) have frame labels; the other 165 are left out, and the official test list is not what is measured.
+    * ``clean``: the official test list; training and validation lists are UCA's, without any video of the official test
+      list.
+    """
     table = video_level_lists.ucf_crime(root)
     counts = video_level_lists.ucf_frame_counts(root) or {}
     table["labelled"] = [counts.get(row.video, 0) if row.split == "test" else 0 for row in table.itertuples()]
     if split == "official":
         return table
     parts = {part: set(read_captions(label_file(root, f"UCFCrime_{name}.json")).video) for part, name in PARTS.items()}
-    known = table.set_index("video", drop=False)
+    row_of = table.set_index("video", drop=False)
     for part, name in PARTS.items():
-        if strange := sorted(parts[part] - set(known.video)):
+        if strange := sorted(parts[part] - set(row_of.video)):
             raise ZsadError(f"UCFCrime_{name}.json: {strange[0]} is in neither of UCF-Crime's lists; fetch them again")
     if split == "clean":
-        parts["test"] = set(known.video[known.split == "test"])
+        parts["test"] = set(row_of.video[row_of.split == "test"])
         parts |= {part: parts[part] - parts["test"] for part in ("train", "val")}
     else:
-        without = {v for v in parts["test"] if known.split[v] != "test" and known.action[v] != NORMAL}
+        without = {v for v in parts["test"] if row_of.split[v] != "test" and row_of.action[v] != NORMAL}
         print(f"{len(without)} of {len(parts['test'])} videos of UCA's test part have no frame labels: left out")
         parts["test"] -= without
-    chosen = [known.loc[sorted(names)].assign(split=part) for part, names in parts.items()]
-    table = pd.concat(chosen, ignore_index=True)
+    table = pd.concat(
+        [row_of.loc[sorted(names)].assign(split=part) for part, names in parts.items()], ignore_index=True
+    )
     return table.assign(spans=table.spans.where(table.split == "test", ""))
 
 
 def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
     """Captions of the normal training and validation videos of `table`: `video`, `split`, `start_s`, `end_s`, `caption`.
+
+    Of normal videos only, since nothing abnormal is described to a zero-shot detector.
 
     Returns:
         None where neither UCA's JSON nor the lists lie below `root`.
@@ -117,15 +119,15 @@ def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
 def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
     """("UCA" or "released", part) -> caption file, of those that lie below `root`."""
     kinds = {"UCA": r"UCFCrime_(Train|Val|Test)\.json", "released": r"uca_normal_lists/(Train|Val|Test)\.txt"}
-    found = {kind: find(root, pattern) for kind, pattern in kinds.items()}
-    return {(kind, part): found[kind][name] for kind in kinds for part, name in PARTS.items() if name in found[kind]}
+    files = {kind: find(root, pattern) for kind, pattern in kinds.items()}
+    return {(kind, part): files[kind][name] for kind in kinds for part, name in PARTS.items() if name in files[kind]}
 
 
 def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:
     """Caption list -> its videos that are in the test list (`video`), of the lists that are not that list themselves."""
-    test, found = set(test.video), {}
+    test, shared = set(test.video), {}
     for (kind, part), path in caption_lists(root).items():
         names = set(read_captions(path).video)
         if not test <= names:
-            found[f"{kind} {part}"] = sorted(names & test)
-    return found
+            shared[f"{kind} {part}"] = sorted(names & test)
+    return shared

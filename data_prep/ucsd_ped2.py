@@ -1,13 +1,7 @@
-"""UCSD Ped2: a walkway seen from a fixed camera; bicycles, skateboards and carts are the anomalies.
-
-Paper: Mahadevan, Li, Bhalodia, Vasconcelos, "Anomaly Detection in Crowded Scenes", CVPR 2010. Official home, for
-research use: http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm. The frames stay where the user keeps them: this
-step checks them and writes the manifest.
-
-    UCSDped2/Train/Train001..016/NNN.tif       2,550 frames, all normal
-    UCSDped2/Test/Test001..012/NNN.tif         2,010 frames, 1,648 abnormal (82 %)
-    UCSDped2/Test/Test001..012_gt/NNN.bmp      pixel masks
-    UCSDped2/Test/UCSDped2.m                   abnormal spans, 1-based and inclusive
+"""UCSD Ped2, a walkway seen from a fixed camera, bicycles, skateboards and carts: Mahadevan, Li, Bhalodia, Vasconcelos,
+"Anomaly Detection in Crowded Scenes", CVPR 2010. Below UCSDped2/: Train/Train001..016/NNN.tif, 2,550 normal frames;
+Test/Test001..012/NNN.tif, 2,010 frames, 1,648 abnormal (82 %); Test/Test001..012_gt/NNN.bmp, pixel masks;
+Test/UCSDped2.m, abnormal spans, 1-based and inclusive. Used by `make reproduce PROFILE=ped2 DATA_ROOT=...`.
 """
 
 import hashlib
@@ -20,6 +14,7 @@ import pandas as pd
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
+from zsad_lib.files.annotations import lines
 from zsad_lib.files.downloads import sha256_file, unpack
 from zsad_lib.files.manifest import save_manifest
 from zsad_lib.files.pixel_masks import FOLDER, write_masks
@@ -48,7 +43,8 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
     Returns:
         metrics: counts, content hash, and `mask_exceptions`: frames (Test001/012, 1-based) whose mask contradicts
-        their label; artefacts: the manifest and the masks of the test clips; output_hash: of all that later steps depend on.
+        their label; artefacts: the manifest and the masks of the test clips; output_hash: of all that later steps
+        depend on.
 
     Raises:
         ZsadError: the data set is missing, incomplete, damaged, or not what it was when it was first seen.
@@ -83,13 +79,9 @@ def prepare(profile: Profile, folder: Path) -> dict:
         "mask_exceptions": exceptions,
         "content_sha256": content,
     }
-    made = table.drop(columns="path").to_csv(index=False) + content  # where the frames lie changes no number
-    output_hash = hashlib.sha256(made.encode()).hexdigest()
-    return {
-        "metrics": metrics,
-        "artefacts": {"manifest": manifest, "masks": folder / FOLDER},
-        "output_hash": output_hash,
-    }
+    text = table.drop(columns="path").to_csv(index=False) + content  # where the frames lie changes no number
+    artefacts = {"manifest": manifest, "masks": folder / FOLDER}
+    return {"metrics": metrics, "artefacts": artefacts, "output_hash": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def locate(data_root: str | Path) -> Path:
@@ -103,9 +95,9 @@ def locate(data_root: str | Path) -> Path:
     archive, unpacked = given if given.is_file() else given / ARCHIVE, home / "unpacked"
     if archive.is_file() and not unpacked.exists():
         unpack(archive, unpacked, keep=lambda name: "UCSDped2" in Path(name).parts)
-    for place in (given, unpacked) if archive.is_file() else (given,):
+    for parent in (given, unpacked) if archive.is_file() else (given,):
         for pattern in ("UCSDped2", "*/UCSDped2", "*/*/UCSDped2"):
-            for root in (place, *sorted(place.glob(pattern))):
+            for root in (parent, *sorted(parent.glob(pattern))):
                 if root.name == "UCSDped2" and (root / "Test").is_dir():
                     return root
     raise ZsadError(
@@ -120,23 +112,15 @@ def read_spans(path: str | Path) -> list[list[tuple[int, int]]]:
     Raises:
         ZsadError: missing or empty file, a line that does not fit, another number of clips, or a span outside its clip.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZsadError(f"{path}: the label file is missing or unreadable ({error}); fetch it again") from error
     clips = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or re.match(r"\s*(%|TestVideoFile\s*=\s*\{\s*\})", line):
+    for place, line in lines(path):
+        if re.match(r"%|TestVideoFile\s*=\s*\{\s*\}", line):
             continue
-        match = re.fullmatch(r"\s*TestVideoFile\{end\+1\}\.gt_frame\s*=\s*\[([\d:,;\s]+)\]\s*;?\s*(%.*)?", line)
-        spans = (
-            [re.fullmatch(r"(\d+):(\d+)", text) for text in re.split(r"[,;\s]+", match[1].strip())] if match else [None]
-        )
+        match = re.fullmatch(r"TestVideoFile\{end\+1\}\.gt_frame\s*=\s*\[([\d:,;\s]+)\]\s*;?\s*(%.*)?", line)
+        texts = re.split(r"[,;\s]+", match[1].strip()) if match else [""]
+        spans = [re.fullmatch(r"(\d+):(\d+)", text) for text in texts]
         if None in spans:
-            raise ZsadError(
-                f"{path}:{number}: expected `TestVideoFile{{end+1}}.gt_frame = [first:last];`, got {line!r}"
-            )
+            raise ZsadError(f"{place}: expected `TestVideoFile{{end+1}}.gt_frame = [first:last];`, got {line!r}")
         clips.append([(int(span[1]), int(span[2])) for span in spans])
     if len(clips) != len(FRAMES["Test"]):
         raise ZsadError(f"{path}: labels of {len(clips)} clips, expected {len(FRAMES['Test'])}; fetch it again")
@@ -198,12 +182,11 @@ def _contradictions(masks: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarr
 def _verify_content(root: Path, hashes: dict[str, str]) -> str:
     """Records the hash of each part of this copy when it is first seen and compares ever after; hash of all parts."""
     record = paths.data() / "checksums" / "ucsd_ped2.json"
-    known = paths.read_json(record) if record.exists() else {}
-    seen = known.setdefault(str(root), hashes)
+    recorded = paths.read_json(record) if record.exists() else {}
+    first_hashes = recorded.setdefault(str(root), hashes)
     for name, digest in hashes.items():
-        if seen.get(name) != digest:
-            raise ZsadError(
-                f"{root / name}: changed since it was first seen; restore it, or delete {record} to accept it"
-            )
-    paths.write_json(record, known)
+        if first_hashes.get(name) != digest:
+            advice = f"restore it, or delete {record} to accept it"
+            raise ZsadError(f"{root / name}: changed since it was first seen; {advice}")
+    paths.write_json(record, recorded)
     return hashlib.sha256("".join(hashes[name] for name in sorted(hashes)).encode()).hexdigest()

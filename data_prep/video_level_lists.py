@@ -1,8 +1,9 @@
-"""Video-level lists and temporal annotations of the official repositories, in their own formats and checked against each other.
+"""Video-level lists and temporal annotations of the official repositories, in their formats, checked against each other.
 
-UCF-Crime, ShanghaiTech (split `weak`) and XD-Violence as AnomalyCLIP (https://arxiv.org/abs/2310.02835) uses them: of a training
-video only the class of the whole is known. Notebook 40, `make reproduce PROFILE=ucf_crime`. Every
-table keeps the `place` of a row, "file:line", so that a fault found when two files are compared still says where it stands.
+UCF-Crime, ShanghaiTech (split `weak`) and XD-Violence as AnomalyCLIP (https://arxiv.org/abs/2310.02835) uses them: of a
+training video only the class of the whole is known. Notebook 40, `make reproduce PROFILE=ucf_crime`. Every
+table keeps the `place` of a row, "file:line", so that a fault found when two files are compared still says where it
+stands.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ LISTED = ["video", "action", "place"]  # of a list, before it is joined with spa
 def ucf_crime(folder: str | Path) -> pd.DataFrame:
     """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt``, ``Temporal_Anomaly_Annotation_for_Testing_Videos.txt``.
 
-    The files may lie anywhere below the folder. Every test video must be annotated, normal ones without a span, and spans must end
-    inside the video where ``test_frame_counts.txt`` (name, first frame, last frame) is there too.
+    The files may lie anywhere below the folder. Every test video must be annotated, normal ones without a span, and
+    spans must end inside the video where ``test_frame_counts.txt`` (name, first frame, last frame) is there too.
 
     Returns:
         `COLUMNS`, one row per video; training rows have no spans: the class of the whole video is all that is known.
@@ -72,8 +73,8 @@ def _xd_list(names: Iterable[str], place: str) -> pd.DataFrame:
 def shanghaitech(folder: str | Path) -> pd.DataFrame:
     """ShanghaiTech's split `weak`: ``weak_split_shanghaitech.training.csv`` and ``.testing.csv``, 238 and 199 videos.
 
-    The lists hold no labels. An id of the official training part ("01_001") is normal; one of the official test part ("01_0014") is
-    abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `spans` stays empty here.
+    The lists hold no labels. An id of the official training part ("01_001") is normal; one of the official test part
+    ("01_0014") is abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `spans` stays empty here.
 
     Args:
         folder: holds both lists.
@@ -97,8 +98,8 @@ def shanghaitech(folder: str | Path) -> pd.DataFrame:
 def prepare(profile: Profile, folder: Path) -> dict:
     """Step `weak_data` of the pipeline: the videos of a real data set with the class of each, as AnomalyCLIP reads them.
 
-    ``classes.csv`` holds the classes in the order of the published ids, ``prompts.json`` the zero-shot prompt of each. Where the lists
-    tell no more than normal or abnormal, as ShanghaiTech's, these are the classes.
+    ``classes.csv`` holds the classes in the order of the published ids, ``prompts.json`` the zero-shot prompt of each.
+    Where the lists tell no more than normal or abnormal, as ShanghaiTech's, these are the classes.
 
     Raises:
         ZsadError: no abnormal or no normal video to train on.
@@ -111,7 +112,7 @@ def prepare(profile: Profile, folder: Path) -> dict:
     if kinds != {True, False}:
         lacks = "abnormal" if True in kinds else "normal"
         raise ZsadError(
-            f"{folder.parent / 'data'}: split {profile.split} holds no {lacks} training video; labels of whole videos need both"
+            f"{folder.parent / 'data'}: split {profile.split} holds no {lacks} training video; classes of videos need both"
         )
     prompts = {name: [PROMPT.format(name.replace("_", " "))] for name in classes}
     return save_labelled(table, classes, prompts, folder)
@@ -179,11 +180,12 @@ def annotated(
         listed: `video`, `action`, `place`.
         annotation: of `read_temporal`.
         absent_is_normal: a video that the annotation lacks is normal (XD-Violence); otherwise it is missing.
-        lengths: frames per video; spans may end `manifest.OVERHANG` frames late, which is counted and printed, and are then clipped.
+        lengths: frames per video; spans may end `manifest.OVERHANG` frames late, which is counted and printed, and are
+            then clipped.
 
     Raises:
-        ZsadError: a video in one file only, classes that differ, a normal video with a span or an abnormal one without, or a
-            span outside the video, as file:line.
+        ZsadError: a video in one file only, classes that differ, a normal video with a span or an abnormal one without,
+            or a span outside the video, as file:line.
     """
     annotation_of, names = annotation.set_index("video"), set(listed.video)
     for row in annotation.itertuples():

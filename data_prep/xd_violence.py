@@ -1,9 +1,8 @@
-"""XD-Violence: 4,754 videos from films and the web, with sound; six kinds of violence, several in one video.
-
-Paper: Wu et al., "Not only Look, but also Listen: Learning Multimodal Violence Detection under Weak Supervision", ECCV 2020. The
-annotation lists the 500 abnormal test videos; the 300 others of the test folder are normal. Classes stand in the names.
-Checked on the official annotation (500 videos, every class of the names) and on public code: the five training parts unpack to 1-1004,
-1005-2004, 2005-2804, 2805-3319 and 3320-3954, the test videos to videos or test_videos. No checksums are published.
+"""XD-Violence, 4,754 videos with sound, six kinds of violence: Wu et al., "Not only Look, but also Listen: Learning
+Multimodal Violence Detection under Weak Supervision", ECCV 2020. Files: `DATA.layout`. The annotation lists the 500
+abnormal test videos, the other 300 of the folder are normal; classes stand in the names. Checked on the official
+annotation and on public code: the training parts unpack to 1-1004, 1005-2004, 2005-2804, 2805-3319 and 3320-3954. `make
+reproduce PROFILE=xd_violence DATA_ROOT=...`.
 """
 
 from pathlib import Path
@@ -25,10 +24,7 @@ DATA = DataSet(
         "test/*_label_*.mp4     800 videos (or videos/, test_videos/)",
         "annotations.txt        spans of the 500 abnormal test videos",
     ),
-    files={
-        "test": r"(?:test|test_videos|videos)/([^/]+_label_[^/]+)\.mp4",
-        "train": r"([^/]+_label_[^/]+)\.mp4",
-    },
+    files={"test": r"(?:test|test_videos|videos)/([^/]+_label_[^/]+)\.mp4", "train": r"([^/]+_label_[^/]+)\.mp4"},
     counts={"official": {"train": 3954, "test": 800}},
     family="semantic",
 )

@@ -8,8 +8,18 @@ import typing
 
 import pytest
 
-from zsad_lib.config import PROFILES, Profile, as_dict, changes, get_profile, nearest, typed
+from zsad_lib.config import FAR_TARGET, PROFILES, Profile, as_dict, changes, get_profile, nearest, typed
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.inputs import normal_thresholds
+from zsad_lib.evaluate.protocol import estimates
+from zsad_lib.own_video.calibrate import calibrate
+from zsad_lib.results import tables
+
+
+def test_every_threshold_from_normal_video_lets_the_same_share_alarm():
+    asks = {calibrate: "far", normal_thresholds: "far_target", estimates: "far_target", tables.save: "far_target"}
+    assert {inspect.signature(call).parameters[name].default for call, name in asks.items()} == {FAR_TARGET}
+    assert {profile.far_target for profile in PROFILES.values()} == {FAR_TARGET}
 
 
 def test_profiles_are_frozen_named_and_well_typed():

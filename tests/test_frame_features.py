@@ -36,12 +36,12 @@ def videos(tmp_path):
 
 def test_features_are_raw_and_of_every_frame(encoder, videos, tmp_path):
     found = f.extract(videos, tmp_path / "out", lambda: encoder)
-    assert [len(f.load(found[name])) for name in "abc"] == [3, 70, 1]
+    assert [len(f.load_clip_features(found[name])) for name in "abc"] == [3, 70, 1]
     frame = read_video(videos[0])[1]
     by_hand = f.resize(frame, (16, 24))[:, 4:20]  # shorter side to 16, then the centre
     with torch.no_grad():
         expected = encoder.clip.encode_image(normalise(torch.from_numpy(by_hand.copy())[None], OPENAI_CLIP))[0]
-    assert torch.allclose(f.load(found["a"])[1], expected, atol=1e-5)
+    assert torch.allclose(f.load_clip_features(found["a"])[1], expected, atol=1e-5)
     assert not torch.isclose(expected.norm(), torch.tensor(1.0), atol=1e-2)
 
 
@@ -93,7 +93,7 @@ def test_processes_share_the_work(videos, tmp_path):
     alone, shared = (f.extract(videos, tmp_path / str(jobs), make, jobs=jobs) for jobs in (1, 2))
     assert sorted(shared) == ["a", "b", "c"]
     for name, path in alone.items():
-        assert torch.allclose(f.load(path), f.load(shared[name]), atol=1e-5)
+        assert torch.allclose(f.load_clip_features(path), f.load_clip_features(shared[name]), atol=1e-5)
 
 
 def test_whatever_a_decoder_raises_is_reported(encoder, videos, tmp_path, monkeypatch, capsys):
@@ -120,11 +120,11 @@ def test_a_header_says_what_made_a_file(encoder, videos, tmp_path):
 
 def test_files_of_another_model_are_refused(encoder, videos, tmp_path):
     path = f.extract(videos[:1], tmp_path / "out", lambda: encoder)["a"]
-    f.load(path, encoder.header)
+    f.load_clip_features(path, encoder.header)
     with pytest.raises(ZsadError, match="model is 'tiny', expected 'ViT-B-16'"):
-        f.load(path, {"model": "ViT-B-16"})
+        f.load_clip_features(path, {"model": "ViT-B-16"})
     with pytest.raises(ZsadError, match="no such feature file"):
-        f.load(tmp_path / "absent.safetensors")
+        f.load_clip_features(tmp_path / "absent.safetensors")
     with pytest.raises(ZsadError, match=r"other/a\.avi: .*a\.mp4 has the same name"):
         f.extract([videos[0], tmp_path / "other" / "a.avi"], tmp_path / "out", lambda: encoder)
 
@@ -147,21 +147,24 @@ def test_a_folder_is_searched_for_videos_and_frames(videos, tmp_path):
 
 def test_published_npy_files_are_read(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(1024, dtype=np.float16).reshape(2, 512))
-    assert f.load(tmp_path / "a.npy").shape == (2, 512) and f.load(tmp_path / "a.npy").dtype == torch.float32
+    assert (
+        f.load_clip_features(tmp_path / "a.npy").shape == (2, 512)
+        and f.load_clip_features(tmp_path / "a.npy").dtype == torch.float32
+    )
     for name, array, message in (
         ("flat", np.zeros(4), "shape"), ("none", np.ones((0, 512)), "shape"), ("nan", np.full((1, 2), np.nan), "NaN"),
         ("whole", np.zeros((2, 3), int), "int64"),
     ):  # fmt: skip
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(ZsadError, match=rf"{name}\.npy: .*{message}"):
-            f.load(tmp_path / f"{name}.npy")
+            f.load_clip_features(tmp_path / f"{name}.npy")
     with pytest.raises(ZsadError, match=r"shape \[2, 512\]; expected \[frames, 768\]"):
-        f.load(tmp_path / "a.npy", width=768)
+        f.load_clip_features(tmp_path / "a.npy", width=768)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ZsadError, match="not a readable .npy array"):
-        f.load(tmp_path / "objects.npy")
+        f.load_clip_features(tmp_path / "objects.npy")
     with pytest.raises(ZsadError, match="no such feature file"):
-        f.load(tmp_path / "absent.npy")
+        f.load_clip_features(tmp_path / "absent.npy")
 
 
 def test_names_may_hold_dots(encoder, tmp_path):

@@ -132,7 +132,7 @@ def test_published_features_stand_for_videos(run, download, patch, tmp_path):
     for path in download.glob("*.*"):
         (tree / path.name).write_bytes(path.read_bytes())
     for video in table.video:
-        own = clip_feature_files.load(folder / "frame_features" / f"{video}.safetensors")
+        own = clip_feature_files.load_clip_features(folder / "frame_features" / f"{video}.safetensors")
         np.save(tree / "clip_features" / "all" / f"{video}.npy", own.numpy())
     patch.setenv("ZSAD_HOME", str(tmp_path / "home"))
     other = dataclasses.replace(profile, data_root=str(tree))

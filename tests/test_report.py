@@ -103,7 +103,7 @@ def test_films_come_with_their_rule_and_the_truth(run):
     page = report.write(run[0]).read_text()
     assert "best: AUC 0.988, c, seconds 1 to 5" in page and "of 7 test videos" in page and "(full, seed 0)" in page
     assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page and 'poster="data:image/jpeg;base64,cG9zdGVy"' in page
-    assert "10% of whose frames may alarm" in page and "quantiles 1, 0.25 of the AUC" in page
+    assert "5% of whose frames may alarm" in page and "quantiles 1, 0.25 of the AUC" in page
 
 
 def test_ablations_are_folded_and_notebooks_have_their_titles(run):

@@ -17,7 +17,7 @@ from zsad_lib.files.video import write_video
 from zsad_lib.methods.context_aware.scores import joint
 from zsad_lib.own_video import explain_explorers, explain_figures
 from zsad_lib.own_video.detector import PROMPTS, Words, own_scorer
-from zsad_lib.own_video.explain import at_strength, explain, fit, moved, training_scenes
+from zsad_lib.own_video.explain import at_strength, explain, fit_sentence, moved, training_scenes
 from zsad_lib.own_video.scoring import score_video
 from zsad_lib.results import explorer
 
@@ -88,9 +88,9 @@ def test_similarities_gate_strength_and_prompts_by_hand(why):
 
 def test_any_sentence_fits_as_it_would_among_the_prompts(why):
     b = stand_ins()
-    values, unknown = fit(why, PROMPTS[1], b)
+    values, unknown = fit_sentence(why, PROMPTS[1], b)
     np.testing.assert_allclose(values, why.gated[:, why.captions + 1], atol=1e-5)
-    assert unknown == [] and fit(why, "a zeppelin falls", b)[1] == ["zeppelin"]
+    assert unknown == [] and fit_sentence(why, "a zeppelin falls", b)[1] == ["zeppelin"]
 
 
 def test_in_its_own_scene_nothing_changes_and_elsewhere_it_does(folder):

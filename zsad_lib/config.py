@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from zsad_lib.errors import ZsadError
 
+FAR_TARGET = 0.05  # the one default of the share of held-out normal frames that may alarm, 0..1: it sets the threshold
+
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
@@ -43,7 +45,7 @@ class Profile:
     compile: Literal["no", "inductor", "aot_eager"] = "no"  # back end of torch.compile for the predictive stream
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval
-    far_target: float = 0.1  # false alarm rate on normal video that sets the threshold, 0..1
+    far_target: float = FAR_TARGET  # false alarm rate on normal video that sets the threshold, 0..1
     released: tuple[str, ...] = ()  # defects of the released code to switch on
     backbones: Literal["stand_in", "official"] = "stand_in"  # small ones shipped with the kit, or the published ones
     stride: int = 1  # every stride-th frame is seen; the published predictive stream learned at 10 frames per second

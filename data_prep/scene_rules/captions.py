@@ -8,14 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 PEOPLE = (
-    "a man",
-    "a woman",
-    "a person",
-    "someone",
-    "a pedestrian",
-    "a man in dark clothes",
-    "a woman in bright clothes",
-)
+    "a man", "a woman", "a person", "someone", "a pedestrian", "a man in dark clothes", "a woman in bright clothes",
+)  # fmt: skip
 PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # action -> (subjects, verb phrases)
     "walk": (PEOPLE, ("walks by", "is walking", "strolls past", "passes on foot", "walks from one side to the other")),
     "run": ((*PEOPLE, "a runner"), ("runs by", "is running", "jogs past", "sprints across", "is jogging")),

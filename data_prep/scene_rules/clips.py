@@ -1,7 +1,7 @@
 """The list of clips of one benchmark, and one clip from its line in that list.
 
-Every clip has a generator of its own, seeded by (benchmark seed, clip name): clips can be rendered in any order, by any number
-of processes, and again after an interruption, with equal bytes.
+Every clip has a generator of its own, seeded by (benchmark seed, clip name): clips can be rendered in any order, by any
+number of processes, and again after an interruption, with equal bytes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from . import captions, draw, render
 from . import world as w
+
+if TYPE_CHECKING:  # a profile's defaults change no clip
+    from zsad_lib.config import Profile
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ def generator(bench_seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([bench_seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
-def clip_list(profile) -> list[ClipSpec]:
+def clip_list(profile: Profile) -> list[ClipSpec]:
     """All clips of the benchmark that `profile` describes, training first."""
     specs = []
 
     def add(
         split: str, group: str, scene: str, site: str, family: str, count: int, frames: int = w.CLIP_FRAMES
     ) -> None:
-        for index in range(count):
-            specs.append(ClipSpec(f"{site}_{family}_{index:02d}", split, group, scene, site, family, frames))
+        names = (f"{site}_{family}_{index:02d}" for index in range(count))
+        specs.extend(ClipSpec(name, split, group, scene, site, family, frames) for name in names)
 
     for split, sites in (("train", profile.train_sites), ("val", profile.val_sites), ("test", profile.test_sites)):
         for scene in w.SCENES:
@@ -95,11 +98,9 @@ def plan_clip(spec: ClipSpec, bench_seed: int) -> Clip:
         tracks = [render.anomaly(site, spec.family, rng, detail=_turn(spec))]
         if rng.random() < w.TWO_ACTORS:
             tracks += render.normal_actors(site, rng, count=1)
-    shown = [track for track in tracks if track.event is None][:2] if spec.family == "mixed" else tracks
-    sentence = captions.caption([track.concept for track in shown], rng)
-    return Clip(
-        tracks, render.frame_labels(tracks, spec.frames), "+".join(t.glitch or t.concept for t in tracks), sentence
-    )
+    told = [track for track in tracks if track.event is None][:2] if spec.family == "mixed" else tracks
+    sentence, action = captions.caption([t.concept for t in told], rng), "+".join(t.glitch or t.concept for t in tracks)
+    return Clip(tracks, render.frame_labels(tracks, spec.frames), action, sentence)
 
 
 def draw_clip(spec: ClipSpec, bench_seed: int) -> np.ndarray:
@@ -111,7 +112,6 @@ def draw_clip(spec: ClipSpec, bench_seed: int) -> np.ndarray:
 
 def _turn(spec: ClipSpec) -> str:
     """Details take turns within a site, so that every concept and glitch is met equally often."""
-    details = {"semantic": w.SEMANTIC, "temporal": w.TEMPORAL, "contextual": w.abnormal_actions(spec.scene)}[
-        spec.family
-    ]
+    of_family = {"semantic": w.SEMANTIC, "temporal": w.TEMPORAL, "contextual": w.abnormal_actions(spec.scene)}
+    details = of_family[spec.family]
     return details[int(spec.video.rsplit("_", 1)[1]) % len(details)]

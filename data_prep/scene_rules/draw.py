@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from .world import HEIGHT, SCENES, WIDTH
 
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 SUPERSAMPLE = 2  # backgrounds are drawn larger and reduced; actors are small enough without
 
 
@@ -26,9 +27,8 @@ class Site:
 
 
 def _shade(rng: np.random.Generator, colour: tuple[int, int, int], spread: float = 12) -> tuple[int, int, int]:
-    return tuple(
-        int(np.clip(c + rng.normal(0, spread / 2) + s, 0, 255)) for c, s in zip(colour, rng.normal(0, spread, 3))
-    )
+    shift = rng.normal(0, spread, 3)
+    return tuple(int(np.clip(c + rng.normal(0, spread / 2) + s, 0, 255)) for c, s in zip(colour, shift))
 
 
 def make_site(scene: str, rng: np.random.Generator, night: bool = False, lookalike: bool = False) -> Site:
@@ -144,9 +144,7 @@ class Pose:
     fallen: float = 0.0  # 0 upright .. 1 lying
 
 
-def draw_actor(
-    d: ImageDraw.ImageDraw, concept: str, pose: Pose, look: np.random.Generator
-) -> tuple[float, float, float, float]:
+def draw_actor(d: ImageDraw.ImageDraw, concept: str, pose: Pose, look: np.random.Generator) -> Box:
     """Draw one actor and return its box (x0, y0, x1, y1) in pixels. `look` fixes its colours: pass an equally seeded one each frame."""
     h, x, y = pose.height, pose.x, pose.y
     shirt, trousers, skin = (tuple(int(c) for c in look.integers(20, 236, 3)) for _ in range(3))
@@ -165,9 +163,8 @@ def draw_actor(
         for wheel in (x - hip, x + hip):
             d.ellipse([wheel - r, y - 2 * r, wheel + r, y], outline=(25, 25, 28), width=2)
         d.line([x - hip, y - r, x, y - 0.42 * h, x + hip * pose.facing, y - r], fill=shirt, width=2)
-        box = _person(
-            d, x, y - 0.16 * h, 0.92 * h, pose.facing, 0.5 * math.sin(pose.phase), 0.45, shirt, trousers, skin, arms=1.0
-        )
+        legs = 0.5 * math.sin(pose.phase)
+        box = _person(d, x, y - 0.16 * h, 0.92 * h, pose.facing, legs, 0.45, shirt, trousers, skin, arms=1.0)
         return (min(box[0], x - hip - r), box[1], max(box[2], x + hip + r), y)
     swing = {"walk": 0.42, "run": 0.85, "carry": 0.36, "cart": 0.36, "fall": 0.4}.get(concept, 0.0)
     lean = {"run": 0.34, "cart": 0.2}.get(concept, 0.0)
@@ -177,14 +174,12 @@ def draw_actor(
     box = _person(d, x, y, h, pose.facing, legs, tilt, shirt, trousers, skin, arms, whole=pose.fallen > 0)
     ahead = x + pose.facing * 0.3 * h
     if concept == "carry":
-        d.rectangle(
-            [ahead - 0.17 * h, y - 0.72 * h, ahead + 0.17 * h, y - 0.42 * h], fill=(176, 124, 70), outline=(90, 60, 30)
-        )
+        carried = [ahead - 0.17 * h, y - 0.72 * h, ahead + 0.17 * h, y - 0.42 * h]
+        d.rectangle(carried, fill=(176, 124, 70), outline=(90, 60, 30))
     elif concept == "cart":
         ahead += pose.facing * 0.16 * h
-        d.rectangle(
-            [ahead - 0.26 * h, y - 0.5 * h, ahead + 0.26 * h, y - 0.14 * h], fill=(150, 156, 166), outline=(50, 54, 60)
-        )
+        cart = [ahead - 0.26 * h, y - 0.5 * h, ahead + 0.26 * h, y - 0.14 * h]
+        d.rectangle(cart, fill=(150, 156, 166), outline=(50, 54, 60))
         for wheel in (ahead - 0.18 * h, ahead + 0.18 * h):
             d.ellipse([wheel - 2, y - 5, wheel + 2, y], fill=(20, 20, 20))
     else:
@@ -200,17 +195,14 @@ def _person(d, x, y, h, facing, legs, tilt, shirt, trousers, skin, arms=None, wh
     hip = (x + leg * sin, y - max(leg * cos, 0.08 * h)) if whole else (x, y - leg)
     neck = (hip[0] + trunk * sin, hip[1] - trunk * cos)
     for side in (1, -1):
-        foot = (hip[0] + leg * math.sin(side * legs), hip[1] + leg * math.cos(side * legs))
-        if whole:
-            foot = (base[0] + side * 2, base[1])
+        step = (hip[0] + leg * math.sin(side * legs), hip[1] + leg * math.cos(side * legs))
+        foot = (base[0] + side * 2, base[1]) if whole else step
         d.line([hip, foot], fill=trousers, width=thick)
     d.line([hip, neck], fill=shirt, width=round(0.2 * h))
     for side in (1, -1):
         angle = (arms if arms is not None else side * legs) + 0.1 * side
-        hand = (
-            neck[0] + facing * 0.3 * h * math.sin(angle) + 0.1 * h * sin,
-            neck[1] + 0.3 * h * math.cos(angle) + 0.05 * h,
-        )
+        hand_x = neck[0] + facing * 0.3 * h * math.sin(angle) + 0.1 * h * sin
+        hand = (hand_x, neck[1] + 0.3 * h * math.cos(angle) + 0.05 * h)
         d.line([(neck[0], neck[1] + 0.05 * h), hand], fill=shirt, width=max(2, thick - 1))
     r = 0.1 * h
     head = (neck[0] + r * sin, neck[1] - r * cos)
@@ -219,24 +211,18 @@ def _person(d, x, y, h, facing, legs, tilt, shirt, trousers, skin, arms=None, wh
     return (min(xs), min(ys), max(xs), max(ys))
 
 
-def _car(d, pose, colour):
+def _car(d: ImageDraw.ImageDraw, pose: Pose, colour: tuple[int, ...]) -> Box:
     w, h, x, y = 1.05 * pose.height, 0.46 * pose.height, pose.x, pose.y
     d.rounded_rectangle([x - w / 2, y - 0.7 * h, x + w / 2, y - 0.18 * h], radius=3, fill=colour)
-    d.polygon(
-        [
-            (x - 0.3 * w, y - 0.7 * h),
-            (x - 0.2 * w, y - 1.1 * h),
-            (x + 0.2 * w, y - 1.1 * h),
-            (x + 0.3 * w, y - 0.7 * h),
-        ],
-        fill=(150, 190, 215),
-    )
+    sill, roof = y - 0.7 * h, y - 1.1 * h
+    cabin = [(x - 0.3 * w, sill), (x - 0.2 * w, roof), (x + 0.2 * w, roof), (x + 0.3 * w, sill)]
+    d.polygon(cabin, fill=(150, 190, 215))
     for wheel in (x - 0.3 * w, x + 0.3 * w):
         d.ellipse([wheel - 0.16 * h - 1, y - 0.36 * h, wheel + 0.16 * h + 1, y], fill=(18, 18, 20))
     return (x - w / 2, y - 1.1 * h, x + w / 2, y)
 
 
-def _fire(d, pose):
+def _fire(d: ImageDraw.ImageDraw, pose: Pose) -> Box:
     h, x, y, t = 0.7 * pose.height, pose.x, pose.y, pose.phase
     for colour, share, shift in (((200, 50, 20), 1.0, 0.0), ((245, 140, 30), 0.75, 1.3), ((255, 225, 90), 0.45, 2.1)):
         tongues = [(x - 0.4 * h * share, y)]

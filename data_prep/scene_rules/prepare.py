@@ -10,6 +10,7 @@ import pandas as pd
 
 from data_prep.scene_rules import world
 from data_prep.scene_rules.clips import ClipSpec, clip_list, draw_clip, plan_clip
+from zsad_lib.config import Profile
 from zsad_lib.files import paths
 from zsad_lib.files.annotations import write_captions, write_ucf_annotation
 from zsad_lib.files.manifest import frame_labels, save_manifest
@@ -19,10 +20,11 @@ from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.processes import parallel
 
 
-def render(specs: list[ClipSpec], profile) -> Path:
+def render(specs: list[ClipSpec], profile: Profile) -> Path:
     """Renders the clips that are missing, and returns their folder.
 
-    Clips depend on the renderer's source and the seed alone, so profiles share them, and an interrupted run goes on where it was.
+    Clips depend on the renderer's source and the seed alone, so profiles share them, and an interrupted run goes on
+    where it was.
     """
     key = f"seed{profile.bench_seed}-{digest(closure(['data_prep.scene_rules.clips']))[:10]}"
     home = paths.make_folder(paths.data() / "scene_rules" / key)
@@ -35,7 +37,7 @@ def render(specs: list[ClipSpec], profile) -> Path:
     return home
 
 
-def prepare(profile, folder: Path) -> dict:
+def prepare(profile: Profile, folder: Path) -> dict:
     """Pipeline step: the clips, their manifest, captions, temporal labels and dataset card."""
     specs = clip_list(profile)
     home = render(specs, profile)
@@ -43,22 +45,11 @@ def prepare(profile, folder: Path) -> dict:
     manifest = save_manifest(table, folder)
     write_captions(folder / "captions.txt", caption_table(table[table.set != "long"]))
     write_ucf_annotation(folder / "Temporal_Anomaly_Annotation.txt", table[table.split == "test"])
-    with paths.atomic(folder / "dataset_card.md") as card:
-        card.write(dataset_card(table, profile.bench_seed))
-    counts = table.groupby(["split", "set"]).size()
-    return {
-        "metrics": {
-            "clips": len(table),
-            "frames": int(table.n_frames.sum()),
-            "manifest_sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
-            **{f"{split}_{group}": int(n) for (split, group), n in counts.items()},
-        },
-        "artefacts": {
-            "manifest": str(manifest),
-            "videos": str(home / "videos"),
-            "card": str(folder / "dataset_card.md"),
-        },
-    }
+    card = paths.write_text(folder / "dataset_card.md", dataset_card(table, profile.bench_seed))
+    metrics = {"clips": len(table), "frames": int(table.n_frames.sum())}
+    metrics["manifest_sha256"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    metrics |= {f"{split}_{group}": int(n) for (split, group), n in table.groupby(["split", "set"]).size().items()}
+    return {"metrics": metrics, "artefacts": {"manifest": manifest, "videos": home / "videos", "card": card}}
 
 
 def _path(home: Path, spec: ClipSpec) -> Path:
@@ -88,10 +79,8 @@ def describe(specs: list[ClipSpec], bench_seed: int, home: Path) -> pd.DataFrame
 
 def normality_table() -> pd.DataFrame:
     """Scenes x actions, "normal" or "abnormal": the rule that no training label states."""
-    cells = [
-        ["normal" if world.is_normal(scene, action) else "abnormal" for action in world.ACTIONS]
-        for scene in world.SCENES
-    ]
+    word = {True: "normal", False: "abnormal"}
+    cells = [[word[world.is_normal(scene, action)] for action in world.ACTIONS] for scene in world.SCENES]
     return pd.DataFrame(cells, index=pd.Index(world.SCENES, name="scene"), columns=world.ACTIONS)
 
 

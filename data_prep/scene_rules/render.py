@@ -61,12 +61,9 @@ def poses(track: Track, frames: int) -> list[tuple[str, Pose] | None]:
     clock, low, high = own_time(track, frames), MARGIN, w.WIDTH - MARGIN
     jump, out = 0.0, []
     for t in range(frames):
-        if (
-            track.glitch == "teleport"
-            and track.event[0] <= t <= track.event[1]
-            and (t - track.event[0]) % track.period == 0
-        ):
-            jump += track.jumps[(t - track.event[0]) // track.period]
+        if track.glitch == "teleport" and track.event[0] <= t <= track.event[1]:
+            number, rest = divmod(t - track.event[0], track.period)
+            jump += 0.0 if rest else track.jumps[number]
         if not track.start <= t < track.stop:
             out.append(None)
             continue
@@ -134,7 +131,7 @@ def render(site: Site, tracks: list[Track], frames: int, rng: np.random.Generato
     return video, boxes
 
 
-def _place(site: Site, rng: np.random.Generator) -> tuple[float, float]:
+def _ground(site: Site, rng: np.random.Generator) -> tuple[float, float]:
     """A row for the feet and the figure height there."""
     far, near = site.ground
     depth = rng.uniform(0, 1)
@@ -143,21 +140,13 @@ def _place(site: Site, rng: np.random.Generator) -> tuple[float, float]:
 
 def actor(site: Site, concept: str, frames: int, rng: np.random.Generator, **script) -> Track:
     """An actor that stays in view for all `frames` (as far as its speed allows)."""
-    y, height = _place(site, rng)
+    y, height = _ground(site, rng)
     speed = w.SPEED[concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
     reach = min(abs(speed) * frames, w.WIDTH - 2.0 * MARGIN - 1)
     x = rng.uniform(MARGIN, w.WIDTH - MARGIN - reach)
     x = x if speed >= 0 else w.WIDTH - x
-    return Track(
-        concept,
-        float(x),
-        float(speed),
-        float(y),
-        float(height),
-        float(rng.uniform(0, 2 * math.pi)),
-        int(rng.integers(2**31)),
-        **script,
-    )
+    phase, look = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(2**31))
+    return Track(concept, float(x), float(speed), float(y), float(height), phase, look, **script)
 
 
 def normal_actors(
@@ -190,15 +179,8 @@ def anomaly(
     if family == "semantic":
         concept = detail or str(rng.choice(w.SEMANTIC))
         begin = onset + int(rng.integers(4, 17))
-        track = actor(
-            site,
-            concept,
-            begin - onset + 1,
-            rng,
-            start=begin if concept == "fire" else onset,
-            stop=last + 1,
-            event=(begin, last),
-        )
+        start = begin if concept == "fire" else onset
+        track = actor(site, concept, begin - onset + 1, rng, start=start, stop=last + 1, event=(begin, last))
     elif family == "temporal":
         glitch = detail or str(rng.choice(w.TEMPORAL))
         moving = [a for a in w.NORMAL_CELLS[site.scene] if w.SPEED[a] > 0]
@@ -224,7 +206,7 @@ def long_script(site: Site, rng: np.random.Generator, frames: int) -> list[Track
     tracks, t = [], 0
     while t < frames:  # normal traffic, one actor after the other with some overlap
         concept = str(rng.choice(w.NORMAL_CELLS[site.scene]))
-        y, height = _place(site, rng)
+        y, height = _ground(site, rng)
         stand = concept == "loiter"
         speed = w.SPEED["walk" if stand else concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
         x = -MARGIN if speed > 0 else w.WIDTH + MARGIN
@@ -233,14 +215,12 @@ def long_script(site: Site, rng: np.random.Generator, frames: int) -> list[Track
         hold = (arrive, arrive + int(rng.integers(30, 80))) if stand else None
         end = t + crossing + (hold[1] - hold[0] if hold else 0)
         phase, look = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(2**31))
-        tracks.append(
-            Track(concept, float(x), float(speed), y, height, phase, look, start=t, stop=end, enters=True, hold=hold)
-        )
+        span = dict(start=t, stop=end, enters=True, hold=hold)
+        tracks.append(Track(concept, float(x), float(speed), y, height, phase, look, **span))
         t = end - int(rng.integers(0, 60)) + int(rng.integers(0, 30))
     slots = np.arange(EVENT_SLOT, frames - EVENT_SLOT, EVENT_SLOT)  # events keep apart, and off both ends
     events = rng.permutation(np.repeat(w.FAMILIES, 2))[: len(slots)]
     for onset, family in zip(np.sort(rng.permutation(slots)[: len(events)]), events):
-        tracks.append(
-            anomaly(site, str(family), rng, frames, int(onset) + int(rng.integers(0, EVENT_SLOT - w.CLIP_FRAMES)))
-        )
+        begin = int(onset) + int(rng.integers(0, EVENT_SLOT - w.CLIP_FRAMES))
+        tracks.append(anomaly(site, str(family), rng, frames, begin))
     return tracks

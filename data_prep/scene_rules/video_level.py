@@ -1,6 +1,7 @@
-"""SceneRules with labels of whole videos: anomalies may be among the training videos, and only a video's class is known.
+"""SceneRules with labels of whole videos: anomalies may be among the training videos, each has a class and no span.
 
-Kept in a manifest of their own: the zero-shot method never sees it. The cameras are those of training, so the test cameras stay unseen.
+Kept in a manifest of their own: the zero-shot method never sees it. The cameras are those of training, so the test
+cameras stay unseen.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def clip_list(profile: Profile) -> list[ClipSpec]:
 def prepare(profile: Profile, folder: Path) -> dict:
     """Pipeline step: renders the abnormal training clips and writes the manifest that AnomalyCLIP reads.
 
-    It holds them, the normal training clips, and the validation and test videos; `action` is the class. Of training videos neither
-    spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes in the order of their ids,
-    ``prompts.json`` the zero-shot prompts of each.
+    It holds them, the normal training clips, and the validation and test videos; `action` is the class. Of training
+    videos neither spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes
+    in the order of their ids, ``prompts.json`` the zero-shot prompts of each.
     """
     specs = clip_list(profile)
     abnormal = describe(specs, profile.bench_seed, render(specs, profile))

@@ -1,7 +1,7 @@
 """The "web" corpus on which the stand-in backbones are pretrained: what CLIP, Kinetics and Places weights have seen.
 
-All scene x action cells uniformly, fights, falls and fires included, on cameras of its own; no broken time, and not a word on
-what is normal where.
+All scene x action cells uniformly, fights, falls and fires included, on cameras of its own; no broken time, and not a
+word on what is normal where.
 """
 
 from __future__ import annotations
@@ -61,10 +61,9 @@ def dense_labels(boxes: list) -> np.ndarray:
     cells = np.zeros((len(boxes), rows, columns), np.int8)
     for t, frame in enumerate(boxes):
         for concept, x0, y0, x1, y1 in frame:
-            inside = ((ys >= y0 - GRID / 2) & (ys <= y1 + GRID / 2))[:, None] & (
-                (xs >= x0 - GRID / 2) & (xs <= x1 + GRID / 2)
-            )[None]
-            cells[t][inside] = 1 + w.CONCEPTS.index(concept)
+            row_inside = (ys >= y0 - GRID / 2) & (ys <= y1 + GRID / 2)
+            column_inside = (xs >= x0 - GRID / 2) & (xs <= x1 + GRID / 2)
+            cells[t][row_inside[:, None] & column_inside] = 1 + w.CONCEPTS.index(concept)
     return cells
 
 
@@ -73,10 +72,9 @@ def web_corpus(count: int, seed: int, held_out: tuple[str, ...] = (), jobs: int 
     from zsad_lib.files.decoding import resize
 
     def chunk(start: int) -> list:
-        clips = [web_clip(i, seed, held_out) for i in range(start, min(start + CHUNK, count))]
-        return [
-            (np.stack([resize(frame, (w.HEIGHT // 2, w.WIDTH // 2)) for frame in clip[0]]), *clip[1:]) for clip in clips
-        ]
+        clips = (web_clip(i, seed, held_out) for i in range(start, min(start + CHUNK, count)))
+        size = (w.HEIGHT // 2, w.WIDTH // 2)
+        return [(np.stack([resize(frame, size) for frame in video]), *labels) for video, *labels in clips]
 
     parts = Parallel(jobs)(delayed(chunk)(start) for start in range(0, count, CHUNK))
     video, cells, scene, actions, sentences = zip(*(clip for part in parts for clip in part))

@@ -1,7 +1,7 @@
 """The rules of SceneRules: which action is normal in which scene, and what breaks a rule.
 
-Every constant of the embedded benchmark lives here, so that the dataset card, the renderer, the tests and the notebooks read
-one table. Pixel quantities refer to the rendered frame, `HEIGHT` x `WIDTH`.
+Every constant of the embedded benchmark lives here, so that the dataset card, the renderer, the tests and the notebooks
+read one table. Pixel quantities refer to the rendered frame, `HEIGHT` x `WIDTH`.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zsad_lib.config import FAR_TARGET
 from zsad_lib.errors import ZsadError
-
-FAR_TARGET = 0.05  # share of held-out normal frames that may be alarms
 
 
 class Frames(NamedTuple):

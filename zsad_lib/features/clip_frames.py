@@ -39,7 +39,7 @@ from zsad_lib.features.backbones import (
 )
 from zsad_lib.files import paths
 from zsad_lib.files.annotations import stem
-from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load
+from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, describe_file
 from zsad_lib.files.manifest import load_manifest
@@ -217,7 +217,7 @@ def listed_features(run: Path, row: Any) -> Tensor:
         ZsadError: as `load`; or another number of frames than the manifest's.
     """
     file = row.path if row.path.endswith(FEATURE_SUFFIXES) else run / "frame_features" / f"{row.video}.safetensors"
-    features = load(file)
+    features = load_clip_features(file)
     if len(features) != row.n_frames:
         raise ZsadError(f"{file}: features of {len(features)} frames, the video has {row.n_frames}; extract them again")
     return features

@@ -17,8 +17,8 @@ def window_count(n_frames: int) -> int:
 def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: float | None = None) -> np.ndarray:
     """Frame scores from window scores: s(t) = mean of s_w over the windows w that cover frame t (the kit's reading).
 
-    A frame gets the mean over the windows that cover it; the last window also covers the up to four frames after it. Causal: a frame gets
-    the latest window that has ENDED by then.
+    A frame gets the mean over the windows that cover it; the last window also covers the up to four frames after it.
+    Causal: a frame gets the latest window that has ENDED by then.
 
     Args:
         windows: [..., W] scores, window i starts at frame i * BLOCK_LEN.
@@ -32,7 +32,7 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
     windows, t = np.asarray(windows, np.float64), np.arange(n_frames)
     count = windows.shape[-1]
     if causal:
-        latest = np.clip((t - WINDOW + 1) // BLOCK_LEN, -1, count - 1)
+        latest = window_of(n_frames, count, causal=True)
         return np.concatenate([np.full((*windows.shape[:-1], 1), before, np.float64), windows], -1)[..., latest + 1]
     first = np.clip((t - WINDOW) // BLOCK_LEN + 1, 0, count - 1)  # earliest window that covers the frame
     last = np.clip(t // BLOCK_LEN, 0, count - 1)
@@ -45,3 +45,22 @@ def at_frames(
 ) -> np.ndarray:
     """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] -> [..., n_frames]."""
     return np.repeat(to_frames(windows, -(-n_frames // stride), causal, before), stride, axis=-1)[..., :n_frames]
+
+
+def window_of(n_frames: int, n_windows: int, stride: int = 1, causal: bool = False) -> np.ndarray:
+    """The ONE window that speaks for each frame, where a mean says nothing, as of captions: its number, int [n_frames].
+
+    Args:
+        n_frames: T, frames of the video, of which every stride-th was seen.
+        n_windows: W, window i starts at seen frame i * BLOCK_LEN.
+        stride: see `at_frames`.
+        causal: the latest window that has ENDED by then, -1 before the first; otherwise the last whose middle has
+            passed.
+
+    >>> window_of(40, 3)[[0, 15, 20, 25, 39]], window_of(40, 3, causal=True)[[28, 29, 33, 34, 39]]
+    (array([0, 0, 1, 2, 2]), array([-1,  0,  0,  1,  2]))
+    """
+    seen = np.arange(n_frames) // stride  # the last one seen at each frame
+    if causal:
+        return np.clip((seen - WINDOW + 1) // BLOCK_LEN, -1, n_windows - 1)
+    return np.clip((seen - MIDDLE_FRAME) // BLOCK_LEN, 0, n_windows - 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.files.paths import atomic, write_json
+from zsad_lib.files.paths import write_json, write_text
 from zsad_lib.files.spans import NO_SPAN, format_spans, parse_spans
 from zsad_lib.files.video import VIDEO_SUFFIXES
 
@@ -19,7 +19,8 @@ def read_temporal(path: str | Path, with_class: bool = True) -> pd.DataFrame:
     """Temporal annotations: `video`, `action` ("" without a class), `spans` (0-based, ends inclusive), `place`.
 
     Args:
-        path: "name class first last [first last ...]" per line (UCF-Crime), or the same without the class (XD-Violence).
+        path: "name class first last [first last ...]" per line (UCF-Crime), or the same without the class
+            (XD-Violence).
         with_class: which of the two; -1 -1 means no span.
 
     Raises:
@@ -35,9 +36,8 @@ def read_temporal(path: str | Path, with_class: bool = True) -> pd.DataFrame:
         spans = sorted(pair for pair in zip(values[::2], values[1::2]) if pair != NO_SPAN)
         for first, last in spans:
             if first < 0 or last < first:
-                raise ZsadError(
-                    f"{place}: span {first} {last} is reversed or negative; write first last, -1 -1 for none"
-                )
+                advice = "write first last, -1 -1 for none"
+                raise ZsadError(f"{place}: span {first} {last} is reversed or negative; {advice}")
         for (_, last), (first, _) in zip(spans, spans[1:]):
             if first <= last:
                 raise ZsadError(f"{place}: spans overlap: one ends at frame {last}, another one starts at {first}")
@@ -69,17 +69,17 @@ def read_classes(path: str | Path) -> list[str]:
 
 def write_classes(path: str | Path, names: Iterable[str]) -> None:
     """Writes a class file that `read_classes` reads back."""
-    with atomic(path) as file:
-        file.write("id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(names)))
+    write_text(path, "id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(names)))
 
 
 def write_ucf_annotation(path: str | Path, table: pd.DataFrame, suffix: str = ".mp4") -> None:
     """Writes ``video``, ``action`` and ``spans`` (as many as there are, at least two slots) in UCF-Crime's format."""
-    with atomic(path) as handle:
-        for row in table.itertuples():
-            spans = parse_spans(row.spans)
-            spans += [NO_SPAN] * (2 - len(spans))
-            handle.write("  ".join([row.video + suffix, row.action, *(str(n) for s in spans for n in s)]) + "  \n")
+    text = ""
+    for row in table.itertuples():
+        spans = parse_spans(row.spans)
+        spans += [NO_SPAN] * (2 - len(spans))
+        text += "  ".join([row.video + suffix, row.action, *(str(n) for span in spans for n in span)]) + "  \n"
+    write_text(path, text)
 
 
 def read_captions(path: str | Path) -> pd.DataFrame:
@@ -98,19 +98,16 @@ def read_captions(path: str | Path) -> pd.DataFrame:
 def write_captions(path: str | Path, table: pd.DataFrame) -> None:
     """Writes captions as UCA lines, or as UCA JSON where `path` ends in ``.json`` (``duration`` = the last end)."""
     if Path(path).suffix == ".json":
-        videos = {
-            video: {
-                "duration": float(rows["end_s"].max()),
-                "timestamps": rows[["start_s", "end_s"]].to_numpy().tolist(),
-                "sentences": rows["caption"].tolist(),
-            }
-            for video, rows in table.groupby("video", sort=False)
-        }
+        videos = {}
+        for video, rows in table.groupby("video", sort=False):
+            timestamps = rows[["start_s", "end_s"]].to_numpy().tolist()
+            videos[video] = {"duration": float(rows["end_s"].max()), "timestamps": timestamps}
+            videos[video]["sentences"] = rows["caption"].tolist()
         write_json(path, videos)
-        return
-    with atomic(path) as handle:
-        for row in table.itertuples():
-            handle.write(f"{row.video} {_clock(row.start_s)} {_clock(row.end_s)} ##{row.caption}\n")
+    else:
+        rows = table.itertuples()
+        clocks = (f"{row.video} {_clock(row.start_s)} {_clock(row.end_s)} ##{row.caption}\n" for row in rows)
+        write_text(path, "".join(clocks))
 
 
 def _caption_lines(path: str | Path) -> Iterator[tuple[str, float, float, str]]:
@@ -132,9 +129,8 @@ def _caption_json(path: str | Path) -> Iterator[tuple[str, float, float, str]]:
             for (start, end), sentence in zip(times, sentences):
                 yield video, float(start), float(end), sentence.strip()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ZsadError(
-            f'{path}: expected UCA\'s {{video: {{"timestamps": [[start, end]], "sentences": [text]}}}} ({error!r})'
-        ) from error
+        shape = '{video: {"timestamps": [[start, end]], "sentences": [text]}}'
+        raise ZsadError(f"{path}: expected UCA's {shape} ({error!r})") from error
 
 
 def _text(path: str | Path) -> str:
@@ -169,8 +165,7 @@ def _clock(seconds: float) -> str:
 
 def unique(table: pd.DataFrame) -> pd.DataFrame:
     """The table, if no video occurs twice."""
-    again = table[table.video.duplicated()]
-    if len(again):
+    if len(again := table[table.video.duplicated()]):
         first = table[table.video == again.video.iloc[0]].iloc[0]
         raise ZsadError(f"{again.place.iloc[0]}: {first.video} stands already at {first.place}")
     return table

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FEATURE_SUFFIXES = (".npy", ".safetensors")
 
 
-def load(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
+def load_clip_features(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
     """Features of one video [T, D], from ``.safetensors`` of this kit or ``.npy`` as AnomalyCLIP's authors publish them.
 
     Args:
@@ -26,6 +26,8 @@ def load(path: str | Path, expected: dict[str, str] | None = None, width: int | 
     Raises:
         ZsadError: missing or damaged file, not finite numbers [T, D], or made by something else than `expected` says.
     """
+    if not Path(path).exists():
+        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video")
     features = _load_npy(Path(path)) if Path(path).suffix == ".npy" else _load_safetensors(path, expected)
     if features.dim() != 2 or not len(features) or features.shape[1] != (width or features.shape[1]):
         raise ZsadError(f"{path}: features of shape {list(features.shape)}; expected [frames, {width or 'numbers'}]")
@@ -41,23 +43,18 @@ def _load_safetensors(path: str | Path, expected: dict[str, str] | None) -> Tens
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             features = file.get_tensor("features")
-    except FileNotFoundError:
-        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
     except (SafetensorError, OSError) as error:
         raise ZsadError(f"{path}: not a readable feature file ({error}); delete it and run `make features`") from error
     for name, value in (expected or {}).items():
         if header.get(name) != value:
-            raise ZsadError(
-                f"{path}: {name} is {header.get(name)!r}, expected {value!r}; delete it and run `make features`"
-            )
+            advice = "delete it and run `make features`"
+            raise ZsadError(f"{path}: {name} is {header.get(name)!r}, expected {value!r}; {advice}")
     return features
 
 
 def _load_npy(path: Path) -> Tensor:
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)  # a data set's features need not fit into memory
-    except FileNotFoundError:
-        raise ZsadError(f"{path}: no such feature file; `make features` writes one per video") from None
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # a data set's features need not fit into RAM
     except (OSError, ValueError, EOFError) as error:
         raise ZsadError(f"{path}: not a readable .npy array ({error}); extract it again") from error
     if not np.issubdtype(array.dtype, np.floating):

@@ -156,7 +156,7 @@ def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
 def read_frames(
     path: Path, indices: list[int] | None, size: Size | None, decoder: str, decoded: int | None
 ) -> list[np.ndarray]:
-    """Frames of a video file, see `zsad_lib.files.video.read_video`: by decord where it can be trusted, else by decoding from the start."""
+    """Frames of a video file for `read_video`: by decord where it can be trusted, else by decoding from the start."""
     damage = None if decoded is None else Damage()
     if decoder == "decord" and (frames := _read_decord(path, indices, size, decoded, damage)) is not None:
         return frames

@@ -48,7 +48,8 @@ def fetch(
         url: http or https address, or several of the same file: the next one's turn comes when one sends nothing.
         target: file to write; its folder is created.
         sha256: expected hash of the whole file; without it a file counts as complete when it has the announced length.
-        check: looks at the complete download and raises ZsadError where it is something else, which is then thrown away.
+        check: looks at the complete download and raises ZsadError where it is something else, which is then thrown
+            away.
 
     Returns:
         `target`.
@@ -59,8 +60,8 @@ def fetch(
     """
     target, urls = Path(target), [url] if isinstance(url, str) else list(url)
     if target.exists():
-        if sha256 and (found := sha256_file(target)) != sha256:
-            raise ZsadError(f"{target}: sha256 is {found}, expected sha256 {sha256}; move it away to fetch it again")
+        if sha256 and (digest := sha256_file(target)) != sha256:
+            raise ZsadError(f"{target}: sha256 is {digest}, expected sha256 {sha256}; move it away to fetch it again")
         return target
     make_folder(target.parent)
     part, tag = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.etag")
@@ -133,10 +134,7 @@ def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callab
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"User-Agent": "zsad-lib"}
     if have:
-        headers |= {
-            "Range": f"bytes={have}-",
-            "If-Range": tag.read_text(encoding="utf-8"),
-        }  # another version: sent from the start
+        headers["Range"], headers["If-Range"] = f"bytes={have}-", tag.read_text(encoding="utf-8")  # else from the start
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
             _receive(answer, part, tag, have if answer.status == 206 else 0)
@@ -148,10 +146,9 @@ def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callab
         raise ZsadError(f"{url}: the transfer failed ({reason}); run again to continue it") from error
     try:
         check(part)
-        if sha256 and (found := sha256_file(part)) != sha256:
-            raise ZsadError(
-                f"{url}: sha256 of the download is {found}, expected sha256 {sha256}; it was thrown away, try again later"
-            )
+        if sha256 and (digest := sha256_file(part)) != sha256:
+            fault = f"sha256 of the download is {digest}, expected sha256 {sha256}"
+            raise ZsadError(f"{url}: {fault}; it was thrown away, try again later")
     except ZsadError:
         part.unlink()
         raise

@@ -1,7 +1,7 @@
 """One table per data set, the only thing that later steps know of it.
 
-The manifest is ``manifest.csv``, a row per video. Frame numbers are 0-based and span ends inclusive throughout, as in UCF-Crime's
-official temporal annotation, whose 290 test videos hold 84,331 abnormal frames read this way.
+The manifest is ``manifest.csv``, a row per video. Frame numbers are 0-based and span ends inclusive throughout, as in
+UCF-Crime's official temporal annotation, whose 290 test videos hold 84,331 abnormal frames read this way.
 """
 
 import hashlib
@@ -138,7 +138,7 @@ def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 
 def save_labelled(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
-    """Writes what training on labels of whole videos reads: the manifest (`action`: class), ``classes.csv`` and ``prompts.json``.
+    """Writes what training on whole videos' classes reads: manifest (`action`: class), ``classes.csv``, ``prompts.json``.
 
     Returns:
         metrics, artefacts and output hash, as a pipeline step gives them.

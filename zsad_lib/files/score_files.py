@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.files import paths
 from zsad_lib.files.paths import PARTIAL, atomic, file_errors, make_folder
 
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
@@ -25,7 +24,7 @@ class SeedScores(NamedTuple):
     normal: dict[str, np.ndarray]  # held-out normal video -> [S, n_frames]; empty where the method has none
     classes: dict[
         str, np.ndarray
-    ]  # test video -> [S, n_frames, K] class probabilities; empty where the method knows no classes
+    ]  # test video -> [S, n_frames, K] probabilities; empty where the method knows no classes
 
 
 def read_series(path: str | Path, column: str) -> np.ndarray:
@@ -59,12 +58,14 @@ def read_series(path: str | Path, column: str) -> np.ndarray:
         raise ZsadError(f"{path}: no rows; expected one {column} per frame")
     if len(names) > 1 and column not in names:
         raise ZsadError(f"{path}: no column {column!r} among {', '.join(names[:6])}; name it or give one column only")
-    place = names.index(column) if header and column in names else 0
-    try:
-        return np.array([float(line.split(",")[place]) for line in lines[header:]])
-    except (ValueError, IndexError):
-        number, line = next((i, line) for i, line in enumerate(lines, 1) if i > header and not _has_number(line, place))
-        raise ZsadError(f"{path}:{number}: expected a number in column {column!r}, got {line[:60]!r}") from None
+    index, values = names.index(column) if header and column in names else 0, []
+    for number, line in enumerate(lines[header:], start=header + 1):
+        try:
+            values.append(float(line.split(",")[index]))
+        except (ValueError, IndexError):
+            got = f"expected a number in column {column!r}, got {line[:60]!r}"
+            raise ZsadError(f"{path}:{number}: {got}") from None
+    return np.array(values)
 
 
 def _is_number(text: str) -> bool:
@@ -75,41 +76,36 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _has_number(line: str, place: int) -> bool:
-    fields = line.split(",")
-    return place < len(fields) and _is_number(fields[place])
-
-
 def read_folder(folder: str | Path, column: str) -> dict[str, np.ndarray]:
     """All series of a folder, by file stem; ZsadError where it is missing, holds none, or holds a stem twice."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ZsadError(f"{folder}: no such folder; give the folder with one CSV or NPY file per video")
-    found: dict[str, np.ndarray] = {}
+    series: dict[str, np.ndarray] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in (".csv", ".npy") and path.stem != RESULT_STEM and not path.name.startswith("."):
-            if path.stem in found:
+            if path.stem in series:
                 raise ZsadError(f"{path}: {path.stem} is there twice, as .csv and .npy; keep one")
-            found[path.stem] = read_series(path, column)
-    if not found:
+            series[path.stem] = read_series(path, column)
+    if not series:
         raise ZsadError(f"{folder}: no .csv or .npy file; one per video is needed")
-    return found
+    return series
 
 
-def read_seeds(folder: Path, lengths: Mapping[str, int], chosen: Collection[int]) -> SeedScores:
+def read_seeds(folder: Path, lengths: Mapping[str, int], wanted: Collection[int]) -> SeedScores:
     """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``windows.npz``, ``normal.npz`` and ``classes.npz`` of each seed.
 
     Args:
         folder: of one method; its sub-folders with a number as name are the seeds.
         lengths: video -> number of frames.
-        chosen: the seeds to read, of which at least one must be there (a method that does not train has only one).
+        wanted: the seeds to read, of which at least one must be there (a method that does not train has only one).
 
     Raises:
         ZsadError: no seed, a missing video, a file with another number of frames, an archive that not every seed has.
     """
-    seeds = [folder / str(seed) for seed in sorted(chosen) if (folder / str(seed)).is_dir()]
+    seeds = [folder / str(seed) for seed in sorted(wanted) if (folder / str(seed)).is_dir()]
     if not seeds:
-        raise ZsadError(f"{folder}: no folder of seed {', '.join(map(str, chosen))}; score the test videos first")
+        raise ZsadError(f"{folder}: no folder of seed {', '.join(map(str, wanted))}; score the test videos first")
     scores = {}
     for video, n_frames in lengths.items():
         rows = []
@@ -143,9 +139,8 @@ def _read_archives(seeds: list[Path], name: str) -> dict[str, np.ndarray]:
     parts: list[dict[str, np.ndarray]] = []
     for seed in seeds:
         parts.append(read_archive(seed / name))
-        if parts[-1].keys() != parts[0].keys() or any(
-            np.shape(parts[-1][v]) != np.shape(parts[0][v]) for v in parts[0]
-        ):
+        shapes, first_shapes = ({video: array.shape for video, array in part.items()} for part in (parts[-1], parts[0]))
+        if shapes != first_shapes:
             raise ZsadError(f"{seed / name}: other videos or lengths than in {seeds[0] / name}; score the videos again")
     return {video: np.stack([part[video] for part in parts]) for video in parts[0]}
 
@@ -192,5 +187,5 @@ def write_frames(path: Path, fps: float, columns: dict[str, np.ndarray]) -> None
     length = len(next(iter(columns.values())))
     rows = zip(*(values.tolist() for values in columns.values()))
     lines = [f"{t},{t / fps:.3f}," + ",".join(f"{value:.6g}" for value in row) for t, row in zip(range(length), rows)]
-    with paths.atomic(path, flush=False) as handle:
+    with atomic(path, flush=False) as handle:
         handle.write(f"frame,time_s,{','.join(columns)}\n" + "\n".join(lines) + "\n")

@@ -66,9 +66,10 @@ def probe(path: str | Path) -> VideoInfo:
 def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
     """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th frame itself.
 
-    A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes back, or ahead by more
-    than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame counts as one usual interval after the last
-    one. A stream without time stamps counts as played at the rate that it declares.
+    A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes
+    back, or ahead by more than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame
+    counts as one usual interval after the last one. A stream without time stamps counts as played at the rate that it
+    declares.
 
     Args:
         path: video file or folder of frames.
@@ -110,8 +111,9 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
         timeout: seconds without an answer.
 
     Returns:
-        Whether it is a file at an address: it has a length, and its end is no break (an rtsp:// address is always a camera, even where
-        it declares a length). And its frames: seconds on its own clock, NaN where it has none, and uint8 [H, W, 3].
+        Whether it is a file at an address: it has a length, and its end is no break (an rtsp:// address is always a
+        camera, even where it declares a length). And its frames: seconds on its own clock, NaN where it has none, and
+        uint8 [H, W, 3].
 
     Raises:
         ZsadError: it cannot be opened; or, from the frames, it breaks off.
@@ -178,7 +180,8 @@ def read_video(
         indices: 0-based frame numbers in any order, repeats allowed; None reads all.
         size: output size in pixels, int or (height, width), bilinear with anti-aliasing; None keeps the size.
         decoder: "decord" (seeks) or "pyav" (decodes from the start).
-        decoded: frames that `timed_frames` gave: those are numbered, damage is passed over as there; None: a damaged file raises.
+        decoded: frames that `timed_frames` gave: those are numbered, damage is passed over as there; None: a damaged
+            file raises.
 
     Returns:
         uint8 [T, H, W, 3], RGB.
@@ -209,8 +212,8 @@ def read_video(
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
     """Writes H.264 in yuv420p (plays everywhere), whole or not at all.
 
-    The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock tree reads
-    memory that nobody has written, and may choose another quantiser.
+    The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock
+    tree reads memory that nobody has written, and may choose another quantiser.
 
     Args:
         path: target, usually ``.mp4``.

@@ -8,15 +8,13 @@ from typing import Any
 from zsad_lib.extensions import first_use
 
 _HOME = {  # public name -> the module of zsad_lib that holds it
-    "PROGRESS_S": "pipeline.progress",
-    "T": "notebook",
-    "TABLE": "own_video.scoring",
+    "frame_table": "own_video.scoring",
     "output_for": "own_video.scoring",
     "score_video": "own_video.scoring",
+    "score_windows": "own_video.scoring",
     "seen_frames": "own_video.scoring",
     "step_for": "own_video.scoring",
     "thinning": "own_video.scoring",
-    "told": "pipeline.progress",
     "window_features": "own_video.scoring",
 }
 

@@ -1,9 +1,10 @@
 """Fits a detector to one's own camera from its NORMAL video: what to remember, what is usual, and from which score on to alarm.
 
-A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which the memory has
-not seen, each term gets its mean and deviation, and the threshold is the quantile of its frame scores that leaves `far` of them above.
-Causal scores, of one window each, spread more and get a threshold of their own. Scores of neighbouring frames are alike, so that it is
-the windows that say how small a share can be known.
+A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which
+the memory has not seen, each term gets its mean and standard deviation, and the threshold is the lowest at which at
+most the share `far` of its frames alarm (`normal_thresholds`, as in every table). Causal scores, of one window each,
+spread more and get a threshold of their own. Scores of neighbouring frames are alike, so that it is the windows that
+say how small a share can be known.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from zsad_lib.config import FAR_TARGET
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.inputs import normal_thresholds
 from zsad_lib.features.backbones import stand_ins
 from zsad_lib.features.clip_frames import list_videos
 from zsad_lib.features.extraction import Extractor
@@ -36,7 +40,7 @@ def calibrate(
     normal: str | Path,
     name: str,
     run: str | None = None,
-    far: float = 0.1,
+    far: float = FAR_TARGET,
     captions: Sequence[str] = (),
     *,
     fps: float | None = None,
@@ -46,10 +50,11 @@ def calibrate(
 
     Args:
         normal: folder of at least two videos in which nothing abnormal happens.
-        name: of the run folder that receives the detector; `score_video` finds it there as ``run=name``. An earlier calibration of this
-            name is replaced, any other run is left alone.
+        name: of the run folder that receives the detector; `score_video` finds it there as ``run=name``. An earlier
+            calibration of this name is replaced, any other run is left alone.
         run: detector to start from; None: the shipped one.
-        far: share of normal frames that may alarm, 0..1.
+        far: share of normal frames that may alarm, 0..1; the smallest that can be measured is 1 / windows of held-out
+            video, so that the default asks for 13 s of it.
         captions: sentences on what is normal there, instead of the detector's own.
         fps: of folders of frames, see `score_video`.
         allow_missing: go on without videos that cannot be read.
@@ -58,8 +63,8 @@ def calibrate(
         The detector's file, and the threshold.
 
     Raises:
-        ZsadError: fewer than two videos, unreadable ones, a share outside 0..1 or too small for so little video, or the name of a run
-            that is no calibration.
+        ZsadError: fewer than two videos, unreadable ones, a share outside 0..1 or too small for so little video, or the
+            name of a run that is no calibration.
     """
     if not 0 < far < 1:
         raise ZsadError(f"far={far}: give a share of frames between 0 and 1, as 0.01")
@@ -71,55 +76,68 @@ def calibrate(
     if len(videos) < 2:
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     (scorer, meta), tool = own_scorer(run, Words(normal=captions)), Extractor(stand_ins())
-    remembered, usual = videos[::2], videos[1::2]
-    seen = [memorise(scorer, video, steps[video], tool) for video in remembered]
-    scorer = dataclasses.replace(scorer, memory=torch.cat(seen), statistics={})
-    terms, lengths, spent = [], [], 0.0
-    for video in usual:
-        seconds = array("d")
-        parts = list(scorer.terms(window_features(seen_frames(video, steps[video], seconds), tool)))
-        if (length := -(-len(seconds) // steps[video])) >= WINDOW:  # a shorter one holds no whole window
-            terms.append({term: np.concatenate([part[term] for part in parts]) for term in (*TERMS, "caption")})
-            lengths.append(length)
-            spent += len(seconds) / (fps or RATE) if video.is_dir() else seconds[-1]
-    count = sum(len(part["caption"]) for part in terms)
+    memory = torch.cat([memorise(scorer, video, steps[video], tool) for video in videos[::2]])
+    scorer = dataclasses.replace(scorer, memory=memory, statistics={})
+    held_out = [_held_out(scorer, video, steps[video], tool, fps) for video in videos[1::2]]
+    held_out = [video for video in held_out if video.length >= WINDOW]  # a shorter one holds no whole window
+    count = _count_windows(held_out, normal, far)
+    scorer.calibrate([video.terms for video in held_out])
+    windows = {number: scorer.fuse(video.terms, TERMS) for number, video in enumerate(held_out)}
+    frames = {number: to_frames(windows[number], video.length) for number, video in enumerate(held_out)}
+    threshold, causal = (float(normal_thresholds(scores, far)[0]) for scores in (frames, windows))
+    meta |= {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
+    spent = sum(video.seconds for video in held_out)
+    meta["measured_on"] = {"videos": len(held_out), "seconds": spent, "windows": count}
+    if target.exists():
+        print(f"{target}: an earlier calibration of this name is replaced", file=sys.stderr)
+    save_scorer(target, scorer, meta)
+    return target, threshold
+
+
+class _HeldOut(NamedTuple):
+    """A normal video that the memory has not seen."""
+
+    terms: dict[str, np.ndarray]  # `TERMS` and `caption`, [W] each
+    length: int  # frames that were seen
+    seconds: float
+
+
+def _held_out(scorer: Scorer, video: Path, step: int, tool: Extractor, fps: float | None) -> _HeldOut:
+    seconds = array("d")
+    pieces = list(scorer.terms(window_features(seen_frames(video, step, seconds), tool)))
+    terms = {name: np.concatenate([piece[name] for piece in pieces]) for name in (*TERMS, "caption")}
+    spent = len(seconds) / (fps or RATE) if video.is_dir() else seconds[-1]
+    return _HeldOut(terms, -(-len(seconds) // step), spent)
+
+
+def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float) -> int:
+    """Windows of all videos; ZsadError where they are too few or too alike to tell what is usual."""
+    count = sum(len(video.terms["caption"]) for video in held_out)
     if count < 2:
         raise ZsadError(
             f"{normal}: too little video; every second one is held out to tell what is usual, and those hold {count} windows of "
             f"{WINDOW} seen frames (3 s); give longer videos"
         )
     if far < 1 / count:
-        raise ZsadError(
-            f"far={far:g}: {count} windows of held-out normal video cannot tell less than far={1 / count:.2g}; give more video or "
-            "a larger share"
-        )
-    together = {term: np.concatenate([part[term] for part in terms]) for term in TERMS}
-    if all(np.allclose(values, values[0]) for values in together.values()):
-        raise ZsadError(
-            f"{normal}: all its scores are equal, as of a still picture; give video in which something moves"
-        )
-    scorer.calibrate(terms)
-    windows = [scorer.fuse(part, TERMS) for part in terms]
-    frames = [to_frames(scores, length) for scores, length in zip(windows, lengths)]
-    threshold, causal = (float(np.quantile(np.concatenate(scores), 1 - far)) for scores in (frames, windows))
-    found = {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
-    found["measured_on"] = {"videos": len(terms), "seconds": spent, "windows": count}
-    if target.exists():
-        print(f"{target}: an earlier calibration of this name is replaced", file=sys.stderr)
-    save_scorer(target, scorer, {**meta, **found})
-    return target, threshold
+        least = f"{count} windows of held-out normal video cannot tell less than far={1 / count:.2g}"
+        raise ZsadError(f"far={far:g}: {least}; give more video or a larger share")
+    scores = [np.concatenate([video.terms[name] for video in held_out]) for name in TERMS]
+    if all(np.allclose(values, values[0]) for values in scores):
+        flat = "all its scores are equal, as of a still picture"
+        raise ZsadError(f"{normal}: {flat}; give video in which something moves")
+    return count
 
 
 def in_words(target: Path) -> str:
     """What a calibrated detector's file says of itself, as a line: thresholds, what they were measured on, and how far to trust them."""
     meta = load_weights(target)[1]
-    held = meta["measured_on"]
-    above = meta["far"] * held["windows"]
+    measured_on = meta["measured_on"]
+    above = meta["far"] * measured_on["windows"]
     doubt = f"; only about {above:.0f} windows lie above: the threshold is uncertain, more video makes it sure"
     return (
         f"{target}: alarms above {meta['threshold']:.2f}, causal and live above {meta['threshold_causal']:.2f}: {meta['far']:.3g} of the "
-        f"frames exceed it in the held-out half of {len(meta['normal'])} normal videos ({held['videos']} videos, "
-        f"{held['seconds'] / 60:.1f} minutes, {held['windows']} windows){doubt if above < CERTAIN else ''}"
+        f"frames exceed it in the held-out half of {len(meta['normal'])} normal videos ({measured_on['videos']} videos, "
+        f"{measured_on['seconds'] / 60:.1f} minutes, {measured_on['windows']} windows){doubt if above < CERTAIN else ''}"
     )
 
 
@@ -137,22 +155,21 @@ def _target(name: str) -> Path:
 
 def _readable(normal: str | Path, fps: float | None, allow_missing: bool) -> dict[Path, int]:
     """The videos of a folder that can be read, each with its `thinning`; the others are told, all of them."""
-    found, listed = {}, list_videos(normal)
+    steps, listed = {}, list_videos(normal)
     for video in listed:
         try:
-            found[video] = thinning(video, fps)
+            steps[video] = thinning(video, fps)
         except ZsadError as error:
             print(f"skipped: {error}", file=sys.stderr, flush=True)
-    if (broken := len(listed) - len(found)) and not allow_missing:
-        raise ZsadError(
-            f"{broken} of {len(listed)} videos cannot be read; mend or remove them, or go on without them by ALLOW_MISSING=1"
-        )
-    return found
+    if (broken := len(listed) - len(steps)) and not allow_missing:
+        advice = "mend or remove them, or go on without them by ALLOW_MISSING=1"
+        raise ZsadError(f"{broken} of {len(listed)} videos cannot be read; {advice}")
+    return steps
 
 
 @torch.no_grad()
 def memorise(scorer: Scorer, video: Path, step: int, tool: Extractor) -> torch.Tensor:
     """Joint vectors of all windows of one video, of which every step-th frame is seen: [W, J], as the neighbour memory holds them."""
     d = scorer.detector
-    parts = window_features(seen_frames(video, step, array("d")), tool)
-    return torch.cat([joint(d.anchor(part.timesformer), d.standardised(part.scene)) for part in parts])
+    pieces = window_features(seen_frames(video, step, array("d")), tool)
+    return torch.cat([joint(d.anchor(piece.timesformer), d.standardised(piece.scene)) for piece in pieces])

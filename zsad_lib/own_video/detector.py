@@ -1,7 +1,8 @@
 """The detector for a user's own video: one of a run or the shipped one, with the user's words.
 
-Words reach it in three places. Sentences on what is normal replace the caption bank, and so change `s_sem`. Sentences on what would be
-abnormal only NAME what is seen; no score reads them. A description of the scene replaces what the scene stream sees.
+Words reach it in three places. Sentences on what is normal replace the caption bank, and so change `s_sem`. Sentences
+on what would be abnormal only NAME what is seen; no score reads them. A description of the scene replaces what the
+scene stream sees.
 """
 
 from __future__ import annotations
@@ -28,10 +29,7 @@ from zsad_lib.models.text import Vocabulary, encode_captions
 RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
 TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
 PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
-DESCRIBED_BY = (
-    64  # remembered windows that stand for a described scene: several cameras, not the few windows of one clip
-)
-
+DESCRIBED_BY = 64  # remembered windows that stand for a described scene: of several cameras, not of one clip
 SHOWN = 5  # sentences with unknown words that the warning names
 
 log = logging.getLogger(__name__)
@@ -57,15 +55,12 @@ def read_sentences(path: str | Path) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ZsadError(
-            f"{path}: no readable sentences ({reason}); give a text file in UTF-8, a sentence per line"
-        ) from error
-    said = [line.strip() for line in text.splitlines()]
-    said = [line for line in said if line and not line.startswith("#")]
-    if not said:
+        reason, advice = getattr(error, "strerror", None) or error, "give a text file in UTF-8, a sentence per line"
+        raise ZsadError(f"{path}: no readable sentences ({reason}); {advice}") from error
+    sentences = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if not sentences:
         raise ZsadError(f"{path}: no sentence in it; write one per line (a line that begins with # is a comment)")
-    return said
+    return sentences
 
 
 def scorer_file(run: str | None) -> Path:
@@ -77,20 +72,21 @@ def scorer_file(run: str | None) -> Path:
     if run is None:
         return SHIPPED / "detector.safetensors"
     folder = Path(run) if Path(run).is_dir() else paths.runs() / run
-    found = sorted((folder / "score" / "full").glob("*/scorer.safetensors"))
-    if not found:
+    if not (scorers := sorted((folder / "score" / "full").glob("*/scorer.safetensors"))):
         raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run out")
-    return found[0]
+    return scorers[0]
 
 
 def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
     """The scorer of `scorer_file` with a user's words, and its header.
 
-    A calibrated threshold belongs to the words it was measured with: own captions or a described scene take it out of the header.
+    A calibrated threshold belongs to the words it was measured with: own captions or a described scene take it out of
+    the header.
 
     Raises:
-        ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no prompt; a
-            sentence without a known word; a described scene for a detector without a memory of several scenes.
+        ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no
+            prompt; a sentence without a known word; a described scene for a detector without a memory of several
+            scenes.
     """
     scorer, meta = load_scorer(scorer_file(run))
     if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
@@ -106,7 +102,7 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
         raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list out")
     b = stand_ins()
     said = [*normal, *abnormal, *filter(None, [words.scene])]  # at once, so that unknown words are told once
-    _tell_unknown(said, b.vocabulary)
+    _warn_of_unknown(said, b.vocabulary)
     vectors = encode_captions(b.clip, said, b.vocabulary, warn=False).to(scorer.bank.device)
     if normal:
         scorer.captions, scorer.bank = normal, vectors[: len(normal)]
@@ -118,35 +114,34 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
     return scorer, meta
 
 
-def _listed(said: Sequence[str]) -> Sequence[str]:
-    if isinstance(said, str):
-        raise ZsadError(f"{said!r}: give a list of sentences, as [{said!r}]")
-    return said
+def _listed(sentences: Sequence[str]) -> Sequence[str]:
+    if isinstance(sentences, str):
+        raise ZsadError(f"{sentences!r}: give a list of sentences, as [{sentences!r}]")
+    return sentences
 
 
-def _tell_unknown(said: Sequence[str], vocabulary: Vocabulary) -> None:
+def _warn_of_unknown(sentences: Sequence[str], vocabulary: Vocabulary) -> None:
     """Warns of words that the text tower has never seen, in one line; ZsadError where a sentence holds nothing else."""
-    known, told = set(vocabulary.ids), []
-    for sentence in dict.fromkeys(said):
+    learned, doubtful = set(vocabulary.ids), []
+    for sentence in dict.fromkeys(sentences):
         spoken = re.findall(r"\w+", sentence.lower())
-        unknown = [word for word in spoken if not known.issuperset(Vocabulary.of([word]).ids)]
+        unknown = [word for word in spoken if not learned.issuperset(Vocabulary.of([word]).ids)]
         if len(unknown) == len(spoken):
-            raise ZsadError(
-                f"{sentence!r}: the detector knows no word of this sentence; say it in simpler English words"
-            )
+            raise ZsadError(f"{sentence!r}: the detector knows no word of it; say it in simpler English words")
         if unknown:
-            told.append(f"{sentence!r} ({', '.join(dict.fromkeys(unknown))})")
-    if told:
-        more = f" and {len(told) - SHOWN} more sentences" if len(told) > SHOWN else ""
-        log.warning("words that the detector does not know: %s%s", "; ".join(told[:SHOWN]), more)
+            doubtful.append(f"{sentence!r} ({', '.join(dict.fromkeys(unknown))})")
+    if doubtful:
+        more = f" and {len(doubtful) - SHOWN} more sentences" if len(doubtful) > SHOWN else ""
+        log.warning("words that the detector does not know: %s%s", "; ".join(doubtful[:SHOWN]), more)
 
 
 def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
     """Scene feature of a description, through the memory of training windows.
 
-    Nothing was trained on words for scene features, but the memory holds [video ; scene] of each window, and its video half lies in the
-    space of CLIP's text: the windows that fit the words best lend the mean of their scene halves. It is a crude look-up: on the rendered
-    scenes many descriptions still find another place, so what the camera itself sees is better wherever it sees the place.
+    Nothing was trained on words for scene features, but the memory holds [video ; scene] of each window, and its video
+    half lies in the space of CLIP's text: the windows that fit the words best lend the mean of their scene halves. It
+    is a crude look-up: on the rendered scenes many descriptions still find another place, so what the camera itself
+    sees is better wherever it sees the place.
 
     Args:
         scorer: with a memory [N, D + S] of joint vectors.

@@ -1,7 +1,8 @@
 """Events of a scored video: which frames stand out, what they may be, and the labels they can be compared with.
 
-An alarm needs a threshold from NORMAL video of the same camera. Without one the threshold here is the video's own: its median plus
-`DEVIATIONS` robust deviations. It marks what stands out in this video, normal or not, and every output says so.
+An alarm needs a threshold from NORMAL video of the same camera. Without one the threshold here is the video's own: its
+median plus `DEVIATIONS` robust deviations. It marks what stands out in this video, normal or not, and every output says
+so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,7 @@ from zsad_lib.files.spans import format_spans, parse_spans
 from zsad_lib.own_video.detector import TERMS
 
 GAP_S = 1.0  # alarms that are closer than this are one event
-NAMED = (
-    0.5  # probability of all abnormal prompts together from which on they, not the normal captions, describe a frame
-)
+NAMED = 0.5  # probability of all abnormal prompts together from which on they describe a frame, not the captions
 
 
 def threshold_of(table: pd.DataFrame) -> float:
@@ -39,12 +37,13 @@ def threshold_of(table: pd.DataFrame) -> float:
 def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -> str:
     """What kind of anomaly a frame may show, by a rule that was fixed before it was tried.
 
-    "temporal" where the prediction error lies further above normal video than the other terms do; else "semantic" where the abnormal
-    prompts have at least `NAMED` of the probability; else "contextual": an ordinary act, but none of the captions fits it here.
+    "temporal" where the prediction error lies further above normal video than the other terms do; else "semantic" where
+    the abnormal prompts have at least `NAMED` of the probability; else "contextual": an ordinary act, but none of the
+    captions fits it here.
 
     Args:
         frame: row of `score_video`.
-        statistics: each term's mean and deviation in normal video.
+        statistics: each term's mean and standard deviation in normal video.
 
     >>> normal = {"s_sem": (0.0, 1.0), "s_pred": (0.0, 1.0), "s_mem": (0.0, 1.0)}
     >>> family_guess(pd.Series({"s_sem": 2.0, "s_pred": 1.0, "s_mem": 0.0, "p(a fire burns)": 0.7}), normal)
@@ -61,16 +60,16 @@ def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
     Args:
         table: of `score_video`.
-        threshold: an alarm is a score above it.
+        threshold: of `alarms`, which holds the rule.
 
     Returns:
         One row per event: `event`, `start_s`, `end_s`, `first_frame`, `last_frame` (inclusive), `peak_frame`, `peak_s`,
         `peak_score`, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
         `prompt_probability`.
     """
-    seconds, found = table["time_s"].to_numpy(), runs(alarms(table, threshold), np.array([0]))
+    seconds, alarm_runs = table["time_s"].to_numpy(), runs(alarms(table, threshold), np.array([0]))
     joined: list[list[int]] = []
-    for begin, end in zip(found.begin, found.end):
+    for begin, end in zip(alarm_runs.begin, alarm_runs.end):
         if joined and seconds[begin] - seconds[joined[-1][1] - 1] < GAP_S:
             joined[-1][1] = int(end)
         else:
@@ -93,23 +92,21 @@ def in_words(table: pd.DataFrame) -> str:
     threshold, scored = threshold_of(table), table["score"][~table["warmup"]]
     if scored.empty:
         return "no event: no window has ended, the video is too short for causal scores"
-    if len(found := events(table, threshold)):
-        top = found.loc[found["peak_score"].idxmax()]
-        return f"events above {threshold:.2f}: {len(found)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
-    flat = round(scored.max() - scored.min(), 2) == 0
-    return (
-        "no event: the score is flat, as of a still picture or of a single window"
-        if flat
-        else f"no event: no score above {threshold:.2f}"
-    )
+    if len(listed := events(table, threshold)):
+        top = listed.loc[listed["peak_score"].idxmax()]
+        return f"events above {threshold:.2f}: {len(listed)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
+    if round(scored.max() - scored.min(), 2) == 0:
+        return "no event: the score is flat, as of a still picture or of a single window"
+    return f"no event: no score above {threshold:.2f}"
 
 
 def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarray]:
     """Ground truth of one video from a label file, which is read and checked at once, before hours of scoring.
 
     Args:
-        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns `first_frame`
-            and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation, which holds a line for the video.
+        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns
+            `first_frame` and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation,
+            which holds a line for the video.
         video: its path.
 
     Returns:
@@ -135,15 +132,14 @@ def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarra
         raise ZsadError(f"{path}: labels other than 0 and 1; give 0 for normal and 1 for abnormal, a number per frame")
     labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels  # a column
 
-    def of(n_frames: int) -> np.ndarray:
+    def check_length(n_frames: int) -> np.ndarray:
         if labels.shape != (n_frames,):
-            raise ZsadError(
-                f"{path}: labels of shape {list(labels.shape)} for {n_frames} frames of {video.name}; give a number per frame"
-            )
+            shape = f"labels of shape {list(labels.shape)} for {n_frames} frames of {video.name}"
+            raise ZsadError(f"{path}: {shape}; give a number per frame")
         return labels > 0
 
-    return of
+    return check_length
 
 
 def _within_spans(name: str, spans: str, n_frames: int) -> np.ndarray:
-    return frame_labels(SimpleNamespace(video=name, n_frames=n_frames, spans=spans)) > 0
+    return frame_labels(pd.Series({"video": name, "n_frames": n_frames, "spans": spans})) > 0

@@ -1,17 +1,20 @@
 r"""Why a window scored as it did: everything behind the score of one video, computed once, to be drawn and turned.
 
-    s = sum_i w_i (s_i - mean_i) / deviation_i      each summand is the contribution of a term; nothing else enters the score
-    s_pred = sum over cells of weight * error       weight = d s_pred / d error: which cells entered the mean over the moving ones
-    t' = t + g * (gate(t, c) - t)                   g = 1: the detector; g = 0: no context; every other term stays
+    s = sum_i w_i (s_i - mean_i) / deviation_i      each summand is the contribution of a term; nothing else enters the
+    score s_pred = sum over cells of weight * error       weight = d s_pred / d error: which cells entered the mean over
+    the moving ones t' = t + g * (gate(t, c) - t)                   g = 1: the detector; g = 0: no context; every other
+    term stays
 
 The second and third are the kit's own.
 
-Two questions need another scene than the video's own. The same windows are then scored with the scene feature of another place, in
-every term that reads a scene. The clearest answer comes from a place that the reader names, as a video or a folder of frames. Without one
-the detector's own training serves: its memory of normal windows holds their scenes, and k-means picks `CLUSTERS` of them.
+Two questions need another scene than the video's own. The same windows are then scored with the scene feature of
+another place, in every term that reads a scene. The clearest answer comes from a place that the reader names, as a
+video or a folder of frames. Without one the detector's own training serves: its memory of normal windows holds their
+scenes, and k-means picks `CLUSTERS` of them.
 
-All of it says what the detector computed, not why the world is as it is. Attention rollout (`models.attention_rollout`) shows where the
-TimeSformer read, which is no proof of what mattered; `lift` measures how much of it lies where something moves.
+All of it says what the detector computed, not why the world is as it is. Attention rollout (`models.attention_rollout`)
+shows where the TimeSformer read, which is no proof of what mattered; `lift` measures how much of it lies where
+something moves.
 """
 
 from __future__ import annotations
@@ -33,15 +36,8 @@ from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, encode_long, window_blocks
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME
 from zsad_lib.files.video import read_video
+from zsad_lib.methods.context_aware import scores
 from zsad_lib.methods.context_aware.scorer import Scorer
-from zsad_lib.methods.context_aware.scores import (
-    SCORED_STEPS,
-    error_map,
-    moving_mean,
-    predictive_terms,
-    prompt_scores,
-    semantic_score,
-)
 from zsad_lib.models.attention_rollout import rollout
 from zsad_lib.models.text import UNKNOWN, encode_captions, tokenize
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
@@ -99,8 +95,8 @@ def explain(
         run: name of a run with a trained detector; None takes the one shipped with the package, as in `score_video`.
         words: the user's own sentences.
         at: seconds of the windows to look at; None: the `LOOKED_AT` that score highest, which are all of a short video.
-        scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's training, none where
-            it was calibrated to one camera.
+        scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's
+            training, none where it was calibrated to one camera.
 
     Raises:
         ZsadError: unreadable video, a run without a detector, no time in `at`.
@@ -113,24 +109,24 @@ def explain(
     if scenes is None:
         elsewhere = {} if "normal" in meta else training_scenes(scorer)  # a calibrated memory knows one place
     else:
-        elsewhere = {name: scene_of(place, tool) for name, place in scenes.items()}
-    seen = window_features(seen_frames(path, step, seconds), tool)
+        elsewhere = {name: scene_of(video, tool) for name, video in scenes.items()}
+    features = window_features(seen_frames(path, step, seconds), tool)
     if described is not None:
-        seen = (piece._replace(scene=described.expand_as(piece.scene)) for piece in seen)
-    pieces = [_parts(scorer, elsewhere, piece) for piece in seen]
+        features = (piece._replace(scene=described.expand_as(piece.scene)) for piece in features)
+    pieces = [_parts(scorer, elsewhere, piece) for piece in features]
     part = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    ungated, gated, embedding, context = (
-        torch.from_numpy(part[name]) for name in ("ungated", "gated", "embedding", "context")
-    )
-    score, (_, prompts) = scorer.fuse(part, TERMS), prompt_scores(*gated.tensor_split([len(scorer.captions)], -1))
+    vectors = {name: torch.from_numpy(part[name]) for name in ("embedding", "context", "ungated", "gated")}
+    _, prompts = scores.prompt_scores(*vectors["gated"].tensor_split([len(scorer.captions)], -1))
+    score = scorer.fuse(part, TERMS)
     last = (len(seconds) - 1) // step  # number of the last frame that was seen
     middle = np.minimum(np.arange(len(score)) * BLOCK_LEN + MIDDLE_FRAME, last)
     times = middle / RATE if np.isnan(seconds).any() else np.array(seconds)[middle * step]
     looked = np.argsort(-score, kind="stable")[:LOOKED_AT] if at is None else [np.abs(times - s).argmin() for s in at]
     looked = np.unique(looked)
-    seen = np.minimum(looked[:, None] * BLOCK_LEN + np.array(CLIP_FRAMES), last) * step  # [M, T]
-    numbers, where = np.unique(seen, return_inverse=True)
-    small, shown = (read_video(path, numbers, size)[where.reshape(seen.shape)] for size in (STAND_IN_SIZE, SHOWN_SIZE))
+    wanted = np.minimum(looked[:, None] * BLOCK_LEN + np.array(CLIP_FRAMES), last) * step  # [M, T]
+    numbers, index = np.unique(wanted, return_inverse=True)
+    index = index.reshape(wanted.shape)
+    small, pictures = (read_video(path, numbers, size)[index] for size in (STAND_IN_SIZE, SHOWN_SIZE))
     small = torch.from_numpy(small)
     clips = normalise(small.to(device()), KINETICS).transpose(1, 2)  # [M, 3, T, H, W]
     relevance = rollout(tool.backbones.timesformer, clips).cpu()
@@ -140,16 +136,13 @@ def explain(
         times=times,
         terms={name: scorer.fuse(part, (name,)) for name in TERMS},
         score=score,
-        embedding=embedding,
-        context=context,
-        ungated=ungated,
-        gated=gated,
+        **vectors,
         prompts=prompts.numpy(),
         scenes={name: part[f"in {name}"] for name in elsewhere},
         errors=part["errors"],
         weights=part["weights"],
         at=looked,
-        frames=shown,
+        frames=pictures,
         rollout=relevance.numpy(),
         motion=moved(small, relevance.shape[2:]).numpy(),
     )
@@ -157,30 +150,25 @@ def explain(
 
 def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures) -> dict[str, np.ndarray]:
     """What `Why` holds of all windows of a piece, and the raw terms, by name; scores under other scenes as "in NAME"."""
-    d, (own,) = scorer.detector, scorer.terms([piece])
-    (predicted,) = predictive_terms(d.dpc, [piece])
+    d, (terms,) = scorer.detector, scorer.terms([piece])
+    (predicted,) = scores.predictive_terms(d.dpc, [piece])
     v = d.embed(piece.timesformer, predicted.plain if scorer.plain_extractor else predicted.context)
     sentences, context = torch.cat([scorer.bank, scorer.prompt_bank]), d.context(piece.scene)
-    errors = error_map(d.dpc.predict(window_blocks(encode_long(d.dpc, piece.stem[None])[0])))  # [W, P, h, w]
-    found = {
-        "embedding": v,
-        "context": context,
-        "ungated": v @ sentences.T,
-        "gated": d.gate.logits(v, sentences, context),
-        "errors": errors,
-        "weights": cell_weights(errors, window_blocks(piece.cell_motion)[:, -d.dpc.pred_steps :]),
-    }
+    errors = scores.error_map(d.dpc.predict(window_blocks(encode_long(d.dpc, piece.stem[None])[0])))  # [W, P, h, w]
+    tensors = {"embedding": v, "context": context, "errors": errors}
+    tensors |= {"ungated": v @ sentences.T, "gated": d.gate.logits(v, sentences, context)}
+    tensors["weights"] = cell_weights(errors, window_blocks(piece.cell_motion)[:, -d.dpc.pred_steps :])
     for name, scene in elsewhere.items():
-        (there,) = scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
-        own[f"in {name}"] = scorer.fuse(there, TERMS)
-    return own | {name: value.cpu().numpy() for name, value in found.items()}
+        (terms_there,) = scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
+        terms[f"in {name}"] = scorer.fuse(terms_there, TERMS)
+    return terms | {name: value.cpu().numpy() for name, value in tensors.items()}
 
 
 @torch.enable_grad()
 def cell_weights(errors: Tensor, motion: Tensor) -> Tensor:
     """weight = d s_pred / d error of every cell: errors and motion [B, P, h, w] -> [B, P, h, w], 0 where a cell did not enter."""
     errors = errors.detach().requires_grad_()
-    total = moving_mean(errors[:, :SCORED_STEPS], motion[:, :SCORED_STEPS]).sum()
+    total = scores.moving_mean(errors[:, : scores.SCORED_STEPS], motion[:, : scores.SCORED_STEPS]).sum()
     return torch.autograd.grad(total, errors)[0]
 
 
@@ -193,9 +181,10 @@ def scene_of(path: str | Path, tool: Extractor) -> Tensor:
 def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
     """Typical scenes of a detector's training: name -> scene feature [S].
 
-    The memory keeps of each scene the direction of its standardised feature. k-means groups the directions, and the window nearest to a
-    group's centre speaks for it, with the length that standardised features have on average, sqrt(S). Its name is the caption that the
-    gate opens there more than in the other scenes: the detector's own words, not a label.
+    The memory keeps of each scene the direction of its standardised feature. k-means groups the directions, and the
+    window nearest to a group's centre speaks for it, with the length that standardised features have on average,
+    sqrt(S). Its name is the caption that the gate opens there more than in the other scenes: the detector's own words,
+    not a label.
     """
     d = scorer.detector
     half = F.normalize(scorer.memory[:, -len(d.scene_mean) :], dim=-1)  # [N, S]
@@ -203,27 +192,28 @@ def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
     nearest = torch.from_numpy(groups.transform(half.numpy())).argmin(0)  # [M]
     scenes = d.scene_along(half[nearest])  # [M, S]
     fit = torch.einsum("kd,mkd->mk", scorer.bank, d.gate(scorer.bank, d.context(scenes)))
-    own = (fit - fit.mean(0)).argmax(1).tolist()
-    return {f"training scene {i}: {scorer.captions[k]}": scene for i, (k, scene) in enumerate(zip(own, scenes), 1)}
+    own_caption = (fit - fit.mean(0)).argmax(1).tolist()
+    named = enumerate(zip(own_caption, scenes), start=1)
+    return {f"training scene {i}: {scorer.captions[k]}": scene for i, (k, scene) in named}
 
 
 def at_strength(why: Why, gate: float) -> np.ndarray:
     """Score [W] with t' = t + g * (gate(t, c) - t): g = 1 is the score, at g = 0 the scene says nothing about the captions.
 
-    The mean and the deviation of s_sem stay those of the gated captions, so without gate the whole curve also moves down or up: look at
-    its shape.
+    The mean and the standard deviation of s_sem stay those of the gated captions, so without gate the whole curve also
+    moves down or up: look at its shape.
     """
     captions = slice(why.captions)
-    s_sem = semantic_score(torch.lerp(why.ungated[:, captions], why.gated[:, captions], gate)).double().numpy()
+    similarity = torch.lerp(why.ungated[:, captions], why.gated[:, captions], gate)  # [W, K]
+    s_sem = scores.semantic_score(similarity).double().numpy()
     return why.score - why.terms["s_sem"] + why.scorer.fuse({"s_sem": s_sem}, ("s_sem",))
 
 
 @torch.no_grad()
-def fit(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, list[str]]:
+def fit_sentence(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, list[str]]:
     """How well any sentence fits: similarity v . gate(t, c) of every window [W], and the words that the text tower has never seen."""
-    unknown = [
-        w for w in sentence.split() if (tokenize([w], b.clip.context_length, b.vocabulary, False) == UNKNOWN).any()
-    ]
+    length, words = b.clip.context_length, sentence.split()
+    unknown = [word for word in words if (tokenize([word], length, b.vocabulary, False) == UNKNOWN).any()]
     t = encode_captions(b.clip, [sentence], b.vocabulary, warn=False)
     return why.scorer.detector.gate.logits(why.embedding, t, why.context)[:, 0].numpy(), unknown
 

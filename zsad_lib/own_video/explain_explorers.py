@@ -9,11 +9,12 @@ from matplotlib.figure import Figure, SubFigure
 from sklearn.metrics import confusion_matrix
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.evaluate.inputs import collect, frame_rates
 from zsad_lib.evaluate.protocol import alarm_rates
 from zsad_lib.features.backbones import stand_ins
 from zsad_lib.own_video import explain_figures
-from zsad_lib.own_video.explain import Why, at_strength, fit
+from zsad_lib.own_video.explain import Why, at_strength, fit_sentence
 from zsad_lib.results.explorer import Text, explore
 from zsad_lib.results.style import METHOD_COLOURS, PAGE
 
@@ -27,8 +28,8 @@ def scrub(why: Why) -> Figure | None:
     def draw(on: Figure | SubFigure, second: float) -> None:
         top, middle, bottom = on.subfigures(3, 1, height_ratios=[1.9, 2.3, 1.7])
         left, right = top.subfigures(1, 2, width_ratios=[1.25, 1.0])
-        for part, figure in ((left, "attention"), (right, "errors"), (middle, "texts"), (bottom, "contributions")):
-            getattr(explain_figures, figure)(why, second, part)
+        for panel, figure in ((left, "attention"), (right, "errors"), (middle, "texts"), (bottom, "contributions")):
+            getattr(explain_figures, figure)(why, second, panel)
 
     return explore(draw, (PAGE, 5.9), panels=True, second=[float(time) for time in why.times[why.at].round(2)])
 
@@ -55,12 +56,12 @@ def threshold(
         raise ZsadError("threshold: the labels hold one class only; give normal and abnormal frames")
     score, seconds = frames.scores[0], 1 / frame_rates(fps, frames.names)
     levels = np.unique(np.append(np.quantile(score, QUANTILES), [] if fixed is None else fixed))
-    false, delay, found = alarm_rates(frames, score, levels, np.ones((len(levels), len(seconds))), seconds)
+    false, delay, recall = alarm_rates(frames, score, levels, np.ones((len(levels), len(seconds))), seconds)
 
     def draw(on: Figure | SubFigure, threshold: float) -> None:
         left, right = on.subplots(1, 2, width_ratios=[1, 1.6])
         i = int(np.abs(levels - threshold).argmin())
-        counts = confusion_matrix(frames.labels, score >= levels[i], labels=[False, True])
+        counts = confusion_matrix(frames.labels, is_alarm(score, levels[i]), labels=[False, True])
         shares = counts / counts.sum(1, keepdims=True)
         cells = [[f"{n:,}\n{share:.1%}" for n, share in zip(*row)] for row in zip(counts, shares)]
         sns.heatmap(shares, vmin=0, vmax=1, cmap="cividis", annot=cells, fmt="", annot_kws={"size": 7}, cbar=False, ax=left,
@@ -78,7 +79,7 @@ def threshold(
         if fixed is not None:
             right.axvline(fixed, color="0.3", linewidth=0.8, linestyle=":")
         late = f"mean delay {delay[i]:.1f} s" if np.isfinite(delay[i]) else "no event detected"
-        title = f"threshold {levels[i]:.2f}: {false[i]:.0f} false alarms per hour, {found[i]:.0%} of events, {late}"
+        title = f"threshold {levels[i]:.2f}: {false[i]:.0f} false alarms per hour, {recall[i]:.0%} of events, {late}"
         on.suptitle(title, fontsize=8)
 
     return explore(draw, (PAGE, 2.4), panels=True, threshold=levels.tolist())
@@ -94,17 +95,13 @@ def prompt(why: Why, examples: Sequence[str]) -> Figure | None:
     b, best = stand_ins(), why.gated[:, : why.captions].amax(1).numpy()
 
     def draw(on: Figure | SubFigure, prompt: str) -> None:
-        values, unknown = fit(why, prompt, b)
-        ax = _curves(
-            on, why, {"best caption": (best, "semantic"), "this sentence": (values, "paper")}, "gated similarity"
-        )
-        ax.fill_between(
-            why.times, best, values, where=values > best, color=METHOD_COLOURS["paper"], alpha=0.3, linewidth=0
-        )
+        values, unknown = fit_sentence(why, prompt, b)
+        lines, better = {"best caption": (best, "semantic"), "this sentence": (values, "paper")}, values > best
+        ax = _curves(on, why, lines, "gated similarity")
+        shade = dict(color=METHOD_COLOURS["paper"], alpha=0.3, linewidth=0)
+        ax.fill_between(why.times, best, values, where=better, **shade)
         never = f" (never learned: {', '.join(unknown)})" if unknown else ""
-        ax.set_title(
-            f'"{prompt}"{never}: better than every caption in {(values > best).mean():.0%} of the windows', loc="left"
-        )
+        ax.set_title(f'"{prompt}"{never}: better than every caption in {better.mean():.0%} of the windows', loc="left")
 
     return explore(draw, (PAGE, 1.7), panels=True, prompt=Text(examples))
 
@@ -115,10 +112,8 @@ def gate(why: Why) -> Figure | None:
     def draw(on: Figure | SubFigure, gate: float) -> None:
         score = at_strength(why, gate)
         lines = {"as scored": (why.score, "motion_floor"), "at this strength": (score, "full_memory")}
-        title = (
-            f"gate at {gate:.1f}: the score's spread is {score.std():.2f} deviations, as scored {why.score.std():.2f}"
-        )
-        _curves(on, why, lines, "score (deviations)").set_title(title, loc="left")
+        spread = f"the score's spread is {score.std():.2f} deviations, as scored {why.score.std():.2f}"
+        _curves(on, why, lines, "score (deviations)").set_title(f"gate at {gate:.1f}: {spread}", loc="left")
 
     return explore(draw, (PAGE, 1.7), panels=True, gate=np.linspace(0, 1, STRENGTHS).round(3).tolist())
 
@@ -128,7 +123,4 @@ def _curves(on: Figure | SubFigure, why: Why, lines: Mapping[str, tuple[np.ndarr
     ax = on.subplots()
     for label, (values, method) in lines.items():
         ax.plot(why.times, values, color=METHOD_COLOURS[method], label=label)
-    ax.set(xlabel="middle of the window (s)", ylabel=unit)
-    ax.margins(x=0.01)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return ax
+    return explain_figures.finish_curves(ax, unit)

@@ -43,15 +43,22 @@ def contributions(why: Why, at: float | None = None, on: Figure | SubFigure | No
             base += part
     ax.plot(why.times, why.score, color="black", label="score (sum)")
     ax.axhline(0, color="0.4", linewidth=0.6)
+    peak = int(why.score.argmax())
+    at_peak = {name: values[peak] for name, values in why.terms.items()}
+    most = TERMS[max(at_peak, key=at_peak.get)]
+    ax.set_title(f"{why.video}: at the peak ({why.times[peak]:.1f} s) most comes from {most}", loc="left")
+    finish_curves(ax, "contribution\n(deviations)", at)
+    return on
+
+
+def finish_curves(ax: plt.Axes, unit: str, at: float | None = None) -> plt.Axes:
+    """Names the axes of curves over the windows' times, puts the legend beside them, and marks `at` seconds."""
     if at is not None:
         ax.axvline(at, color=TRUTH_COLOUR, linewidth=1.2)
-    peak = int(why.score.argmax())
-    main = max(why.terms, key=lambda name: why.terms[name][peak])
-    ax.set(xlabel="middle of the window (s)", ylabel="contribution\n(deviations)")
-    ax.set_title(f"{why.video}: at the peak ({why.times[peak]:.1f} s) most comes from {TERMS[main]}", loc="left")
+    ax.set(xlabel="middle of the window (s)", ylabel=unit)
     ax.margins(x=0.01)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return on
+    return ax
 
 
 def attention(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
@@ -65,12 +72,10 @@ def attention(why: Why, at: float | None = None, on: Figure | SubFigure | None =
     relevance = why.rollout[m]  # [T, rows, columns]
     shares, even = relevance.sum((1, 2)) / relevance.sum(), relevance.mean()
     titles = [f"frame {number}: {share:.0%}" for number, share in zip(CLIP_FRAMES, shares)]
-    ax, _ = _tiles(
-        on, why.frames[m], relevance / even, relevance.max() / even, titles, len(titles) // 2, "rollout (1 = even)"
-    )
-    ax.text(
-        0, -0.02, "where information was read; no proof of what mattered", transform=ax.transAxes, va="top", fontsize=7
-    )
+    maps, columns = relevance / even, len(titles) // 2
+    ax, _ = _tiles(on, why.frames[m], maps, relevance.max() / even, titles, columns, "rollout (1 = even)")
+    note = "where information was read; no proof of what mattered"
+    ax.text(0, -0.02, note, transform=ax.transAxes, va="top", fontsize=7)
     moving = lift(relevance, why.motion[m])
     on.suptitle(f"{why.times[why.at[m]]:.1f} s: places that move were read {moving:.1f} times the average", fontsize=8)
     return on
@@ -90,12 +95,14 @@ def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = No
         f"block {first + step + 1}: " + (f"{one[cells].mean():.2f}" if cells.any() else "not scored")
         for step, (one, cells) in enumerate(zip(maps, entered))
     ]
-    shown = [next(t for t, n in enumerate(CLIP_FRAMES) if n // BLOCK_LEN == first + step) for step in range(len(maps))]
-    ax, corners = _tiles(on, why.frames[m][shown], maps, why.errors.max(), titles, len(maps), "1 - cosine")
+    pictured = [
+        next(t for t, n in enumerate(CLIP_FRAMES) if n // BLOCK_LEN == first + step) for step in range(len(maps))
+    ]
+    ax, corners = _tiles(on, why.frames[m][pictured], maps, why.errors.max(), titles, len(maps), "1 - cosine")
     height, width = (np.array(why.frames.shape[2:4]) / maps.shape[1:]).tolist()  # pixels of a cell
     for step, row, column in np.argwhere(entered):
-        place = (corners[step][0] + column * width, corners[step][1] + row * height)
-        ax.add_patch(plt.Rectangle(place, width, height, fill=False, edgecolor="white", linewidth=0.7))
+        corner = (corners[step][0] + column * width, corners[step][1] + row * height)
+        ax.add_patch(plt.Rectangle(corner, width, height, fill=False, edgecolor="white", linewidth=0.7))
     on.suptitle(f"{why.times[why.at[m]]:.1f} s: error {(maps * weights).sum():.2f} over the framed cells", fontsize=8)
     return on
 
@@ -115,11 +122,8 @@ def texts(why: Why, at: float | None = None, on: Figure | SubFigure | None = Non
     colours = [METHOD_COLOURS["semantic"] if k < K else METHOD_COLOURS["paper"] for k in best]
     ax.barh(rows - 0.19, gated[best], 0.36, color=colours)
     ax.barh(rows + 0.19, ungated[best], 0.36, facecolor="none", edgecolor=colours, linewidth=0.8)
-    names = [
-        textwrap.shorten(why.sentences[k], LETTERS, placeholder=" …")
-        + ("" if k < K else f" [{why.prompts[w, k - K]:.0%}]")
-        for k in best
-    ]
+    shares = ["" if k < K else f" [{why.prompts[w, k - K]:.0%}]" for k in best]
+    names = [textwrap.shorten(why.sentences[k], LETTERS, placeholder=" …") + share for k, share in zip(best, shares)]
     ax.set_yticks(rows, names)
     ax.axvline(0, color="0.4", linewidth=0.6)
     ax.invert_yaxis()
@@ -138,18 +142,13 @@ def gate(why: Why, at: float | None = None, on: Figure | SubFigure | None = None
     ax = on.subplots()
     ax.plot(why.times, why.score, color="black", linewidth=1.6, label="own scene")
     ax.plot(why.times, at_strength(why, 0), color="0.5", linestyle="--", label="no gate")
-    colours = [
-        METHOD_COLOURS[name] for name in ("full_memory", "paper", "semantic", "predictive", "knn", "knn_predictive")
-    ]
+    methods = ("full_memory", "paper", "semantic", "predictive", "knn", "knn_predictive")
+    colours = [METHOD_COLOURS[name] for name in methods]
     for i, (name, score) in enumerate(why.scenes.items()):
         look = dict(color=colours[i % len(colours)], linestyle=DASHES[i % len(DASHES)], linewidth=0.9)
         ax.plot(why.times, score, label=textwrap.fill(textwrap.shorten(name, 60, placeholder=" …"), 30), **look)
-    if at is not None:
-        ax.axvline(at, color=TRUTH_COLOUR, linewidth=1.2)
-    ax.set(xlabel="middle of the window (s)", ylabel="score (deviations)")
     ax.set_title(f"{why.video}: the same windows, seen in other scenes", loc="left")
-    ax.margins(x=0.01)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    finish_curves(ax, "score (deviations)", at)
     return on
 
 

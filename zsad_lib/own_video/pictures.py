@@ -39,8 +39,8 @@ def in_title(name: str) -> str:
     """
     if len(name) > TITLE:
         name = f"{name[: TITLE // 2]}…{name[-TITLE // 2 :]}"
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(letter if ord(letter) in known else "□" for letter in name)
+    drawable = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(letter if ord(letter) in drawable else "□" for letter in name)
 
 
 def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
@@ -54,48 +54,42 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
     low, high = axes.get_ylim()
-    found = runs(alarm, np.array([0]))
-    spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(found.begin, found.end)]
+    begins, ends, _ = runs(alarm, np.array([0]))
+    spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(begins, ends)]
     axes.broken_barh(spans, (low, high - low), color=hexed(ALARM), alpha=0.15, linewidth=0.5, label="alarm")
     if "truth" in table:
         for number, (first, last) in enumerate(parse_spans(labels_to_spans(table["truth"]))):
             label = None if number else "labelled abnormal"
             axes.axvspan(seconds[first], seconds[last], 0, 0.06, color=hexed(TRUTH), linewidth=0, label=label)
-    axes.set(
-        xlabel="time (s)",
-        ylabel="anomaly score\n(deviations from normal)",
-        title=title,
-        xlim=(0, max(seconds.max(), 1e-3)),
-        ylim=(low, high),
-    )
+    axes.set(xlabel="time (s)", ylabel="anomaly score\n(deviations from normal)", title=title)
+    axes.set(xlim=(0, max(seconds.max(), 1e-3)), ylim=(low, high))
     axes.title.set_parse_math(False)  # names may hold $
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
-def contact_sheet(path: str | Path, found: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
+def contact_sheet(path: str | Path, listed: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
     """The peak frames of the `PEAKS` highest events in the order of time; None where there is no event.
 
     Args:
         path: the video.
-        found: of `events`.
+        listed: of `events`.
         title: above all pictures.
         decoded: frames that were scored, of a video that may be damaged; see `read_video`.
     """
-    if found.empty:
+    if listed.empty:
         return None
     style.style()
-    shown = found.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
+    highest = listed.nlargest(PEAKS, "peak_score").sort_values("peak_frame")
     _, first = next(timed_frames(path))
-    pictures = read_video(path, indices=list(shown["peak_frame"]), size=first.shape[:2], decoded=decoded)
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(style.PAGE, 1.5 * rows + 0.3), layout="constrained", squeeze=False
-    )
+    pictures = read_video(path, indices=list(highest["peak_frame"]), size=first.shape[:2], decoded=decoded)
+    columns = min(4, len(highest))
+    rows = -(-len(highest) // columns)
+    size = (style.PAGE, 1.5 * rows + 0.3)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, picture, row in zip(grid.flat, pictures, shown.itertuples()):
+    for axes, picture, row in zip(grid.flat, pictures, highest.itertuples()):
         axes.imshow(picture)
         axes.set_title(f"event {row.event}, {row.peak_s:.1f} s: {row.peak_score:.1f}")
     figure.suptitle(title).set_parse_math(False)
@@ -120,15 +114,14 @@ def write_all(
     for old in ("peaks.png", "peaks.pdf", "overlay.mp4"):  # of an earlier call; not each call makes them
         (folder / old).unlink(missing_ok=True)
     threshold, kind, name = threshold_of(table), threshold_kind(table), in_title(Path(path).resolve().name)
-    found, made = events(table, threshold), {"events": folder / "events.csv"}
-    with paths.atomic(made["events"]) as handle:
-        found.to_csv(handle, index=False, float_format="%.9g", lineterminator="\n")
-    made["curve"], _ = style.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
-    if (sheet := contact_sheet(path, found, f"{name}: highest events", len(table))) is not None:
-        made["peaks"], _ = style.save(sheet, folder / "peaks")
+    listed = events(table, threshold)
+    files = {"events": paths.write_table(folder / "events.csv", listed)}
+    files["curve"], _ = style.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
+    if (sheet := contact_sheet(path, listed, f"{name}: highest events", len(table))) is not None:
+        files["peaks"], _ = style.save(sheet, folder / "peaks")
     if play:
         apart = np.diff(table["time_s"])
         fps = 1 / apart.mean() if len(apart) and apart.mean() > 0 else RATE
-        made["overlay"] = folder / "overlay.mp4"
-        write_film(path, table, threshold, kind, made["overlay"], fps, progress)
-    return made
+        files["overlay"] = folder / "overlay.mp4"
+        write_film(path, table, threshold, kind, files["overlay"], fps, progress)
+    return files

@@ -9,6 +9,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,12 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, chunks
-from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames
+from zsad_lib.features.window_plan import WINDOW, at_frames, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.paths import file_errors
 from zsad_lib.files.score_files import prompt_column
 from zsad_lib.files.video import IMAGE_SUFFIXES, timed_frames
+from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.pipeline.progress import told
@@ -42,26 +44,22 @@ def output_for(video: Path, given: Path | None) -> Path:
     Raises:
         ZsadError: names the file or folder in the way.
     """
-    output = given or Path(f"{video.resolve().stem}.scores.csv")
+    output, another = given or Path(f"{video.resolve().stem}.scores.csv"), "give --output another name"
     folder = output.with_suffix("")
     if output.suffix.lower() != ".csv":
         raise ZsadError(f"{output}: scores are a table; give a file that ends in .csv, as {folder}.csv")
     if output.exists() and not _is_table(output):
-        raise ZsadError(f"{output}: exists and is no score table of this kit; give --output another name")
+        raise ZsadError(f"{output}: exists and is no score table of this kit; {another}")
     if folder.exists() and not folder.is_dir():
-        raise ZsadError(
-            f"{folder}: the pictures need a folder of this name, and it is a file; give --output another name"
-        )
+        raise ZsadError(f"{folder}: the pictures need a folder of this name, and it is a file; {another}")
     if folder.resolve() in (video.resolve(), *video.resolve().parents):
-        raise ZsadError(f"{folder}: the pictures would go to the video itself; give --output another name")
+        raise ZsadError(f"{folder}: the pictures would go to the video itself; {another}")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "events.csv").is_file():
-        raise ZsadError(
-            f"{folder}: the pictures need this folder, and it holds other files; give --output another name"
-        )
-    above = next(place for place in output.absolute().parents if place.exists())
-    for place in [above] + [folder] * folder.is_dir():
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise ZsadError(f"{output}: cannot write into {place}; choose a writable folder")
+        raise ZsadError(f"{folder}: the pictures need this folder, and it holds other files; {another}")
+    parent = next(parent for parent in output.absolute().parents if parent.exists())
+    for target in [parent] + [folder] * folder.is_dir():
+        if not target.is_dir() or not os.access(target, os.W_OK | os.X_OK):
+            raise ZsadError(f"{output}: cannot write into {target}; choose a writable folder")
     return output
 
 
@@ -84,8 +82,8 @@ def step_for(rate: float) -> int:
 def thinning(path: str | Path, fps: float | None = None) -> int:
     """`step_for` the rate of a video; where its frames hold no time, of `fps`, which is `RATE` unless it is given.
 
-    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike. Where the rate varies
-    later on, the frames that are seen lie apart as unevenly as the video's own.
+    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike.
+    Where the rate varies later on, the frames that are seen lie apart as unevenly as the video's own.
     """
     if Path(path).is_dir():
         return step_for(fps or RATE)
@@ -119,6 +117,66 @@ def window_features(frames: Iterable[np.ndarray], tool: Extractor) -> Iterator[V
         yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
 
 
+class WindowScores(NamedTuple):
+    """What a detector says of the W windows of one video.
+
+    `terms` hold each of `TERMS` [W], `caption` [W], the number of the best caption, and `prompts` [W, A],
+    probabilities.
+    """
+
+    scorer: Scorer
+    threshold: float | None  # of a calibrated detector
+    terms: dict[str, np.ndarray]
+
+
+def score_windows(frames: Iterable[np.ndarray], run: str | None, words: Words, causal: bool = False) -> WindowScores:
+    """Scores the windows of `seen_frames` piece by piece; causal: as a camera shows them, pushed through `LiveScorer`.
+
+    Raises:
+        ZsadError: see `own_scorer`.
+    """
+    if causal:
+        pushed = LiveScorer(run, words=words)
+        scorer, threshold = pushed.scorer, pushed.threshold
+        pieces = [terms for terms in map(pushed.window, frames) if terms is not None]
+    else:
+        scorer, meta = own_scorer(run, words)
+        threshold = meta.get("threshold")
+        pieces = list(scorer.terms(window_features(frames, Extractor(stand_ins()))))
+    none = {**dict.fromkeys((*TERMS, "caption"), np.empty(0)), "prompts": np.empty((0, len(scorer.prompts)))}
+    terms = {name: np.concatenate([piece[name] for piece in (none, *pieces)]) for name in none}
+    return WindowScores(scorer, threshold, terms)
+
+
+def frame_table(windows: WindowScores, times: np.ndarray, step: int, causal: bool = False) -> pd.DataFrame:
+    """Scores of windows as scores of frames, a row per decoded frame: the table that `score_video` describes.
+
+    Args:
+        windows: of `score_windows`.
+        times: [T] seconds of the decoded frames.
+        step: every step-th of them was seen.
+        causal: as the windows were scored.
+    """
+    scorer, _, terms = windows
+    latest = window_of(len(times), len(terms["caption"]), step, causal)  # [T]
+
+    def spread(values: np.ndarray, before: float) -> np.ndarray:  # [..., W] -> [..., T]
+        return at_frames(values, len(times), step, causal, before)
+
+    shares = spread(terms["prompts"].T, 0.0)  # [A, T]
+    prompt = np.where(latest < 0, -1, shares.argmax(0))
+    columns = dict(zip(TABLE, (np.arange(len(times)), times, spread(scorer.fuse(terms, TERMS), 0.0))))
+    columns |= {name: spread(terms[name], scorer.statistics[name][0]) for name in TERMS}
+    columns |= {"warmup": latest < 0, "caption": _named(np.append(terms["caption"], -1)[latest], scorer.captions)}
+    columns |= {"prompt": _named(prompt, scorer.prompts), "p_prompt": shares.max(0)}
+    return pd.DataFrame(columns | dict(zip(map(prompt_column, scorer.prompts), shares)))
+
+
+def _named(codes: np.ndarray, names: list[str]) -> pd.Categorical:
+    """Names by their numbers, none at -1: [T]."""
+    return pd.Categorical.from_codes(codes.astype(int), names)
+
+
 def score_video(
     path: str | Path,
     run: str | None = None,
@@ -132,22 +190,23 @@ def score_video(
 
     Args:
         path: any file that a decoder reads, or a folder of frames.
-        run: name of a run with a trained or calibrated detector; None takes the small one shipped with the package, which has seen
-            rendered footage only.
+        run: name of a run with a trained or calibrated detector; None takes the small one shipped with the package,
+            which has seen rendered footage only.
         words: own sentences on what is normal and what abnormal there, and on the scene.
-        causal: a frame may only use windows that have ended by then, pushed through `LiveScorer`; otherwise the mean over the windows
-            that cover it.
+        causal: a frame may only use windows that have ended by then, pushed through `LiveScorer`; otherwise the mean
+            over the windows that cover it.
         fps: frames per second that a folder of frames was recorded at; None: `RATE`. A video file holds its own times.
         progress: tell on standard error how far it is, and what had to be assumed.
 
     Returns:
-        One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of normal video, in
-        deviations, as long as the detector keeps its own captions and sees the scene itself), the raw terms `s_sem`, `s_pred`, `s_mem`,
-        `warmup` (causal: True before the first ended window, where the score is the calibrated normal mean and nothing is named),
-        `caption` (the normal caption that fits best), `prompt` (the abnormal prompt that fits best), `p_prompt`, and one column
-        ``p(<prompt>)`` per prompt: its probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read
-        them. ``attrs`` hold `run`, `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and deviation
-        in normal video.
+        One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of
+        normal video, in deviations, as long as the detector keeps its own captions and sees the scene itself), the raw
+        terms `s_sem`, `s_pred`, `s_mem`, `warmup` (causal: True before the first ended window, where the score is the
+        calibrated normal mean and nothing is named), `caption` (the normal caption that fits best), `prompt` (the
+        abnormal prompt that fits best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its probability beside
+        the normal captions, 0..1. Prompts name what is seen; the score does not read them. ``attrs`` hold `run`,
+        `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and standard deviation in
+        normal video.
 
     Raises:
         ZsadError: no video, a run without a detector, or words it cannot use.
@@ -155,52 +214,22 @@ def score_video(
     if Path(path).is_file() and Path(path).suffix.lower() in IMAGE_SUFFIXES:
         raise ZsadError(f"{path}: a single picture is no video; give a video file or a folder of frames")
     if fps is not None and not (0 < fps < math.inf and Path(path).is_dir()):
-        raise ZsadError(
-            f"fps={fps}: give frames per second above 0, and only for a folder of frames: a video holds its times"
-        )
+        advice = "give frames per second above 0, and only for a folder of frames: a video holds its times"
+        raise ZsadError(f"fps={fps}: {advice}")
     step, seconds = thinning(path, fps), array("d")
-    frames = seen_frames(path, step, seconds, progress)
-    if causal:
-        live = LiveScorer(run, words=words)
-        scorer, threshold = live.scorer, live.threshold
-        terms = [found for found in map(live.window, frames) if found is not None]
-    else:
-        scorer, meta = own_scorer(run, words)
-        threshold = meta.get("threshold")
-        terms = list(scorer.terms(window_features(frames, Extractor(stand_ins()))))
-    none = {**dict.fromkeys((*TERMS, "caption"), np.empty(0)), "prompts": np.empty((0, len(scorer.prompts)))}
-    joined = {name: np.concatenate([part[name] for part in (none, *terms)]) for name in none}
-    del terms
-    times, count = np.array(seconds), len(joined["caption"])
+    windows = score_windows(seen_frames(path, step, seconds, progress), run, words, causal)
+    times, assumed = np.array(seconds), []
     if not np.isfinite(times).all():
         times = np.arange(len(times)) / (fps or RATE)
-        if progress and not fps:
-            print(
-                f"{path}: its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise",
-                file=sys.stderr,
-            )
-    used = -(-len(times) // step)  # frames that were seen
-    if progress and used < WINDOW and not causal:
-        print(
-            f"{path}: frames seen: {used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no "
-            "measurement of so short a video",
-            file=sys.stderr,
+        if not fps:
+            assumed.append(f"its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise")
+    if (used := -(-len(times) // step)) < WINDOW and not causal:
+        assumed.append(
+            f"frames seen: {used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no "
+            "measurement of so short a video"
         )
-    back = np.arange(len(times)) // step  # each decoded frame takes the score of the last one seen
-    spread = lambda windows, before: to_frames(windows, used, causal, before)[..., back]  # [..., W] -> [..., T]
-    table = pd.DataFrame(dict(zip(TABLE, (np.arange(len(times)), times, spread(scorer.fuse(joined, TERMS), 0.0)))))
-    for name in TERMS:
-        table[name] = spread(joined[name], scorer.statistics[name][0])
-    table["warmup"] = warmup = np.isnan(spread(np.zeros(count), np.nan))
-    latest = np.clip((back - (WINDOW - 1 if causal else WINDOW // 2)) // BLOCK_LEN, -1 if causal else 0, count - 1)
-    table["caption"] = _named(np.append(joined["caption"], -1)[latest], scorer.captions)
-    shares = spread(joined["prompts"].T, 0.0)  # [A, T]
-    table["prompt"] = _named(np.where(warmup, -1, shares.argmax(0)), scorer.prompts)
-    table["p_prompt"] = shares.max(0)
-    table = pd.concat([table, pd.DataFrame(shares.T, columns=[*map(prompt_column, scorer.prompts)])], axis=1)
-    table.attrs.update(run=run, threshold=threshold, statistics=scorer.statistics)
+    for line in assumed if progress else ():
+        print(f"{path}: {line}", file=sys.stderr)
+    table = frame_table(windows, times, step, causal)
+    table.attrs.update(run=run, threshold=windows.threshold, statistics=windows.scorer.statistics)
     return table
-
-
-def _named(codes: np.ndarray, names: list[str]) -> pd.Categorical:
-    return pd.Categorical.from_codes(codes.astype(int), names)

@@ -1,7 +1,8 @@
 """Scores while a camera records: read it, score its frames as they come, and say where the time goes.
 
-Between camera and scorer lies a short queue. A stream does not wait: where scoring falls behind, the oldest waiting frames are dropped
-and counted. A file waits, and no frame is lost; its scores are those of the causal mode of `score_video`.
+Between camera and scorer lies a short queue. A stream does not wait: where scoring falls behind, the oldest waiting
+frames are dropped and counted. A file waits, and no frame is lost; its scores are those of the causal mode of
+`score_video`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.features.backbones import STAND_IN_SIZE
 from zsad_lib.features.window_plan import WINDOW
 from zsad_lib.files.decoding import resize
@@ -51,7 +53,8 @@ class Camera:
 
     Attributes:
         live: it does not wait; a file does, and so does a file at an address.
-        rate: frames per second of a stream, once `RATE_S` seconds of it have been read; 0 before. Measured anew after a break.
+        rate: frames per second of a stream, once `RATE_S` seconds of it have been read; 0 before. Measured anew after a
+            break.
         dropped: frames thrown away because nobody was ready for them.
         reconnected: how often a stream was opened again.
         reading: seconds spent on reading and decoding; of a camera, waiting for its next frame is among them.
@@ -63,7 +66,7 @@ class Camera:
         self.live = not self.is_path
         self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
         self._first: list[tuple[float, float]] | None = (
-            None  # frames that tell the rate: arrival, and the stream's own clock
+            None  # frames that tell the rate: arrival, the stream's own clock
         )
         self._frames: queue.Queue = queue.Queue(WAITING)
         self._stop = threading.Event()
@@ -100,9 +103,9 @@ class Camera:
     def _measure(self, arrived: float, seconds: float) -> None:
         """The stream's own clock tells the rate: opening reads ahead, and then many frames arrive at once."""
         self._first.append((arrived, seconds))
-        times = [own for _, own in self._first if not math.isnan(own)]
+        times = [seconds for _, seconds in self._first if not math.isnan(seconds)]
         if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
-            times = [came for came, _ in self._first]
+            times = [arrived for arrived, _ in self._first]
         if (spent := times[-1] - times[0]) >= RATE_S:
             self.rate, self._first = (len(times) - 1) / spent, None
 
@@ -120,19 +123,19 @@ class Camera:
                 continue
 
     def _reopened(self) -> Iterator[tuple[float, np.ndarray]]:
-        tries, seen = 0, False
+        tries, opened = 0, False
         while True:
             try:
                 is_file, frames = open_stream(self.source)
                 self.live, self._first = not is_file, []
                 for item in frames:
-                    tries, seen = 0, True
+                    tries, opened = 0, True
                     yield item
                 if is_file:
                     return
                 reason = f"{self.source}: the stream ended"
             except ZsadError as error:
-                if not seen:  # more likely a wrong address than a camera that will be there soon
+                if not opened:  # more likely a wrong address than a camera that will be there soon
                     raise
                 reason = str(error)
             tries += 1
@@ -148,9 +151,9 @@ class Camera:
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
 
-    `time_s` is the place in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty without a calibrated
-    detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then, which is before the first window has
-    ended. After a break a whole window must come again.
+    `time_s` is the time in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty
+    without a calibrated detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then,
+    which is before the first window has ended. After a break a whole window must come again.
 
     Args:
         source: see `Camera`.
@@ -159,7 +162,8 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         words: see `LiveScorer`.
 
     Yields:
-        Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per frame by stage.
+        Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per
+        frame by stage.
 
     Raises:
         ZsadError: a source that cannot be read, or `seconds` below 0.
@@ -188,11 +192,11 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
                 held.clear()
             if step is None:
                 held.append(resize(arrived.frame, STAND_IN_SIZE))
-            found = scorer.last if step is None else scorer.push(arrived.frame)
+            scored, limit = scorer.last if step is None else scorer.push(arrived.frame), scorer.threshold
             delays.append(time.monotonic() - arrived.at)
-            alarm = "" if scorer.threshold is None else int(not found.warmup and found.score > scorer.threshold)
-            place = arrived.at - began if camera.live or math.isnan(arrived.seconds) else arrived.seconds
-            yield f"{number},{place:.3f},{delays[-1]:.3f},{found.score:.6g},{found.warmup},{alarm}"
+            alarm = "" if limit is None else int(not scored.warmup and is_alarm(scored.score, limit))
+            shown_at = arrived.at - began if camera.live or math.isnan(arrived.seconds) else arrived.seconds
+            yield f"{number},{shown_at:.3f},{delays[-1]:.3f},{scored.score:.6g},{scored.warmup},{alarm}"
             number += 1
             if seconds and time.monotonic() - began > seconds:
                 break
