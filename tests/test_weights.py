@@ -3,9 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.weights import load_weights, save_weights, tensors_sha256
+from zsad_lib.models.checkpoints import load_strict
 
 
 def test_round_trip_with_provenance(tmp_path):
@@ -41,3 +43,20 @@ def test_missing_damaged_and_altered_files(tmp_path):
 def test_foreign_file_has_no_provenance(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "f.safetensors")
     assert load_weights(tmp_path / "f.safetensors")[1] == {}
+
+
+def test_a_file_of_another_size_names_itself_and_what_does_not_fit(tmp_path):
+    model, before = nn.Linear(3, 2), torch.zeros(2)
+    nn.init.zeros_(model.bias)
+    tensors = {"weight": torch.ones(2, 4), "bias": torch.ones(2), "scale": torch.ones(1)}
+    with pytest.raises(ZsadError) as error:
+        load_strict(model, tensors, file=tmp_path / "head.safetensors")
+    assert str(error.value) == (
+        f"{tmp_path / 'head.safetensors'}: does not fit Linear: unexpected: scale; "
+        "wrong shape: weight [2, 4] (the model has [2, 3]); make or fetch the file again"
+    )
+    assert torch.equal(model.bias, before)  # nothing half-loaded
+    with pytest.raises(ZsadError, match="^checkpoint does not fit Linear: missing: bias$"):
+        load_strict(model, {"weight": torch.ones(2, 3)})
+    load_strict(model, {"weight": torch.ones(2, 3)}, absent=("bias",))
+    assert model.weight.sum() == 6 and torch.equal(model.bias, before)

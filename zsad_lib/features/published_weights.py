@@ -107,13 +107,13 @@ def ledger() -> Path:
     return paths.cache() / "weights" / "sha256.json"
 
 
-def _recorded() -> dict[str, str]:
+def _read_ledger() -> dict[str, str]:
     return paths.read_json(ledger()) if ledger().exists() else {}
 
 
 def known_sha256(name: str) -> str | None:
     """The published hash, or the one recorded when the file was first seen, or None."""
-    return weight(name).sha256 or _recorded().get(name)
+    return weight(name).sha256 or _read_ledger().get(name)
 
 
 def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: bool = False) -> Path:
@@ -150,7 +150,7 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
         raise ZsadError(f"{path}: sha256 is {sha256}, expected {expected}; move it away and fetch it again{remedy}")
     if not expected:
         _recognise(entry, path)
-        paths.write_json(ledger(), {**_recorded(), name: sha256})
+        paths.write_json(ledger(), {**_read_ledger(), name: sha256})
     return path
 
 

@@ -16,7 +16,7 @@ from zsad_lib.errors import ZsadError
 log = logging.getLogger(__name__)
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
+def _list_names(names: Sequence[str], limit: int = 8) -> str:
     """The first ``limit`` names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
@@ -100,7 +100,7 @@ def load_strict(
     ]
     faults = [("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)]
     if any(names for _, names in faults):
-        text = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults if names)
+        text = "; ".join(f"{fault}: {_list_names(names)}" for fault, names in faults if names)
         source, remedy = (f"{file}:", "; make or fetch the file again") if file else ("checkpoint", "")
         raise ZsadError(f"{source} does not fit {type(module).__name__}: {text}{remedy}")
     module.load_state_dict(tensors, strict=False)

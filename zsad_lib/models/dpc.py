@@ -13,6 +13,7 @@ convolutional GRU g sums up the blocks seen so far, and a small head phi guesses
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.models.checkpoints import load_strict, official_tensors
+from zsad_lib.models.names import choose
 
 DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}  # residual blocks of layer1..4
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # how their names end in a state dict
@@ -190,13 +192,8 @@ class DPC(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        for name, value, allowed in (
-            ("backbone", backbone, DEPTHS),
-            ("norm_stats", norm_stats, ("batch", "running")),
-            ("norm", norm, ("batch", "group")),
-        ):
-            if value not in allowed:
-                raise ZsadError(f"DPC: {name}={value!r}, expected one of {', '.join(allowed)}")
+        fixed = choose("norm_stats", norm_stats, {"batch": False, "running": True})
+        norms = {"batch": partial(BlockNorm, fixed=fixed), "group": lambda c: nn.GroupNorm(max(1, c // 8), c)}
         if not 1 <= pred_steps < num_blocks:
             raise ZsadError(f"DPC: pred_steps={pred_steps} must be at least 1 and below num_blocks={num_blocks}")
         if len(strides) != 6:
@@ -205,11 +202,8 @@ class DPC(nn.Module):
         self.block_shape = (num_blocks, in_channels, block_len, *size)  # [N, C, L, H, W] of one window
         self.pred_steps = pred_steps
         self.grad_checkpointing = False
-        if norm == "group":
-            make_norm = lambda channels: nn.GroupNorm(max(1, channels // 8), channels)
-        else:
-            make_norm = lambda channels: BlockNorm(channels, fixed=norm_stats == "running")
-        self.backbone = ResNet2D3D(DEPTHS[backbone], in_channels, width, strides, make_norm)
+        depths, make_norm = choose("backbone", backbone, DEPTHS), choose("norm", norm, norms)
+        self.backbone = ResNet2D3D(depths, in_channels, width, strides, make_norm)
         channels = self.backbone.channels
         self.agg = ConvGRU(channels, gru_kernel, dropout)
         self.network_pred = nn.Sequential(

@@ -26,15 +26,13 @@ from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.score_files import write_archive, write_frames
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.context_aware.scorer import make_scorer, save_scorer, terms_of
-from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS, SEED_FREE
+from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS, SEED_FREE, Terms
 from zsad_lib.methods.context_aware.train import load_detector, variants_of
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.models.text import encode_captions
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.processes import parallel
 from zsad_lib.released_defects import acting_in
-
-Terms = dict[str, np.ndarray]  # name of a term -> [W], one number per window of a video
 
 
 def score_all(profile: Profile, folder: Path) -> dict:

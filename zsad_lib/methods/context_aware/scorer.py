@@ -14,15 +14,7 @@ from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device
 from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
 from zsad_lib.files.weights import load_weights, save_weights
-from zsad_lib.methods.context_aware.scores import (
-    fuse,
-    joint,
-    neighbour_score,
-    normal_statistics,
-    predictive_terms,
-    prompt_scores,
-    semantic_score,
-)
+from zsad_lib.methods.context_aware import scores
 from zsad_lib.methods.context_aware.train import detector_from
 from zsad_lib.models.detector import Detector
 
@@ -35,11 +27,9 @@ class Scorer:
     bank: Tensor  # [K, D] unit vectors of the distinct training captions
     captions: list[str]  # the K captions
     memory: Tensor  # [N, J] joint vectors of the training windows, from frozen features
-    statistics: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # see `normal_statistics`
+    statistics: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # `scores.normal_statistics`
     plain_extractor: bool = False  # released defect 9
-    prompts: list[str] = dataclasses.field(
-        default_factory=list
-    )  # A sentences that name what is abnormal and never score it
+    prompts: list[str] = dataclasses.field(default_factory=list)  # A abnormal sentences; they name, they never score
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
     scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one in the picture
 
@@ -51,28 +41,28 @@ class Scorer:
         abnormal prompts beside the normal captions, only where there are prompts.
         """
         d, (features_of, streamed) = self.detector, itertools.tee(videos)
-        for features, predicted in zip(features_of, predictive_terms(d.dpc, streamed)):
+        for features, predicted in zip(features_of, scores.predictive_terms(d.dpc, streamed)):
             timesformer, scene = (x.to(self.bank.device) for x in (features.timesformer, features.scene))
             scene = scene if self.scene is None else self.scene.expand_as(scene)
             v = d.embed(timesformer, predicted.plain if self.plain_extractor else predicted.context)
             context = d.context(scene)
             similarity = d.gate.logits(v, self.bank, context)
-            terms = {"s_sem": semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
+            terms = {"s_sem": scores.semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
             if self.prompts:
-                _, terms["prompts"] = prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
+                _, terms["prompts"] = scores.prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
             if d.anchor is not None:
-                query = joint(d.anchor(timesformer), d.standardised(scene))
-                terms["s_mem"] = neighbour_score(query, self.memory)
+                query = scores.joint(d.anchor(timesformer), d.standardised(scene))
+                terms["s_mem"] = scores.neighbour_score(query, self.memory)
             yield {name: value.double().cpu().numpy() for name, value in terms.items()}
 
     def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
         """`scores.fuse` of the named terms with the scorer's statistics and equal weights; [W]."""
-        return fuse(terms, self.statistics, names)
+        return scores.fuse(terms, self.statistics, names)
 
     def calibrate(self, normal: list[dict[str, np.ndarray]]) -> None:
         """Keeps the `normal_statistics` of every term over held-out normal videos."""
         names = [name for name in normal[0] if name != "caption"]
-        self.statistics |= normal_statistics(
+        self.statistics |= scores.normal_statistics(
             {name: np.concatenate([terms[name] for terms in normal]) for name in names}
         )
 
@@ -100,7 +90,7 @@ def make_scorer(
         rows = table[(table.split == "train") & (table.family == "normal")]
         train = [load_features(feature_file(cache, row)) for row in rows.itertuples()]
         scene = detector.standardised(torch.cat([f.scene for f in train]))
-        memory = joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
+        memory = scores.joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
     detector, bank, memory = detector.to(device()), caption_vectors[1].to(device()), memory.to(device())
     scorer = Scorer(detector, bank, caption_vectors[0], memory, plain_extractor="plain_extractor" in released)
     normal = table[(table.split == "val") & (table.family == "normal") & (table.spans == "")]

@@ -28,6 +28,8 @@ SCORED_STEPS = (
 )
 NEIGHBOURS = 5  # k of the neighbour memory
 BLOCKS_AT_ONCE = 96  # of videos that pass the predictive stream together, at most
+Terms = Mapping[str, np.ndarray]  # name of a term -> its value in W windows, [W]
+Statistics = Mapping[str, Sequence[float]]  # name of a term -> mean and standard deviation on held-out normal windows
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
     "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
@@ -118,7 +120,7 @@ def joint(embedding: Tensor, scene: Tensor) -> Tensor:
     return F.normalize(torch.cat([F.normalize(embedding, dim=-1), F.normalize(scene, dim=-1)], -1), dim=-1)
 
 
-def normal_statistics(normal: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+def normal_statistics(normal: Terms) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each term over held-out normal windows: name -> [N] gives name -> two numbers.
 
     The standard deviation divides by N, as NumPy does unasked: it describes these windows and estimates nothing beyond
@@ -127,24 +129,17 @@ def normal_statistics(normal: Mapping[str, np.ndarray]) -> dict[str, tuple[float
     return {name: (float(values.mean()), float(values.std()) or 1.0) for name, values in normal.items()}
 
 
-def standardise(
-    terms: Mapping[str, np.ndarray], statistics: Mapping[str, Sequence[float]], names: Sequence[str]
-) -> dict[str, np.ndarray]:
+def standardise(terms: Terms, statistics: Statistics, names: Sequence[str]) -> dict[str, np.ndarray]:
     """(s_i - mean_i) / std_i of the named terms, [W] each: how far from normal video, in its standard deviations."""
     return {name: (terms[name] - statistics[name][0]) / statistics[name][1] for name in names}
 
 
-def fuse(
-    terms: Mapping[str, np.ndarray],
-    statistics: Mapping[str, Sequence[float]],
-    names: Sequence[str],
-    weights: Sequence[float] = (),
-) -> np.ndarray:
+def fuse(terms: Terms, statistics: Statistics, names: Sequence[str], weights: Sequence[float] = ()) -> np.ndarray:
     """s = sum_i w_i (s_i - mean_i) / std_i, the kit's own: the paper gives no formula.
 
     Args:
-        terms: name -> [W] of any windows.
-        statistics: name -> mean and standard deviation, of `normal_statistics`.
+        terms: of any windows.
+        statistics: of `normal_statistics`.
         names: of the terms that are added up.
         weights: w, one per name; none: all 1, fixed beforehand.
 
