@@ -85,7 +85,7 @@ def test_frozen_windows_are_those_of_the_videos(windows):
     split = frozen_windows.load(arrays, "test", 0)
     row = table[table.split == "test"].iloc[3]
     clip = split.videos.index(row.video)
-    own = split.windows.place[:, 0] == clip
+    own = split.windows.clip_and_block[:, 0] == clip
     features = load_features(feature_file(cache_folder(profile), row))
     torch.testing.assert_close(split.windows.scene[own], features.scene)
     scorer, _ = load_scorer(next(arrays.parents[2].glob("runs/*/score/full/0/scorer.safetensors")))
@@ -251,7 +251,8 @@ def test_the_clip_auc_of_a_row_by_hand(few_table, tiny_run):
     manifest = videos(profile)
     arrays = frozen_windows.freeze(profile, manifest)
     test, val = frozen_windows.load(arrays, "test"), frozen_windows.load(arrays, "val")
-    normal = torch.tensor([manifest.set_index("video").spans[v] == "" for v in val.videos])[val.windows.place[:, 0]]
+    spans = manifest.set_index("video").spans
+    normal = torch.tensor([spans[v] == "" for v in val.videos])[val.windows.clip_and_block[:, 0]]
     main = manifest[(manifest.split == "test") & (manifest.set == "main")]
     labels = {r.video: np.array([bool(r.spans)] * 2) for r in main.itertuples()}
     values = []
@@ -265,7 +266,7 @@ def test_the_clip_auc_of_a_row_by_hand(few_table, tiny_run):
             ):
                 near = near[normal.numpy()].astype(float)
                 fused = fused + (far.astype(float) - near.mean()) / near.std()
-        clip = test.windows.place[:, 0].numpy()
+        clip = test.windows.clip_and_block[:, 0].numpy()
         windows = {video: fused[clip == i] for i, video in enumerate(test.videos) if video in labels}
         found = estimates(
             {v: x[:2] for v, x in windows.items()}, labels, windows=windows, metrics=["clip_auc"], draws=2

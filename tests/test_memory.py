@@ -34,14 +34,14 @@ def test_a_step_holds_what_it_saves_and_not_the_weights():
     assert held == x.nbytes + 7 * 1000 * 4  # of the product the input, of exp the output
 
 
-def test_the_live_pass_grows_by_the_window_and_shrinks_by_checkpointing(detector):
+def test_each_gradient_window_takes_as_much_and_less_with_checkpointing(detector):
     one, two, four = (memory_plan.step_bytes(lambda n=n: live(detector, n), trained(detector)) for n in (1, 2, 4))
     assert four - two == pytest.approx(2 * (two - one), rel=0.01) and one == pytest.approx(two / 2, rel=0.1)
-    assert memory_plan.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
+    assert memory_plan.gradient_window_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
     detector.dpc.set_grad_checkpointing()
     held = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))
     assert held < 0.7 * one, "what the blocks of layer4 saved is gone"
-    assert memory_plan.live_bytes(detector, lambda: live(detector, 1), trained(detector)) == held + one // 2
+    assert memory_plan.gradient_window_bytes(detector, lambda: live(detector, 1), trained(detector)) == held + one // 2
     assert detector.dpc.grad_checkpointing
 
 
@@ -57,14 +57,16 @@ def test_standing_bytes(detector):
     ("windows", "wanted", "chunk"), [(9, 0, 0), (4.5, 0, 4), (2.5, 0, 2), (0, 0, 1), (2.5, 3, 2), (9, 3, 3)]
 )
 def test_the_chunk_is_halved_until_it_fits(windows, wanted, chunk, detector, monkeypatch, capsys):
-    """`windows`: how many live windows the device has room for, two processes sharing it."""
+    """`windows`: how many gradient windows the device has room for, two processes sharing it."""
     profile = dataclasses.replace(PROFILE, chunk=wanted)
     rest = lambda: detector.context(torch.zeros(3, 5)).sum()
     each = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))
     fixed = memory_plan.standing_bytes(detector, []) + memory_plan.step_bytes(rest, trained(detector))
     room = int(2 * (fixed + windows * each))
     monkeypatch.setattr(memory_plan, "device_bytes", lambda device: (room, room))
-    found = memory_plan.plan(profile, "full", detector, [], rest, lambda: live(detector, 1), batch=192, live=8, jobs=2)
+    found = memory_plan.plan_chunk(
+        profile, "full", detector, [], rest, lambda: live(detector, 1), batch=192, live=8, jobs=2
+    )
     assert found == dataclasses.replace(profile, chunk=chunk)
     line = capsys.readouterr().out
     assert line.startswith("memory: full: about ") and line.count("\n") == 1
@@ -76,5 +78,5 @@ def test_the_chunk_is_halved_until_it_fits(windows, wanted, chunk, detector, mon
 def test_only_the_first_process_prints(detector, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     rest = lambda: detector.context(torch.zeros(3, 5)).sum()
-    memory_plan.plan(PROFILE, "full", detector, [], rest, lambda: live(detector, 1), 4, 1)
+    memory_plan.plan_chunk(PROFILE, "full", detector, [], rest, lambda: live(detector, 1), 4, 1)
     assert capsys.readouterr().out == ""

@@ -37,10 +37,10 @@ def test_batches_cover_every_window_once_per_epoch():
 
 
 def test_windows_carry_their_clips_caption_and_blocks(windows):
-    assert len(windows.text) == len(windows.place) == len(windows.timesformer)
-    clip, start = windows.place[5].tolist()
+    assert len(windows.text) == len(windows.clip_and_block) == len(windows.timesformer)
+    clip, start = windows.clip_and_block[5].tolist()
     torch.testing.assert_close(
-        gather_blocks(windows.stem, windows.place[5:6])[0], windows.stem[clip][start : start + 6]
+        gather_blocks(windows.stem, windows.clip_and_block[5:6])[0], windows.stem[clip][start : start + 6]
     )
     torch.testing.assert_close(windows.text.norm(dim=-1), torch.ones(len(windows.text)))
 

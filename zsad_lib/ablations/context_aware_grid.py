@@ -86,10 +86,10 @@ class ContextAware:
         val, scored = (frozen_windows.load(folder, name) for name in ("val", split))
         by_video = self.table.set_index("video")
         normal = torch.tensor([by_video.spans[video] == "" for video in val.videos])
-        normal = normal[val.windows.place[:, 0]]  # windows of held-out normal video
+        normal = normal[val.windows.clip_and_block[:, 0]]  # windows of held-out normal video
         scenes = {"val": val.windows.scene, split: scored.windows.scene}
         series = np.stack([_fuse(row, trial, split, normal, scenes) for trial in self.trials(row)])
-        clip = scored.windows.place[:, 0].numpy()
+        clip = scored.windows.clip_and_block[:, 0].numpy()
         return {video: series[:, clip == index] for index, video in enumerate(scored.videos)}
 
     def estimates(self, row: Row, split: str) -> list[Estimate]:

@@ -37,7 +37,7 @@ class Split(NamedTuple):
     windows: Windows  # without stem and cell_motion
     terms: dict[str, Tensor]  # s_mem; of the predictive stream s_pred, s_all, s_peak, s_motion: [W] each
     plain: Tensor  # [W, D_dpc] mean of the predictive backbone's features: what released defect 9 scores with
-    videos: list[str]  # clip i of `windows.place`
+    videos: list[str]  # clip i of `windows.clip_and_block`
     bank: Tensor  # [K, D] unit vectors of the distinct captions, which `windows.caption` numbers; training only
 
 
@@ -132,7 +132,10 @@ def load(folder: Path, split: str, seed: int | None = None) -> Split:
         arrays |= _read(folder / f"{split}-{seed}.safetensors")[0]
     scene, caption, bank = arrays["scene"], arrays["caption"], arrays["bank"]
     dpc, plain = arrays.get("dpc", nothing), arrays.get("plain", nothing)
-    windows = Windows(arrays["timesformer"], dpc, scene, scene, arrays["place"], bank[caption], caption, [], [])
+    windows = Windows(
+        timesformer=arrays["timesformer"], dpc=dpc, scene=scene, context=scene, clip_and_block=arrays["place"],
+        text=bank[caption], caption=caption, stem=[], cell_motion=[],
+    )  # fmt: skip
     terms = {name: value for name, value in arrays.items() if name.startswith("s_")}
     return Split(windows, terms, plain, names, bank)
 

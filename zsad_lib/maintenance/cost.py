@@ -121,7 +121,7 @@ def training(profile: Profile, features: VideoFeatures, backbones: Backbones) ->
     windows = Windows(
         timesformer=repeat(features.timesformer), scene=scene, context=scene, caption=number,
         dpc=torch.zeros(count, detector.dpc.backbone.channels, device=device()),
-        place=torch.stack([number, torch.zeros_like(number)], 1),
+        clip_and_block=torch.stack([number, torch.zeros_like(number)], 1),
         text=torch.randn(count, backbones.text_dim, device=device()),
         stem=[features.stem] * count, cell_motion=[features.cell_motion] * count,
     )  # fmt: skip

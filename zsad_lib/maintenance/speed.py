@@ -142,7 +142,7 @@ def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch
         dpc, scene = dpc_context(backbones.dpc, stem), torch.cat(scene)
         return Windows(
             timesformer=torch.cat(timesformer), dpc=dpc, scene=scene, context=scene, text=text, caption=clip_of,
-            place=torch.stack([clip_of, first], 1), stem=stem, cell_motion=motion,
+            clip_and_block=torch.stack([clip_of, first], 1), stem=stem, cell_motion=motion,
         )  # fmt: skip
 
     def untrained() -> tuple[Detector, torch.optim.Optimizer]:

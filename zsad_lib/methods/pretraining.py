@@ -8,11 +8,9 @@ into CLIP's space, because a rendered world has no images from which that alignm
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +35,19 @@ from zsad_lib.features.backbones import (
 )
 from zsad_lib.files.weights import SHIPPED, save_weights
 from zsad_lib.losses import info_nce, moving_cells_loss
+from zsad_lib.methods.training_loop import descend, run_steps
 from zsad_lib.models.dpc import DPC, estimate_norm_stats
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import Vocabulary, build_clip, tokenize
 from zsad_lib.models.timesformer import TimeSformer
-
-log = logging.getLogger(__name__)
 
 NUM_CELL_CLASSES = 1 + len(world.CONCEPTS)  # background and the concepts
 BACKGROUND_WEIGHT = 0.2  # most patches are background
 FRAME_STEP = 4  # frames between TimeSformer's eight, out of a window of 30
 
 
-def fit(
-    parameters,
+def train_stand_in(
+    parameters: Iterable[nn.Parameter],
     step: Callable[[np.ndarray], Tensor],
     count: int,
     epochs: int,
@@ -63,42 +60,27 @@ def fit(
 
     Args:
         parameters: what to train.
-        step: maps clip numbers [batch] to a loss.
+        step: maps clip numbers [batch] to a loss; its generators run on from step to step, so nothing resumes here.
         count: clips in the corpus.
 
     Returns:
         Mean loss per epoch.
     """
-    parameters = list(parameters)
-    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02)
-    total, rng, curve = epochs * (count // batch), np.random.default_rng(seed), []
+    parameters, per_epoch, rng = list(parameters), count // batch, np.random.default_rng(seed)
+    order = [rng.permutation(count)[: per_epoch * batch].reshape(-1, batch) for _ in range(epochs)]
+    batches, total = np.concatenate(order), epochs * per_epoch
     warmup = max(1, total // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, i / total)))
-    )
-    for epoch in range(epochs):
-        losses, start = [], time.perf_counter()
-        for chosen in rng.permutation(count)[: count // batch * batch].reshape(-1, batch):
-            loss = step(chosen)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.item())
-            if len(losses) % 50 == 0:
-                log.info(
-                    "%s: step %d of %d, loss %.4f",
-                    label,
-                    epoch * (count // batch) + len(losses),
-                    total,
-                    np.mean(losses[-50:]),
-                )
-        curve.append(float(np.mean(losses)))
-        log.info(
-            "%s: epoch %d of %d, loss %.4f, %.0f s", label, epoch + 1, epochs, curve[-1], time.perf_counter() - start
-        )
-    return curve
+    rate = lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, i / total)))
+    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+
+    def take_step(number: int) -> list[float]:
+        loss = step(batches[number])
+        descend(loss, optimiser, schedule, parameters, 1.0)
+        return [loss.item()]
+
+    history = run_steps(take_step, total, label=label)
+    return [float(np.mean(losses)) for losses in np.split(np.ravel(history), epochs)]
 
 
 def _augment(video: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,30 +103,20 @@ def pretrain_timesformer(
     weight[0] = BACKGROUND_WEIGHT
     video, cells, actions = map(torch.from_numpy, (corpus.video, corpus.cells, corpus.actions))
 
-    def step(chosen: np.ndarray) -> Tensor:
+    def step(clips: np.ndarray) -> Tensor:
         frames = torch.arange(8) * FRAME_STEP + int(torch.randint(2, (), generator=generator))
-        clip, target = (
-            video[chosen][:, frames],
-            cells[chosen][:, frames].long(),
-        )  # [B, T, H, W, 3], [B, T, rows, columns]
+        clip = video[clips][:, frames]  # [B, T, H, W, 3]
+        target = cells[clips][:, frames].long()  # [B, T, rows, columns]
         if torch.rand((), generator=generator) < 0.5:
             clip, target = clip.flip(3), target.flip(3)
         x = normalise(_augment(clip.float(), generator), KINETICS).transpose(1, 2)  # [B, 3, T, H, W]
         tokens = model.tokens(x)
         target = target.flatten(2).mT.flatten(1)  # [B, N*T], frame fastest
         patch_loss = F.cross_entropy(dense(tokens[:, 1:]).mT, target, weight)
-        return patch_loss + F.binary_cross_entropy_with_logits(concepts(tokens[:, 0]), actions[chosen])
+        return patch_loss + F.binary_cross_entropy_with_logits(concepts(tokens[:, 0]), actions[clips])
 
-    curve = fit(
-        [*model.parameters(), *dense.parameters(), *concepts.parameters()],
-        step,
-        len(video),
-        epochs,
-        batch,
-        1.5e-3,
-        seed,
-        "TimeSformer",
-    )
+    parameters = [*model.parameters(), *dense.parameters(), *concepts.parameters()]
+    curve = train_stand_in(parameters, step, len(video), epochs, batch, 1.5e-3, seed, "TimeSformer")
     return model.eval(), {"loss": curve}
 
 
@@ -160,8 +132,8 @@ def pretrain_dpc(
     model = (model or DPC(**PREDICTIVE)).train()
     video = torch.from_numpy(corpus.video)
 
-    def blocks(chosen: np.ndarray, augment: bool = True) -> Tensor:
-        clip = video[chosen]
+    def blocks(clips: np.ndarray, augment: bool = True) -> Tensor:
+        clip = video[clips]
         if augment and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(3)
         if augment and torch.rand((), generator=generator) < 0.5:
@@ -169,17 +141,16 @@ def pretrain_dpc(
         gain = torch.empty(len(clip), 1, 1, 1, 1).uniform_(0.75, 1.25, generator=generator) if augment else 1.0
         return dpc_blocks(torch.stack([frame_differences(frames) for frames in clip]) * gain)
 
-    def step(chosen: np.ndarray) -> Tensor:
-        x = blocks(chosen)
+    def step(clips: np.ndarray) -> Tensor:
+        x = blocks(clips)
         out = model(x)
-        motion = cell_motion(x[:, -model.pred_steps :].flatten(0, 1), out.actual.shape[-2:]).unflatten(
-            0, out.actual.shape[:2]
-        )
+        motion = cell_motion(x[:, -model.pred_steps :].flatten(0, 1), out.actual.shape[-2:])  # [B * P, h, w]
+        motion = motion.unflatten(0, out.actual.shape[:2])
         return moving_cells_loss(out.predicted, out.actual, motion, generator)
 
-    curve = fit(model.parameters(), step, len(video), epochs, batch, 1e-3, seed, "DPC")
+    curve = train_stand_in(model.parameters(), step, len(video), epochs, batch, 1e-3, seed, "DPC")
     order = np.arange(min(512, len(video) // batch * batch)).reshape(-1, batch)
-    estimate_norm_stats(model, (blocks(chosen, augment=False) for chosen in order))
+    estimate_norm_stats(model, (blocks(clips, augment=False) for clips in order))
     return model.eval(), {"loss": curve}
 
 
@@ -196,29 +167,31 @@ def pretrain_scene(corpus: WebCorpus, epochs: int, seed: int, batch: int = 64) -
     head = nn.Linear(SCENE["channels"][-1], len(world.SCENES))
     video, scene = torch.from_numpy(corpus.video), torch.from_numpy(corpus.scene)
 
-    def step(chosen: np.ndarray) -> Tensor:
-        frame = torch.randint(video.shape[1], (len(chosen),), generator=generator)
-        x = _augment(video[chosen, frame].float(), generator)
+    def step(clips: np.ndarray) -> Tensor:
+        frame = torch.randint(video.shape[1], (len(clips),), generator=generator)
+        x = _augment(video[clips, frame].float(), generator)
         x = x.flip(2) if torch.rand((), generator=generator) < 0.5 else x
-        return F.cross_entropy(head(model(normalise(x, IMAGENET))), scene[chosen])
+        return F.cross_entropy(head(model(normalise(x, IMAGENET))), scene[clips])
 
-    return model, {
-        "loss": fit([*model.parameters(), *head.parameters()], step, len(video), epochs, batch, 2e-3, seed, "scene")
-    }
+    parameters = [*model.parameters(), *head.parameters()]
+    curve = train_stand_in(parameters, step, len(video), epochs, batch, 2e-3, seed, "scene")
+    return model, {"loss": curve}
 
 
 @torch.no_grad()
 def video_features(model: TimeSformer, corpus: WebCorpus, batch: int = 64) -> Tensor:
     """Class features of the corpus' clips, [N, D]."""
     frames = np.arange(8) * FRAME_STEP
-    parts = [
+    features = [
         model.features(normalise(torch.from_numpy(corpus.video[i : i + batch][:, frames]), KINETICS).transpose(1, 2))
         for i in range(0, len(corpus.video), batch)
     ]
-    return torch.cat(parts)
+    return torch.cat(features)
 
 
-def pretrain_clip(corpus: WebCorpus, features: Tensor, epochs: int, seed: int, batch: int = 128):
+def pretrain_clip(
+    corpus: WebCorpus, features: Tensor, epochs: int, seed: int, batch: int = 128
+) -> tuple[nn.Module, nn.Module, Vocabulary, dict]:
     """Contrastive pretraining of both CLIP towers and of the video head: caption against frame, and caption against clip feature.
 
     Returns:
@@ -233,16 +206,17 @@ def pretrain_clip(corpus: WebCorpus, features: Tensor, epochs: int, seed: int, b
     identity = {text: i for i, text in enumerate(dict.fromkeys(corpus.captions))}
     same_text = torch.tensor([identity[text] for text in corpus.captions])
 
-    def step(chosen: np.ndarray) -> Tensor:
-        text = F.normalize(model.encode_text(tokens[chosen]), dim=-1)
-        same = same_text[chosen][:, None] == same_text[chosen][None]
-        frame = torch.randint(video.shape[1], (len(chosen),), generator=generator)
-        image = model.encode_image(normalise(_augment(video[chosen, frame].float(), generator), OPENAI_CLIP))
+    def step(clips: np.ndarray) -> Tensor:
+        text = F.normalize(model.encode_text(tokens[clips]), dim=-1)
+        same = same_text[clips][:, None] == same_text[clips][None]
+        frame = torch.randint(video.shape[1], (len(clips),), generator=generator)
+        image = model.encode_image(normalise(_augment(video[clips, frame].float(), generator), OPENAI_CLIP))
         clip_loss = info_nce(F.normalize(image, dim=-1), text, same=same)
-        video_loss = info_nce(F.normalize(head(features[chosen]), dim=-1), text, same=same)
+        video_loss = info_nce(F.normalize(head(features[clips]), dim=-1), text, same=same)
         return clip_loss + video_loss
 
-    curve = fit([*model.parameters(), *head.parameters()], step, len(video), epochs, batch, 1e-3, seed, "CLIP")
+    parameters = [*model.parameters(), *head.parameters()]
+    curve = train_stand_in(parameters, step, len(video), epochs, batch, 1e-3, seed, "CLIP")
     return model.eval(), head, vocabulary, {"loss": curve}
 
 
@@ -293,7 +267,6 @@ def save(
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     without = "--held-out" in sys.argv[1:]
     options = dict(held_out=world.SEMANTIC, folder=SHIPPED / "held_out") if without else {}
     for path in run(**options).values():

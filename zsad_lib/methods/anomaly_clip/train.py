@@ -16,17 +16,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import device, frame_clip, processes
 from zsad_lib.features.clip_frames import listed_features
-from zsad_lib.files import paths
 from zsad_lib.files.annotations import read_classes
 from zsad_lib.files.manifest import load_manifest
-from zsad_lib.files.weights import load_weights, save_weights, tensors_sha256
+from zsad_lib.files.weights import load_weights, tensors_sha256
 from zsad_lib.losses import anomaly_clip_loss
+from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
 from zsad_lib.models.anomaly_clip_recipes import PUBLISHED, STAND_IN, Recipe, build
-from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.processes import parallel
 from zsad_lib.pipeline.run_step import run_folder
 
@@ -37,7 +37,7 @@ FILE = "anomaly_clip.safetensors"
 TRAINED = {"anomaly_clip": {}, "mil": {"temporal": False}}  # what a run trains: method -> change of its recipe
 
 
-def recipe_of(profile) -> Recipe:
+def recipe_of(profile: Profile) -> Recipe:
     """The recipe of a profile's data set for the published CLIP, or the stand-ins' one."""
     recipe = PUBLISHED[profile.dataset] if profile.backbones == "official" else STAND_IN
     return dataclasses.replace(recipe, epochs=profile.weak_epochs or recipe.epochs)
@@ -51,8 +51,8 @@ def segment_frames(length: int, segments: int, frames: int, rng: np.random.Gener
     Returns:
         Frame numbers [segments * frames] in 0..length-1.
     """
-    part = max(length, segments * frames) / segments
-    starts = np.floor(np.arange(segments) * part + rng.uniform(0, part - frames + 1, segments)).astype(int)
+    stretch = max(length, segments * frames) / segments  # of the video, per segment
+    starts = np.floor(np.arange(segments) * stretch + rng.uniform(0, stretch - frames + 1, segments)).astype(int)
     return ((starts[:, None] + np.arange(frames)) % length).ravel()
 
 
@@ -63,16 +63,20 @@ def batches(abnormal: int, normal: int, half: int, rng: np.random.Generator) -> 
     Returns:
         Pairs of video numbers ([half] abnormal, [half] normal).
     """
-    half = min(half, abnormal, normal)
-    steps = max(abnormal, normal) // half
+    half, steps = min(half, abnormal, normal), steps_per_epoch(abnormal, normal, half)
     draw = lambda count: np.concatenate([rng.permutation(count) for _ in range(-(-steps * half // count))])
     first, second = draw(abnormal), draw(normal)
     return [(first[i * half : (i + 1) * half], second[i * half : (i + 1) * half]) for i in range(steps)]
 
 
-def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+def steps_per_epoch(abnormal: int, normal: int, half: int) -> int:
+    """Batches of `half` abnormal and `half` normal videos that show the longer list once."""
+    return max(abnormal, normal) // min(half, abnormal, normal)
+
+
+def learning_rate(step: int, per_epoch: int, recipe: Recipe) -> float:
     """Factor of the learning rate, 0..1: linear warm-up, then half a cosine."""
-    warm, total = recipe.warmup * steps_per_epoch, recipe.epochs * steps_per_epoch
+    warm, total = recipe.warmup * per_epoch, recipe.epochs * per_epoch
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
@@ -80,7 +84,7 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 def normal_prototype(features: Sequence[Tensor]) -> Tensor:
     """m, the mean feature of all frames of all normal training videos: list of [T, D] -> [D]."""
-    total = torch.stack([part.double().sum(0) for part in features]).sum(0)
+    total = torch.stack([video.double().sum(0) for video in features]).sum(0)
     return (total / sum(map(len, features))).float()
 
 
@@ -111,13 +115,12 @@ def train(
     abnormal = sorted(video for video in features if labels[video] != model.normal_id)
     normal = sorted(video for video in features if labels[video] == model.normal_id)
     if not abnormal or not normal:
-        raise ZsadError(
-            f"training list: {len(normal)} normal and {len(abnormal)} abnormal videos; both kinds are needed"
-        )
-    start, seen = tensors_sha256(model.state_dict()), tensors_sha256(dict(features))
-    key = digest([dataclasses.asdict(recipe), seed, start, seen, closure([__name__]), sorted(labels.items())])
-    target, checkpoint = folder / FILE, folder / "checkpoint.pt"
-    if target.exists() and load_weights(target)[1].get("key") == key:
+        counts = f"{len(normal)} normal and {len(abnormal)} abnormal videos"
+        raise ZsadError(f"training list: {counts}; both kinds are needed")
+    meta, data = {"recipe": dataclasses.asdict(recipe), "seed": seed}, sorted(labels.items())
+    key = training_key(__name__, meta, data, tensors_sha256(model.state_dict()), tensors_sha256(dict(features)))
+    target = folder / FILE
+    if is_trained(target, key):
         return target
     if recipe.centred:
         model.normal_prototype.copy_(normal_prototype([features[video] for video in normal]))
@@ -126,49 +129,33 @@ def train(
         parameter.requires_grad_(recipe.learned)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    history: list[list[float]] = []
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["key"] == key:
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            history = state["history"]
+    per_epoch = steps_per_epoch(len(abnormal), len(normal), recipe.half_batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, per_epoch, recipe))
     model.train()
-    place = model.normal_prototype.device
-    for epoch in range(len(history), recipe.epochs):
-        rng = np.random.default_rng([seed, epoch])
-        torch.manual_seed(int(rng.integers(2**31)))
-        plan, terms = batches(len(abnormal), len(normal), recipe.half_batch, rng), []
-        for number, (first, second) in enumerate(plan):
-            chosen = [abnormal[i] for i in first] + [normal[i] for i in second]
-            x = torch.stack([_sampled(features[video], recipe, rng) for video in chosen]).to(place)
-            y = torch.tensor([labels[video] for video in chosen], device=place)
+    device = model.normal_prototype.device
+
+    def take_epoch(epoch: int) -> list[float]:
+        rng = np.random.default_rng([seed, epoch])  # videos and frames
+        torch.manual_seed(int(rng.integers(2**31)))  # dropout and the segments left out
+        terms = []
+        for first, second in batches(len(abnormal), len(normal), recipe.half_batch, rng):
+            videos = [abnormal[i] for i in first] + [normal[i] for i in second]
+            x = torch.stack([sample_segments(features[video], recipe, rng) for video in videos]).to(device)
+            y = torch.tensor([labels[video] for video in videos], device=device)
             outputs = model.train_outputs(x, y, whole=False)
             loss = anomaly_clip_loss(outputs, y, across_videos=recipe.across_videos, unclamped=recipe.unclamped)
             total = loss.total - sum(getattr(loss, name) for name in recipe.without)
-            if not torch.isfinite(total):
-                raise ZsadError(
-                    f"{folder}: the loss is not finite in epoch {epoch}; lower lr (now {recipe.lr}) or look at the features"
-                )
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.lr * learning_rate(epoch * len(plan) + number, len(plan), recipe)
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
+            descend(total, optimiser, schedule)
             terms.append([term.item() for term in loss])
-        history.append(np.mean(terms, 0).tolist())
-        if (epoch + 1) % CHECKPOINT_EPOCHS == 0 and epoch + 1 < recipe.epochs:
-            state = dict(key=key, model=model.state_dict(), optimiser=optimiser.state_dict(), history=history)
-            with paths.atomic(checkpoint, mode=None) as temporary:
-                torch.save(state, temporary)
-    save_weights(
-        target, model.state_dict(), dict(key=key, recipe=dataclasses.asdict(recipe), seed=seed, history=history)
-    )
-    checkpoint.unlink(missing_ok=True)
+        return np.mean(terms, 0).tolist()
+
+    stateful = (model, optimiser, schedule)
+    history = run_steps(take_epoch, recipe.epochs, folder, key, stateful, CHECKPOINT_EPOCHS, unit="epoch")
+    save_trained(target, model.state_dict(), {**meta, "key": key, "history": history})
     return target
 
 
-def fit(profile, folder: Path) -> dict:
+def fit(profile: Profile, folder: Path) -> dict:
     """Pipeline step: every method of `TRAINED` and seed, on the weakly labelled videos of the training split alone."""
     tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in TRAINED]
     losses = {}
@@ -178,13 +165,13 @@ def fit(profile, folder: Path) -> dict:
     return {"metrics": losses, "artefacts": {name: folder / name for name in TRAINED}}
 
 
-def _fit(profile, name: str, seed: int, folder: Path) -> tuple[str, int, float]:
+def _fit(profile: Profile, name: str, seed: int, folder: Path) -> tuple[str, int, float]:
     torch.set_num_threads(1)
     meta = load_weights(train_seed(profile, TRAINED[name], seed, folder / name / str(seed)))[1]
     return name, seed, meta["history"][-1][0]
 
 
-def train_seed(profile, change: dict, seed: int, folder: Path) -> Path:
+def train_seed(profile: Profile, change: dict, seed: int, folder: Path) -> Path:
     """`train` on the training videos of a run's weakly labelled manifest, with the profile's recipe but for `change`."""
     run, recipe = run_folder(profile), dataclasses.replace(recipe_of(profile), **change)
     table, classes, normal = class_table(run)
@@ -202,5 +189,6 @@ def class_table(run: Path) -> tuple[pd.DataFrame, list[str], str]:
     return table, read_classes(run / "weak_data" / "classes.csv"), table[table.family == "normal"].action.iloc[0]
 
 
-def _sampled(features: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+def sample_segments(features: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Features of one training example: [T, D] -> [num_segments * segment_len, D]; see `segment_frames`."""
     return features[segment_frames(len(features), recipe.num_segments, recipe.segment_len, rng)]

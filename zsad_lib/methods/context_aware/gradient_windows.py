@@ -1,4 +1,4 @@
-r"""The live windows of a batch, whose predictive stream runs with gradient: over processes, in chunks, faster, in less memory.
+r"""The gradient windows of a batch, whose predictive stream runs with gradient: over processes, in chunks, faster, in less memory.
 
 Nearly all of a training step's time and memory goes here; the rest reads cached features. So this pass alone is split over processes,
 and every process computes the losses of the whole batch from it, with the same random numbers: any number of processes gives the
@@ -16,54 +16,85 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.methods.context_aware.training_windows import gather_blocks
+from zsad_lib.methods.context_aware.training_windows import Windows, gather_blocks
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
 
 
-def own_share(place: Tensor) -> Tensor:
-    """The windows that this process computes: its piece of `place` [B, 2], in the order of the ranks.
+def select_share(indices: Tensor) -> Tensor:
+    """The windows that this process computes: its piece of `indices` [B, 2], in the order of the ranks.
 
     All pieces are of one length, as gathering needs; where B is no multiple of it, the last window stands in.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return place
-    size = -(-len(place) // dist.get_world_size())
+        return indices
+    size = -(-len(indices) // dist.get_world_size())
     first = dist.get_rank() * size
-    return place[torch.arange(first, first + size).clamp_max(len(place) - 1)]
+    return indices[torch.arange(first, first + size).clamp_max(len(indices) - 1)]
 
 
-def live_pass(detector: Detector, stem: list[Tensor], place: Tensor, chunk: int = 0) -> DPCOutput:
+def predict_with_gradient(detector: Detector, stem: list[Tensor], indices: Tensor, chunk: int = 0) -> DPCOutput:
     """Predictive stream with gradient on chosen windows; each process computes its share and gets all of them.
 
     Args:
         detector: whose predictive stream it is.
         stem: per clip [N, C', L', h', w'], on any device.
-        place: clip and first block of each window [B, 2], on the device that computes.
+        indices: clip and first block of each window [B, 2], on the device that computes.
         chunk: windows per pass with graph; each chunk is computed a second time in the backward pass. 0: all at once.
 
     Raises:
         ZsadError: the norm layers use the statistics of the batch, which a piece of it does not have.
     """
-    share = own_share(place)
-    pieces = share.split(chunk or len(share))
-    if detector.dpc.on_batch_statistics and len(pieces[0]) < len(place):
+    share = select_share(indices)
+    chunks = share.split(chunk or len(share))
+    if detector.dpc.on_batch_statistics and len(chunks[0]) < len(indices):
         raise ZsadError('DPC: norm_stats="batch" cannot be split into chunks or processes; choose "running"')
 
-    def predict(part: Tensor) -> DPCOutput:
-        return detector.predict(gather_blocks(stem, part).to(place.device))
+    def predict(windows: Tensor) -> DPCOutput:
+        return detector.predict(gather_blocks(stem, windows).to(indices.device))
 
-    if len(pieces) == 1:
+    if len(chunks) == 1:
         out = predict(share)
     else:
-        parts = [checkpoint(predict, piece, use_reentrant=False) for piece in pieces]
-        out = DPCOutput(*map(torch.cat, zip(*parts)))
-    return out if share is place else DPCOutput(*(gather_with_grad(x)[: len(place)] for x in out))
+        outputs = [checkpoint(predict, windows, use_reentrant=False) for windows in chunks]
+        out = DPCOutput(*map(torch.cat, zip(*outputs)))
+    return out if share is indices else DPCOutput(*(gather_with_grad(x)[: len(indices)] for x in out))
+
+
+def fill_gradients(accelerator: Accelerator, loss: Tensor, trained: list[nn.Parameter]) -> None:
+    """Backward pass of `loss`: in fp16 of the scaled loss and scaled back, of several processes the mean, in one message.
+
+    Each process has the graph of its own share of the gradient windows alone; see `gather_with_grad`.
+    """
+    accelerator.backward(loss)
+    if accelerator.num_processes > 1:
+        gradients = [p.grad for p in trained if p.grad is not None]
+        mean = accelerator.reduce(parameters_to_vector(gradients), reduction="mean")
+        vector_to_parameters(mean, gradients)
+    accelerator.unscale_gradients()
+
+
+def predict_to_scalar(accelerator: Accelerator, detector: Detector, windows: Windows, count: int) -> Tensor:
+    """Predictive stream of the first windows, as a scalar: what `memory_plan` measures and `tune_speed` tries."""
+    with accelerator.autocast():
+        indices = windows.clip_and_block[:count]
+        out = detector.predict(gather_blocks(windows.stem, indices).to(indices.device))
+    return sum(x.float().sum() for x in out)
+
+
+def tune_pass(accelerator: Accelerator, detector: Detector, windows: Windows, live: int, profile: Profile) -> None:
+    """`tune_speed` for batches with `live` gradient windows: tried on as many as this process has in a pass; 0: nothing to tune."""
+    if live:
+        share = len(select_share(windows.clip_and_block[:live]))
+        size = min(profile.chunk or share, share)
+        tune_speed(detector.dpc, profile, lambda: predict_to_scalar(accelerator, detector, windows, size))
 
 
 def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
@@ -81,8 +112,8 @@ def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
         return
     torch.compiler.set_stance("default")
     try:
-        for part in (*dpc.backbone.layer4, dpc.agg, dpc.network_pred):  # blocks of one shape share what is compiled
-            part.compile(backend=profile.compile)
+        for module in (*dpc.backbone.layer4, dpc.agg, dpc.network_pred):  # blocks of one shape share what is compiled
+            module.compile(backend=profile.compile)
         torch.autograd.grad(probe(), dpc.tuned_parameters(), allow_unused=True)
     except Exception as error:  # no compiler, no Python headers, an unknown operator: training goes on without
         torch.compiler.set_stance("force_eager")

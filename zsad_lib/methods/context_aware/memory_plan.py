@@ -1,4 +1,4 @@
-"""Memory of training, planned before it starts: what the processes on a device will hold, against what it has.
+"""RAM of training (or of the GPU), planned before it starts: what the processes on a device will hold, against what it has.
 
     bytes of a process = features + parameters + gradients + 2 moments of AdamW + what a step keeps for its backward pass
 
@@ -26,7 +26,7 @@ GB = 1e9
 
 
 def machine_bytes() -> int:
-    """Main memory that this process may use: the machine's, or less in a container."""
+    """RAM that this process may use: the machine's, or less in a container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
@@ -35,7 +35,7 @@ def machine_bytes() -> int:
 
 
 def device_bytes(device: str) -> tuple[int, int]:
-    """(free, all) bytes of the device that trains; of main memory all counts as free, since caches give way."""
+    """(free, all) bytes of the device that trains; of RAM all counts as free, since caches give way."""
     import torch
 
     return torch.cuda.mem_get_info() if device == "cuda" else (machine_bytes(), machine_bytes())
@@ -64,18 +64,18 @@ def step_bytes(forward: Callable[[], Tensor], parameters: list[Tensor]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         graph = forward()  # as long as it lives, no two saved tensors share an address
-    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     del graph
-    return sum(size for address, size in saved.items() if address not in own)
+    return sum(size for address, size in saved.items() if address not in weights)
 
 
-def live_bytes(detector: Detector, forward: Callable[[], Tensor], parameters: list[Tensor]) -> int:
+def gradient_window_bytes(detector: Detector, predict: Callable[[], Tensor], parameters: list[Tensor]) -> int:
     """`step_bytes` of the predictive stream; what checkpointing computes again comes back one block at a time."""
-    held = step_bytes(forward, parameters)
+    held = step_bytes(predict, parameters)
     if not detector.dpc.grad_checkpointing or parameters[0].is_cuda:
         return held
     detector.dpc.set_grad_checkpointing(False)
-    whole = step_bytes(forward, parameters)
+    whole = step_bytes(predict, parameters)
     detector.dpc.set_grad_checkpointing()
     return held + whole // len(detector.dpc.backbone.layer4)
 
@@ -87,13 +87,13 @@ def standing_bytes(detector: Detector, features: Iterable[Tensor]) -> int:
     return size(features) + size(detector.state_dict().values()) + 3 * size(trained)
 
 
-def plan(
+def plan_chunk(
     profile: Profile,
     name: str,
     detector: Detector,
     features: Iterable[Tensor],
-    rest: Callable[[], Tensor],
-    one: Callable[[], Tensor],
+    align: Callable[[], Tensor],
+    predict: Callable[[], Tensor],
     batch: int,
     live: int,
     jobs: int = 1,
@@ -105,10 +105,10 @@ def plan(
         name: of the training, for the line.
         detector: on the device that trains.
         features: of all windows, on any device.
-        rest: losses of one whole batch without live windows, a scalar.
-        one: the live pass of one window, a scalar.
+        align: losses of one whole batch without gradient windows, a scalar.
+        predict: the pass with gradient of one window, a scalar.
         batch: windows per step.
-        live: of these, windows with a live pass in each of its processes.
+        live: of these, gradient windows in each of the training's processes.
         jobs: processes that share the device.
 
     Returns:
@@ -117,14 +117,14 @@ def plan(
     trained = [p for p in detector.parameters() if p.requires_grad]
     free, total = device_bytes(trained[0].device.type)
     detector.dpc.set_grad_checkpointing(profile.checkpointing)
-    fixed = standing_bytes(detector, features) + step_bytes(rest, trained)
-    each = live_bytes(detector, one, trained) if live else 0
-    held = lambda chunk: jobs * (fixed + chunk * each)
+    fixed = standing_bytes(detector, features) + step_bytes(align, trained)
+    per_window = gradient_window_bytes(detector, predict, trained) if live else 0
+    held = lambda chunk: jobs * (fixed + chunk * per_window)
     chunk = wanted = min(profile.chunk or live, live)
     while chunk > 1 and held(chunk) > free:
         chunk = -(-chunk // 2)
-    where = f" in {jobs} processes" if jobs > 1 else ""
-    line = f"memory: {name}: about {held(chunk) / GB:.2g} GB of {total / GB:.2g} GB{where}"
+    shared = f" in {jobs} processes" if jobs > 1 else ""
+    line = f"memory: {name}: about {held(chunk) / GB:.2g} GB of {total / GB:.2g} GB{shared}"
     line += f"; batch {batch}, live {live}, chunk {chunk}"
     if chunk < wanted:
         line += f" instead of {wanted}, which would not fit (equal results, slower)"

@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.features.backbones import Backbones
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.extraction import encode_long, window_blocks
 from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, window_count
@@ -28,9 +30,9 @@ class Windows(NamedTuple):
 
     timesformer: Tensor  # [W, D]
     dpc: Tensor  # [W, D_dpc] mean over space of the pretrained predictive stream's GRU state
-    scene: Tensor  # [W, S]
-    context: Tensor  # [W, S'] what the gate sees: the scene, or a control
-    place: Tensor  # [W, 2] clip and first block of each window
+    scene: Tensor  # [W, S] tells scenes apart
+    context: Tensor  # [W, S'] what the gate sees: the scene too, or a control
+    clip_and_block: Tensor  # [W, 2] index of the clip, and of the window's first block in it
     text: Tensor  # [W, D_text] unit vectors of the clips' captions, before the gate
     caption: Tensor  # [W] number of the caption
     stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
@@ -38,45 +40,46 @@ class Windows(NamedTuple):
 
     def to(self, device: torch.device) -> Windows:
         """With all on `device` but what is kept clip by clip."""
-        return Windows(*(part if isinstance(part, list) else part.to(device) for part in self))
+        return Windows(*(field if isinstance(field, list) else field.to(device) for field in self))
 
 
-def load_windows(profile, table, backbones, state: bool = True) -> Windows:
+def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, state: bool = True) -> Windows:
     """Features of the rows of `table`, window by window, with their captions' text vectors.
 
     Args:
         table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all of them.
         state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
     """
-    cache, loaded = cache_folder(profile), {}
-    for row in table.drop_duplicates("video").itertuples():
-        loaded[row.video] = load_features(feature_file(cache, row))
-    features = [loaded[video] for video in table.video]
-    whole = [np.arange(len(f.timesformer)) for f in features]
-    chosen = [torch.from_numpy(np.asarray(part)) for part in (table["windows"] if "windows" in table else whole)]
-    place = torch.cat([torch.stack([torch.full_like(part, i), part], 1) for i, part in enumerate(chosen)])
-    captions = {caption: number for number, caption in enumerate(dict.fromkeys(table.caption))}
-    number = torch.tensor([captions[caption] for caption in table.caption])[place[:, 0]]
-    text = encode_captions(backbones.clip, list(captions), backbones.vocabulary).cpu()
-    joined = lambda values: torch.cat([values[video][part] for video, part in zip(table.video, chosen)])
-    scene, width = joined({video: f.scene for video, f in loaded.items()}), backbones.dpc.backbone.channels
-    dpc = torch.zeros(len(scene), width)
+    cache = cache_folder(profile)
+    rows = table.drop_duplicates("video").itertuples()
+    by_video = {row.video: load_features(feature_file(cache, row)) for row in rows}
+    clips = [by_video[video] for video in table.video]
+    listed = table["windows"] if "windows" in table else [np.arange(len(clip.timesformer)) for clip in clips]
+    starts = [torch.from_numpy(np.asarray(windows)) for windows in listed]  # per clip: first block of each window
+    pairs = [torch.stack([torch.full_like(first, clip), first], 1) for clip, first in enumerate(starts)]
+    clip_and_block = torch.cat(pairs)
+    numbers = {caption: number for number, caption in enumerate(dict.fromkeys(table.caption))}
+    caption = torch.tensor([numbers[caption] for caption in table.caption])[clip_and_block[:, 0]]
+    text = encode_captions(backbones.clip, list(numbers), backbones.vocabulary).cpu()
+    scene = torch.cat([clip.scene[first] for clip, first in zip(clips, starts)])
+    dpc = torch.zeros(len(scene), backbones.dpc.backbone.channels)
     if state:
-        dpc = joined({video: dpc_context(backbones.dpc, [f.stem]) for video, f in loaded.items()})
+        states = {video: dpc_context(backbones.dpc, [clip.stem]) for video, clip in by_video.items()}
+        dpc = torch.cat([states[video][first] for video, first in zip(table.video, starts)])
     return Windows(
-        timesformer=joined({video: f.timesformer for video, f in loaded.items()}),
+        timesformer=torch.cat([clip.timesformer[first] for clip, first in zip(clips, starts)]),
         dpc=dpc,
         scene=scene,
-        context=scene,
-        place=place,
-        text=text[number],
-        caption=number,
-        stem=[f.stem for f in features],
-        cell_motion=[f.cell_motion for f in features],
+        context=scene,  # what the gate sees; `with_context` replaces it
+        clip_and_block=clip_and_block,
+        text=text[caption],
+        caption=caption,
+        stem=[clip.stem for clip in clips],
+        cell_motion=[clip.cell_motion for clip in clips],
     )
 
 
-def captioned(table, captions, stride: int):
+def captioned(table: pd.DataFrame, captions: pd.DataFrame, stride: int) -> pd.DataFrame:
     """A row per caption of a normal video, with the windows that it speaks of.
 
     Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one around its middle.
@@ -102,19 +105,19 @@ def captioned(table, captions, stride: int):
 
 
 @torch.autocast("cpu", enabled=False)  # which cannot stack float16
-def gather_blocks(clips: list[Tensor], place: Tensor) -> Tensor:
-    """Blocks of chosen windows, [B, NUM_BLOCKS, ...], from blocks per clip: `place` [B, 2] holds clip and window."""
-    return torch.stack([window_blocks(clips[clip])[window] for clip, window in place.tolist()])
+def gather_blocks(clips: list[Tensor], indices: Tensor) -> Tensor:
+    """Blocks of some windows, [B, NUM_BLOCKS, ...], from blocks per clip: `indices` [B, 2] of clip and first block."""
+    return torch.stack([window_blocks(clips[clip])[block] for clip, block in indices.tolist()])
 
 
 @torch.no_grad()
 def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
     """GRU state's mean over space of every window, [W, D_dpc]."""
-    parts = []
+    means = []
     for blocks in stem:
         windows = window_blocks(encode_long(dpc, blocks[None])[0])  # [W, NUM_BLOCKS, D, h, w]
-        parts += [dpc.predict(some).context.mean((-2, -1)).cpu() for some in windows.split(WINDOWS_AT_ONCE)]
-    return torch.cat(parts)
+        means += [dpc.predict(few).context.mean((-2, -1)).cpu() for few in windows.split(WINDOWS_AT_ONCE)]
+    return torch.cat(means)
 
 
 def with_context(windows: Windows, source: str, seed: int) -> Windows:
@@ -135,7 +138,7 @@ def with_context(windows: Windows, source: str, seed: int) -> Windows:
     return windows
 
 
-def training_rows(run: Path, stride: int):
+def training_rows(run: Path, stride: int) -> pd.DataFrame:
     """The captioned normal training videos of a run's manifest.
 
     Raises:

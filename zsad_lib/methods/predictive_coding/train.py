@@ -25,8 +25,9 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import read_video
-from zsad_lib.files.weights import load_weights, save_weights
+from zsad_lib.files.weights import load_weights
 from zsad_lib.losses import cpc_loss
+from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.dpc import DPC
 from zsad_lib.pipeline.processes import parallel
 
@@ -69,18 +70,9 @@ class Recipe:
 def build(recipe: Recipe) -> DPC:
     """The model of a recipe: one grey channel, GroupNorm, 3 x 3 GRU; weights in the memory layout that CPUs like."""
     model = DPC(
-        "resnet10",
-        recipe.crop,
-        recipe.observed + recipe.pred_steps,
-        recipe.block_len,
-        recipe.pred_steps,
-        in_channels=1,
-        width=recipe.width,
-        strides=recipe.strides,
-        norm="group",
-        gru_kernel=3,
-        dropout=recipe.dropout,
-    )
+        "resnet10", recipe.crop, recipe.blocks, recipe.block_len, recipe.pred_steps, in_channels=1, width=recipe.width,
+        strides=recipe.strides, norm="group", gru_kernel=3, dropout=recipe.dropout,
+    )  # fmt: skip
     model.backbone.to(memory_format=torch.channels_last_3d)
     return model
 
@@ -114,8 +106,6 @@ def cell_motion(blocks: Tensor, cell: int) -> Tensor:
 def train(clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed: int, folder: Path) -> Path:
     """Trains one seed, or goes on where it was interrupted, with the same result.
 
-    Every random number of a step derives from (seed, step), so the checkpoint needs no state of a generator.
-
     Args:
         clips: normal training video, uint8 [T, H, W] each.
         median: the empty scene, [H, W].
@@ -126,50 +116,35 @@ def train(clips: dict[str, np.ndarray], median: np.ndarray, recipe: Recipe, seed
     Returns:
         The weights file.
     """
-    target, checkpoint = folder / "dpc.safetensors", folder / "checkpoint.pt"
-    meta = {"recipe": dataclasses.asdict(recipe), "seed": seed}
-    meta["recipe"] |= {name: list(value) for name, value in meta["recipe"].items() if isinstance(value, tuple)}
-    if target.exists() and {**load_weights(target)[1], "sha256": ""} == {**meta, "sha256": ""}:
+    target, settings = folder / "dpc.safetensors", dataclasses.asdict(recipe)
+    key = training_key(__name__, settings, seed)
+    if is_trained(target, key):
         return target
-    stretches = [
-        (video, start)
-        for video, frames in sorted(clips.items())
-        for start in range(len(frames) - recipe.blocks * recipe.block_len + 1)
-    ]
+    length = recipe.blocks * recipe.block_len
+    stretches = [(video, start) for video in sorted(clips) for start in range(len(clips[video]) - length + 1)]
     if not stretches:
-        raise ZsadError(f"no training clip has {recipe.blocks * recipe.block_len} frames, the length of one sample")
-    with _own_numbers(seed):
+        raise ZsadError(f"no training clip has {length} frames, the length of one sample")
+    with isolate_random_numbers(seed):
         model = build(recipe)
         optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-        history: list[float] = []
-        if checkpoint.exists():
-            saved = torch.load(checkpoint, weights_only=True)
-            if saved["meta"] == meta:
-                model.load_state_dict(saved["model"])
-                optimiser.load_state_dict(saved["optimiser"])
-                history = saved["history"]
-        for step in range(len(history), recipe.steps):
+        half_cosine = lambda step: (1 + math.cos(math.pi * step / recipe.steps)) / 2
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, half_cosine)
+
+        def take_step(step: int) -> list[float]:
             torch.manual_seed((seed << 32) + step)  # dropout
-            rng = np.random.default_rng([seed, step])
+            rng = np.random.default_rng([seed, step])  # samples and cells
             loss = sample_loss(model, draw_samples(clips, stretches, median, recipe, rng), recipe, rng)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * step / recipe.steps)) / 2
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_norm)
-            optimiser.step()
-            history.append(loss.item())
-            if len(history) % recipe.checkpoint_every == 0:
-                recent = np.mean(history[-recipe.checkpoint_every :])
-                print(f"seed {seed}: step {len(history)} of {recipe.steps}, loss {recent:.3f}", flush=True)
-                saved = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-                with paths.atomic(checkpoint, mode="wb") as file:
-                    torch.save({"meta": meta, "history": history, **saved}, file)
+            descend(loss, optimiser, schedule, model.parameters(), recipe.max_norm)
+            return [loss.item()]
+
+        stateful, every, label = (model, optimiser, schedule), recipe.checkpoint_every, f"seed {seed}"
+        history = run_steps(take_step, recipe.steps, folder, key, stateful, every, label=label)
         memory = normal_cells(model.eval(), clips, median, recipe, np.random.default_rng(seed))
     with paths.atomic(folder / "history.csv") as file:
-        pd.DataFrame({"step": range(1, len(history) + 1), "loss": history}).to_csv(file, index=False)
-    save_weights(target, {**model.state_dict(), "median": torch.tensor(median), "memory": memory}, meta)
-    checkpoint.unlink(missing_ok=True)
+        curve = pd.DataFrame({"step": range(1, recipe.steps + 1), "loss": [losses[0] for losses in history]})
+        curve.to_csv(file, index=False)
+    tensors = {**model.state_dict(), "median": torch.tensor(median), "memory": memory}
+    save_trained(target, tensors, {"key": key, "recipe": settings, "seed": seed})
     return target
 
 
@@ -196,10 +171,10 @@ def draw_samples(
     batch = []
     for index in rng.integers(len(stretches), size=recipe.batch):
         video, start = stretches[index]
-        top, left = (rng.integers(size - crop + 1) for size, crop in zip(median.shape, recipe.crop))
-        place = np.s_[top : top + height, left : left + width]
+        top, left = (rng.integers(size - side + 1) for size, side in zip(median.shape, recipe.crop))
+        crop = np.s_[top : top + height, left : left + width]
         frames = clips[video][start : start + recipe.blocks * recipe.block_len]
-        sample = normalise(np.ascontiguousarray(frames[:, *place]), np.ascontiguousarray(median[place]), recipe.scale)
+        sample = normalise(np.ascontiguousarray(frames[:, *crop]), np.ascontiguousarray(median[crop]), recipe.scale)
         flips = [axis for axis in (0, 2) if rng.random() < 0.5]  # time, left-right
         batch.append(sample.flip(flips).unflatten(0, (recipe.blocks, 1, recipe.block_len)))  # [N, 1, L, H, W]
     return torch.stack(batch)
@@ -212,8 +187,8 @@ def sample_loss(model: DPC, blocks: Tensor, recipe: Recipe, rng: np.random.Gener
     """
     out = model.predict(model.encode(blocks))  # [B, P, D, h, w]
     moving = cell_motion(blocks[:, recipe.observed :].flatten(0, 2), recipe.cell)  # [B * P, h, w]
-    chosen = torch.from_numpy(choose_cells(moving.flatten().numpy(), recipe.cells, recipe, rng))
-    cells = (x.movedim(2, -1).flatten(0, 3)[chosen] for x in (out.predicted, out.actual))  # [n, D]
+    indices = torch.from_numpy(choose_cells(moving.flatten().numpy(), recipe.cells, recipe, rng))
+    cells = (x.movedim(2, -1).flatten(0, 3)[indices] for x in (out.predicted, out.actual))  # [n, D]
     return cpc_loss(*(F.normalize(x).T[None, None, :, None] for x in cells), recipe.temperature)
 
 
@@ -236,8 +211,8 @@ def normal_cells(
         blocks = as_blocks(normalise(frames, median, recipe.scale), recipe.block_len)[::8]  # [N, L, H, W]
         features.append(model.encode(blocks[None, :, None])[0].movedim(1, -1).flatten(0, 2))  # [N * h * w, D]
         motion.append(cell_motion(blocks, recipe.cell).flatten())
-    chosen = choose_cells(torch.cat(motion).numpy(), recipe.memory, recipe, rng)
-    return F.normalize(torch.cat(features)[torch.from_numpy(chosen)])
+    indices = choose_cells(torch.cat(motion).numpy(), recipe.memory, recipe, rng)
+    return F.normalize(torch.cat(features)[torch.from_numpy(indices)])
 
 
 def as_blocks(frames: Tensor, block_len: int) -> Tensor:
@@ -270,7 +245,7 @@ RECIPE = Recipe()
 
 
 @contextlib.contextmanager
-def _own_numbers(seed: int) -> Iterator[None]:
+def isolate_random_numbers(seed: int) -> Iterator[None]:
     """One thread, so that sums have one order on every machine, and a seeded generator; both are put back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

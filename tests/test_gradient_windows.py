@@ -10,12 +10,12 @@ from torch import Tensor
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.losses import cpc_loss
-from zsad_lib.methods.context_aware.gradient_windows import live_pass, own_share, tune_speed
+from zsad_lib.methods.context_aware.gradient_windows import predict_with_gradient, select_share, tune_speed
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC
 
 PROFILE = get_profile("smoke")
-PLACE = torch.tensor([[0, 0], [1, 2], [0, 1], [1, 0], [0, 3]])  # clip and first block of five windows
+INDICES = torch.tensor([[0, 0], [1, 2], [0, 1], [1, 0], [0, 3]])  # clip and first block of five windows
 
 
 def small(norm: str = "group", norm_stats: str = "running") -> Detector:
@@ -30,7 +30,7 @@ def stems() -> list[Tensor]:
 
 
 def gradients(detector: Detector, chunk: int = 0) -> list[Tensor]:
-    out = live_pass(detector, stems(), PLACE, chunk)
+    out = predict_with_gradient(detector, stems(), INDICES, chunk)
     loss = cpc_loss(out.predicted, out.actual) + out.context.square().mean()
     return [loss.detach(), *torch.autograd.grad(loss, detector.dpc.tuned_parameters())]
 
@@ -62,7 +62,7 @@ def test_settings_change_no_gradient(setting, chunk, capsys):
 
 
 def gradients_probe(detector: Detector) -> Tensor:
-    return sum(x.sum() for x in live_pass(detector, stems(), PLACE))
+    return sum(x.sum() for x in predict_with_gradient(detector, stems(), INDICES))
 
 
 def test_checkpointing_computes_the_blocks_again():
@@ -96,10 +96,10 @@ def test_shares_are_of_one_length_and_in_order(processes, monkeypatch):
     shares = []
     for rank in range(processes):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        shares.append(own_share(PLACE))
+        shares.append(select_share(INDICES))
     assert len({len(share) for share in shares}) == 1
     joined = torch.cat(shares)
-    assert torch.equal(joined[:5], PLACE) and (joined[5:] == PLACE[-1]).all()
+    assert torch.equal(joined[:5], INDICES) and (joined[5:] == INDICES[-1]).all()
 
 
 def test_statistics_of_the_batch_cannot_be_split():
