@@ -50,11 +50,11 @@ PYTHON := $(VENV)/bin/python
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
 	$(foreach item,$(SET),'$(item)')
-PIPELINE = $(PYTHON) -m zsad_lib.pipeline
+ZSAD = $(PYTHON) -m zsad_lib
 # What may hold any letter, a quote too, reaches the shell through the environment.
 export VIDEO RUN TRUTH CAPTIONS PROMPTS SCENE NORMAL FAR FPS
 WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene "$$SCENE")
-STEP = $(PIPELINE) step --profile '$(PROFILE)' $(SETTINGS)
+STEP = $(ZSAD) step --profile '$(PROFILE)' $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
 PYTEST = OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
 NBSTRIPOUT = $(VENV)/bin/nbstripout --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill metadata.widgets'
@@ -89,8 +89,8 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
-	@$(PIPELINE) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
-	@$(PYTHON) -m zsad_lib.results.report --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+	@$(ZSAD) report --profile '$(PROFILE)' $(SETTINGS)
 
 test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
 	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
@@ -99,7 +99,7 @@ test: env  ## the whole test suite with coverage, and every notebook in the smok
 env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first) [INSTALLER=pip: without uv]
 
 doctor: env  ## check this machine and say how to mend what is missing
-	@$(PYTHON) -m zsad_lib doctor
+	@$(ZSAD) doctor
 
 data tables figures: env
 	@$(STEP) $@
@@ -110,29 +110,29 @@ tables:  ## write the tables
 figures:  ## draw the figures
 
 weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROOT=folder] [MIRROR=address] [CHECK=1: fetch nothing]
-	@$(PYTHON) -m zsad_lib weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
+	@$(ZSAD) weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
 		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
 
 cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on this device: hours and disk per stage
-	@$(PYTHON) -m zsad_lib.maintenance.cost --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) cost --profile '$(PROFILE)' $(SETTINGS)
 
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
-	@$(PYTHON) -m data_prep.floors --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) floors --profile '$(PROFILE)' $(SETTINGS)
 
 features: env  ## the frozen features of PROFILE, once, or a machine's share: [SHARD=0/4]; CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai]
 ifdef VIDEOS
-	@$(PYTHON) -m zsad_lib features '$(VIDEOS)' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(SHARD),--shard '$(SHARD)') \
+	@$(ZSAD) features '$(VIDEOS)' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(SHARD),--shard '$(SHARD)') \
 		$(if $(JOBS),--jobs '$(JOBS)') $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
 else
 	@$(STEP) $(if $(SHARD),--shard '$(SHARD)') features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
 endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
-	@$(PYTHON) -m zsad_lib.methods.pretraining $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
+	@$(ZSAD) pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
 score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor'] [FPS=25: of a folder of frames]
 ifdef VIDEO
-	@$(PYTHON) -m zsad_lib score $(if $(RUN),--run "$$RUN") $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
+	@$(ZSAD) score $(if $(RUN),--run "$$RUN") $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
 		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth "$$TRUTH") $(WORDS) \
 		$(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
 else
@@ -140,42 +140,42 @@ else
 endif
 
 calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.05] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
-	@$(PYTHON) -m zsad_lib calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
+	@$(ZSAD) calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
 		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
 
 live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
-	@$(PYTHON) -m zsad_lib live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)
+	@$(ZSAD) live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
 ifneq ($(SCORES)$(LABELS),)
-	@$(PYTHON) -m zsad_lib evaluate '$(SCORES)' '$(LABELS)'
+	@$(ZSAD) evaluate '$(SCORES)' '$(LABELS)'
 else
 	@$(STEP) evaluate
 endif
 
 ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
-	@$(PYTHON) -m zsad_lib.ablations.run --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
+	@$(ZSAD) ablate --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
 		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 
 report: env  ## write the report page again from what has been computed
-	@$(PYTHON) -m zsad_lib.results.report --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) report --profile '$(PROFILE)' $(SETTINGS)
 
 status: env  ## what is up to date and what would run
-	@$(PIPELINE) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+	@$(ZSAD) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
 
 bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
-	@$(PYTHON) -m zsad_lib.maintenance.speed
+	@$(ZSAD) bench
 
 showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/results and into README.md
-	@$(PYTHON) -m zsad_lib.maintenance.front_page
+	@$(ZSAD) showcase
 
 lab: env  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
 
 # What the notebooks need is computed first: side by side they would wait for each other's run folder.
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
-	@$(PIPELINE) step --profile smoke tables
-	@$(PYTHON) -m zsad_lib.ablations.run --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
+	@$(ZSAD) step --profile smoke tables
+	@$(ZSAD) ablate --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-browser: env  ## an explorer in JupyterLab, moved in a real browser (Chromium or Chrome); its pictures: ZSAD_SCREENSHOTS=folder
@@ -193,10 +193,10 @@ strip: env  ## take the outputs out of the notebooks
 	@$(NBSTRIPOUT) notebooks/*.ipynb
 
 lock: $(if $(wildcard $(VENV)/bin/uv),,env)  ## pin what pyproject.toml newly needs, all else stays; UPGRADE=1: the newest of everything
-	@$(PYTHON) -m zsad_lib.maintenance.lock write $(if $(filter-out 0 no,$(UPGRADE)),--upgrade)
+	@$(ZSAD) lock $(if $(filter-out 0 no,$(UPGRADE)),--upgrade)
 
 lock-check: env  ## which pins are yanked or gone, and whether today's newest versions pass the smoke profile
-	@$(PYTHON) -m zsad_lib.maintenance.lock check
+	@$(ZSAD) lock-check
 
 fresh:  ## try the committed kit as a newcomer, on every Python of this machine: [COLD=1: empty caches] [PYTHONS='3.11 3.13'] [TESTS=quick|all|none]
 	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/fresh.py $(if $(filter-out 0 no,$(COLD)),--cold) \

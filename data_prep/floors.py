@@ -1,21 +1,18 @@
-"""``python -m data_prep.floors``: the content-free floors of a data set from its annotation, without a single picture.
+"""`make floors`: the content-free floors of a data set from its annotation, without a single picture.
 
 A result on a data set means something only above these. Lengths come from decoding where all test videos are at hand, else from
 the labels. On UCF-Crime it also counts the test videos that the caption lists hold.
 """
 
-import argparse
 import importlib
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep import inventory
 from data_prep.leaks import split_hash
-from zsad_lib.config import Profile, get_profile, settings
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.evaluation import tidy
 from zsad_lib.evaluate.floors import FLOORS, floor_scores
 from zsad_lib.evaluate.protocol import estimates
@@ -85,18 +82,3 @@ def write(profile: Profile) -> Path:
     with paths.atomic(target) as handle:
         pd.concat(parts, ignore_index=True).to_csv(handle, index=False, float_format="%.9g")
     return target
-
-
-@one_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the floors of a data set; only its annotation is needed."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.floors", description=main.__doc__)
-    parser.add_argument("--profile", default="ucf_crime")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(arguments)
-    print(f"floors: {write(get_profile(options.profile, **settings(options.settings)))}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

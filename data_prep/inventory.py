@@ -25,7 +25,8 @@ from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_featur
 from zsad_lib.files.manifest import COLUMNS, load_manifest, save_manifest
 from zsad_lib.files.spans import labels_to_spans
 from zsad_lib.files.video import iter_frames, probe
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.pipeline.progress import report_progress
+from zsad_lib.processes import parallel
 
 NORMAL = "Normal"
 HELD_OUT = 10  # where a data set has no validation list, every tenth normal training video is held out
@@ -141,12 +142,12 @@ def scan(files: Mapping[str, Path], record: Path, jobs: int = 1) -> pd.DataFrame
     if todo:
         print(f"decoding {len(todo)} of {len(files)} videos once, to count their frames", flush=True)
         try:
-            results = parallel(_decoded, [(files[video],) for video in todo], jobs)
+            decoded = parallel(_decoded, [(files[video],) for video in todo], jobs)
+            results = report_progress(decoded, "videos decoded", len(todo))
             for number, (result, video) in enumerate(zip(results, todo), start=1):
                 noted[marks[video]] = result
                 if number % SAVED == 0:
                     paths.write_json(record, noted)
-                    print(f"  {number} of {len(todo)}", flush=True)
         finally:
             paths.write_json(record, noted)
     rows = [noted[mark] for mark in marks.values()]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
 
+from zsad_lib.__main__ import main
 from zsad_lib.ablations import engine, frozen_windows, grids, run, trial
 from zsad_lib.ablations.context_aware_grid import videos
 from zsad_lib.ablations.grids import GRIDS, Row, grid
@@ -24,7 +25,7 @@ from zsad_lib.methods.context_aware import score_step, train
 from zsad_lib.methods.context_aware.scorer import load_scorer
 from zsad_lib.methods.context_aware.training_windows import with_context
 from zsad_lib.models.gates import GATES
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 from zsad_lib.results import ablation_plots
 
 FEW = [
@@ -340,7 +341,7 @@ def test_a_cluster_gives_the_same_numbers(windows, one_trial, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(run_home: Path, capsys, arguments, message):
-    assert run.main(arguments) == 2
+    assert main(["ablate", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

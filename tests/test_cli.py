@@ -1,11 +1,16 @@
 """python -m zsad_lib: its commands, one clear line on every failure."""
 
+import importlib
+import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zsad_lib.__main__ import main
+from zsad_lib.__main__ import COMMANDS, main, read
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.video import write_video
 from zsad_lib.own_video.detector import NO_WORDS
@@ -135,11 +140,9 @@ def test_failures_are_one_line_and_write_nothing(score, tmp_path, capsys):
 
 def test_evaluate_hands_over_its_folders(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(
-        "zsad_lib.results.evaluate_folders.evaluate_folders", lambda *folders, **rest: calls.append((*folders, rest))
-    )
+    monkeypatch.setattr("zsad_lib.results.evaluate_folders.evaluate_folders", lambda **given: calls.append(given))
     assert main(["evaluate", "s", "l", "--out", "o", "--fps", "25"]) == 0
-    assert calls == [(Path("s"), Path("l"), Path("o"), {"normal": None, "fps": 25.0})]
+    assert calls == [dict(scores=Path("s"), labels=Path("l"), out=Path("o"), normal=None, fps=25.0)]
 
 
 def test_evaluate_names_a_missing_folder(tmp_path, capsys):
@@ -173,3 +176,49 @@ def test_features_of_a_folder_resume_and_report(tmp_path, capsys):
     assert "skipped: " in told and "error: 1 of 3 videos cannot be read" in told and "ALLOW_MISSING=1" in told
     assert main([*command, "--allow-missing"]) == 0 and (out / "a.safetensors").stat().st_mtime_ns == first
     assert main([*command, "--shard", "2"]) == 2 and "give i/n" in capsys.readouterr().err
+
+
+EVERY = {name: command for commands in COMMANDS.values() for name, command in commands.items()}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_command_is_a_function_that_takes_its_options(name):
+    command = EVERY[name]
+    words = [option for option in command.options.split() if not option.startswith("-")]
+    options = read(name, command, [word for word in words if word not in ("settings", "steps", "notebooks")])
+    if "settings" in options:
+        del options["settings"]  # they have become part of the profile
+    function = command.function
+    if isinstance(function, str):
+        module, _, attribute = function.partition(":")
+        function = getattr(importlib.import_module(module), attribute)
+    inspect.signature(function).bind(**options)
+
+
+def test_pretrain_without_three_concepts(monkeypatch, capsys):
+    from zsad_lib.methods import pretraining
+
+    bound = inspect.signature(pretraining.run).bind
+    monkeypatch.setattr(pretraining, "run", lambda **given: bound(**given) and {"clip": given["folder"].name})
+    assert main(["pretrain", "--held-out"]) == 0 and capsys.readouterr().out == "held_out\n"
+
+
+def test_the_makefile_and_the_list_know_the_same_commands(capsys):
+    text = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\(ZSAD\) ([\w-]+)", text)) == set(EVERY) - {"notebook-map"}
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    listed = re.findall(r"^  ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert stop.value.code == 0 and listed == [*EVERY]
+
+
+def test_a_word_that_is_no_setting_is_one_line(run_home, capsys):
+    assert main(["report", "smoke"]) == 2
+    assert capsys.readouterr().err == "error: 'smoke': only KEY=VALUE can follow\n"
+
+
+def test_the_path_that_a_command_once_had_says_where_it_is():
+    done = subprocess.run(
+        [sys.executable, "-m", "zsad_lib.pipeline", "status"], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode and "is now zsad_lib.__main__" in done.stderr and done.stderr.count("\n") == 1

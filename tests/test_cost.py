@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones
@@ -64,4 +65,4 @@ def test_the_sheet_multiplies_and_holds_every_stage(run_home, monkeypatch):
 
 
 def test_stand_ins_need_no_sheet(run_home, capsys):
-    assert cost.main(["--profile", "demo"]) == 2 and "ask for ucf_crime" in capsys.readouterr().err
+    assert main(["cost", "--profile", "demo"]) == 2 and "ask for ucf_crime" in capsys.readouterr().err

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from data_prep import floors, inventory
+from data_prep import inventory
+from zsad_lib.__main__ import main
 from zsad_lib.config import PROFILES, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import write_video
 from zsad_lib.pipeline import run_step
-from zsad_lib.pipeline.__main__ import main
 
 FRAMES = 12  # of every video
 EVENT = [0] * 4 + [1] * 3 + [0] * 5  # spans "4-6"
@@ -154,7 +154,7 @@ def step(tmp_path, run_home, monkeypatch, clip):
 def in_this_process(monkeypatch):
     """Steps run here: what they print is tested, and a process of their own loads all libraries anew."""
     monkeypatch.setattr(
-        "zsad_lib.pipeline.__main__.ensure_apart", lambda steps, profile: [run_step.ensure(s, profile) for s in steps]
+        "zsad_lib.pipeline.commands.ensure_apart", lambda steps, profile: [run_step.ensure(s, profile) for s in steps]
     )
 
 
@@ -287,10 +287,10 @@ def test_other_captions_are_another_result(step):
 def test_floors_take_decoded_lengths_where_videos_are_at_hand(step, run_home, capsys):
     root, _ = step("ubnormal")  # whose labels say nothing of a length
     command = ["--profile", "ubnormal", f"DATA_ROOT={root}", "bootstrap_draws=20", "jobs=1"]
-    assert floors.main(command) == 0 and "2 test videos, 24 frames, 3 abnormal" in capsys.readouterr().out
+    assert main(["floors", *command]) == 0 and "2 test videos, 24 frames, 3 abnormal" in capsys.readouterr().out
     assert (run_home / "runs" / "ubnormal" / "floors.csv").is_file()
     (root / "Scene2" / "normal_scene_2_scenario_2.mp4").unlink()
-    assert floors.main(command) == 2 and "the length of" in capsys.readouterr().err
+    assert main(["floors", *command]) == 2 and "the length of" in capsys.readouterr().err
 
 
 def test_a_scan_goes_on_where_it_was(tmp_path, clip, monkeypatch):

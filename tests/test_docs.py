@@ -62,9 +62,7 @@ def test_notebooks_named_exist_and_all_are_on_the_map():
     here = notebook_map.claims(ROOT / "notebooks")
     assert {row["notebook"] for row in EQUATIONS} <= set(here.notebook)
     rows = re.findall(r"\(notebooks/(\w+)\.ipynb\)[^|]*\| (.+?) \|", README)
-    assert rows == list(zip(here.notebook, here.claim)), (
-        "python -m zsad_lib.maintenance.notebook_map writes the map again"
-    )
+    assert rows == list(zip(here.notebook, here.claim)), "python -m zsad_lib notebook-map writes the map again"
 
 
 def anchors(page: Path) -> set[str]:

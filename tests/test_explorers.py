@@ -41,7 +41,7 @@ def test_panels_get_a_figure_each_one_below_the_other():
 @pytest.mark.parametrize("panels", [False, True])
 def test_live_controls_draw_again_and_close_their_figures(monkeypatch, panels):
     shown, drawn = [], []
-    monkeypatch.setattr(explorer, "is_live", lambda: True)
+    monkeypatch.setattr(explorer, "is_interactive", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
     plt.close("all")
     draw = lambda on, **values: drawn.append((type(on).__name__, *values.values()))

@@ -108,7 +108,7 @@ def test_another_process_knows_an_extension(run_home):
         "PROFILES['mine'] = Profile('mine', 'mine')\nSTEPS['mine'] = {'data': ('mine:prepare', ())}\n"
     )
     environment = os.environ | {"ZSAD_EXTENSIONS": "mine", "PYTHONPATH": os.pathsep.join([str(run_home), *sys.path])}
-    command = [sys.executable, "-m", "zsad_lib.pipeline", "status", "--profile", "mine"]
+    command = [sys.executable, "-m", "zsad_lib", "status", "--profile", "mine"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("data: to run\n", "")
 
@@ -118,7 +118,7 @@ def test_an_extension_counts_where_it_may_be_used(tmp_path, monkeypatch):
     file.write_text("x = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(extensions, "NAMES", ("mine",))
-    assert extensions.places() == {"mine": tmp_path / "mine"}
+    assert extensions.sources() == {"mine": tmp_path / "mine"}
     monkeypatch.setitem(fingerprints.PACKAGES, "mine", tmp_path / "mine")
     before = {
         name: fingerprints.closure([name])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep import floors
+from zsad_lib.__main__ import main
 from zsad_lib.evaluate.evaluation import COLUMNS
 from zsad_lib.evaluate.floors import FLOORS, floor_scores
 
@@ -25,7 +25,9 @@ def test_floors_by_hand():
 @pytest.mark.data
 def test_floors_of_ucf_crime_need_no_video(annotations, run_home, capsys):
     """Spans are 0-based with inclusive ends: 84,331 abnormal frames; the values below are rounded to one decimal."""
-    assert floors.main(["--profile", "ucf_crime", f"DATA_ROOT={annotations}", "bootstrap_draws=50", "seeds=0,1"]) == 0
+    assert (
+        main(["floors", "--profile", "ucf_crime", f"DATA_ROOT={annotations}", "bootstrap_draws=50", "seeds=0,1"]) == 0
+    )
     table = pd.read_csv(run_home / "runs" / "ucf_crime" / "floors.csv")
     assert tuple(table.columns) == COLUMNS and not table.duplicated(["method", "metric"]).any()
     value = table.set_index(["metric", "method"]).value
@@ -41,8 +43,8 @@ def test_floors_of_ucf_crime_need_no_video(annotations, run_home, capsys):
 
 
 def test_floors_without_the_data_say_where_to_get_it(run_home, capsys):
-    assert floors.main(["--profile", "ucf_crime"]) == 2
+    assert main(["floors", "--profile", "ucf_crime"]) == 2
     shown = capsys.readouterr()
     assert "1,610 train, 290 test videos" in shown.out and "Anomaly_Test.txt" in shown.out
     assert shown.err.startswith("error: ") and "crcv.ucf.edu" in shown.err and shown.err.count("\n") == 1
-    assert floors.main(["--profile", "demo"]) == 2 and "make reproduce PROFILE=demo" in capsys.readouterr().err
+    assert main(["floors", "--profile", "demo"]) == 2 and "make reproduce PROFILE=demo" in capsys.readouterr().err

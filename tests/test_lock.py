@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance import lock
 
@@ -67,11 +68,11 @@ def test_differences_name_both_versions():
 def test_check_fails_where_a_pin_or_the_newest_versions_do(monkeypatch, capsys):
     monkeypatch.setattr(lock, "pins_today", lambda pinned: ["b==2: yanked"])
     monkeypatch.setattr(lock, "try_newest", lambda pinned: "newest versions: pass, smoke ran")
-    assert lock.main(["check"]) == 1 and "b==2: yanked\nnewest versions: pass" in capsys.readouterr().out
+    assert main(["lock-check"]) == 1 and "b==2: yanked\nnewest versions: pass" in capsys.readouterr().out
     monkeypatch.setattr(lock, "pins_today", lambda pinned: [])
-    assert lock.main(["check"]) == 0 and "none yanked" in capsys.readouterr().out
+    assert main(["lock-check"]) == 0 and "none yanked" in capsys.readouterr().out
     monkeypatch.setattr(lock, "try_newest", lambda pinned: "newest versions: FAIL, status 2")
-    assert lock.main(["check"]) == 1
+    assert main(["lock-check"]) == 1
 
 
 def test_warnings_that_notebooks_printed_are_found(tmp_path):

@@ -94,7 +94,7 @@ def test_own_video_and_own_scores(clone):
         shown = make(target, f"""{name}=it's "mine".mp4""", "RUN=a'b", "FPS=25", cwd=clone).stdout
         assert shown == f"""<-m><zsad_lib><{target}><--run><a'b><--fps><25><--><it's "mine".mp4>"""
     assert "--allow-missing" in make("-n", "calibrate", "NORMAL=a", "ALLOW_MISSING=1", cwd=clone).stdout
-    assert "pipeline step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
+    assert "zsad_lib step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
     line = make("-n", "features", "VIDEOS=my clips", "SHARD=0/4", "ALLOW_MISSING=1", cwd=clone).stdout
     assert "-m zsad_lib features 'my clips'" in line and "--shard '0/4'" in line and "--allow-missing" in line
     assert "allow-missing" not in make("-n", "features", "VIDEOS=my clips", cwd=clone).stdout
@@ -108,7 +108,7 @@ def test_own_video_and_own_scores(clone):
 def test_tests_run_side_by_side_after_what_all_notebooks_need(clone):
     lines = make("-n", "test", cwd=clone).stdout.splitlines()
     suite, steps, grids, books = (next(i for i, line in enumerate(lines) if word in line)
-                                  for word in ("doctest", "step --profile smoke tables", "zsad_lib.ablations.run", "nbval"))  # fmt: skip
+                                  for word in ("doctest", "step --profile smoke tables", "zsad_lib ablate", "nbval"))  # fmt: skip
     assert suite < steps < grids < books
     assert all("-n auto --maxprocesses 4 --dist loadfile" in lines[i] for i in (suite, books))
     named = re.search(r"--grid (\S+)", lines[grids])[1].split(",")

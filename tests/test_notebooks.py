@@ -10,11 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import fingerprints, run_notebooks, run_step
-from zsad_lib.pipeline.__main__ import main
 
 REPOSITORY = Path(run_step.__file__).parents[2]
 SETUP = "import zsad_lib as z\nrun = z.begin(globals())"
@@ -130,7 +130,7 @@ def test_interrupt_ends_the_kernel(home, process_ended):
         f"import os; open({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\nimport time; time.sleep(60)",
         framed=False,
     )
-    no_steps = "from zsad_lib.pipeline import __main__ as command, run_step; run_step.STEPS['scene_rules'] = {}; "
+    no_steps = "from zsad_lib import __main__ as command; from zsad_lib.pipeline import run_step; run_step.STEPS['scene_rules'] = {}; "
     main = f"{no_steps}exit(command.main(['run', '--profile', 'smoke', {str(book)!r}]))"
     process = subprocess.Popen(
         [sys.executable, "-c", main], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

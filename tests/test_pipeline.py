@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import fingerprints, launch, lock, run_step
-from zsad_lib.pipeline.__main__ import main
 
 STEPS = {
     "data": ("toy.prepare:prepare", ()),
@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {home!r})
 from zsad_lib.pipeline import fingerprints, launch, run_step
-from zsad_lib.pipeline.__main__ import main
+from zsad_lib.__main__ import main
 fingerprints.PACKAGES["toy"] = Path({home!r}) / "toy"
 run_step.STEPS["scene_rules"] = {steps!r}
 {patch}
@@ -289,12 +289,13 @@ def test_killed_child_is_explained(toy):
     assert process.returncode == 2 and "error: train: ended by signal 9 (SIGKILL)" in out and "memory" in out
 
 
-def test_second_run_waits_then_says_who_holds_the_folder(toy, monkeypatch):
+def test_second_run_waits_then_says_who_holds_the_folder(toy, monkeypatch, capsys):
     process = start(toy, "step", "--child", "train", hang=True)
     wait_for(toy, "hanging")
     monkeypatch.setattr(lock, "LOCK_WAIT_S", 0.3)
     with pytest.raises(ZsadError, match=f"in use by process {process.pid}; wait for it or end it"):
         run_step.ensure("tables", get_profile("demo"))
+    assert capsys.readouterr().err.count(f"in use by process {process.pid}; waiting up to 0 s for it") == 1
     process.kill()
     process.wait()
     monkeypatch.setattr(lock, "LOCK_WAIT_S", 5)
@@ -327,6 +328,8 @@ def test_command_line(toy, capsys, monkeypatch):
 
 
 def test_check_path_imports_nothing_heavy():
-    code = "import sys, zsad_lib.pipeline.__main__ as p; p.main(['status']); print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
+    code = (
+        "import sys, zsad_lib.__main__ as p; p.main(['status']); print(*{'torch', 'numpy', 'pandas'} & {*sys.modules})"
+    )
     out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(run_step.__file__).parents[2])
     assert out.splitlines()[-1] == ""

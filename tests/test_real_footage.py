@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_prep import ucf_crime
+from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import backbones, extraction, published_weights
@@ -23,7 +24,6 @@ from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models import anomaly_clip_recipes as recipes
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.own_video.scoring import score_video
-from zsad_lib.pipeline.__main__ import main
 from zsad_lib.pipeline.run_step import ensure, run_folder
 
 FRAMES, STRIDE = 81, 2

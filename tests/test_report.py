@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
+from zsad_lib.__main__ import main
 from zsad_lib.config import as_dict, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
@@ -170,10 +171,10 @@ def test_without_card_the_counts_are_shown(run):
 def test_a_run_without_evaluation_is_one_line(run_home, capsys):
     with pytest.raises(ZsadError, match="make reproduce PROFILE=demo"):
         report.write(get_profile("demo"))
-    assert report.main(["--profile", "demo"]) == 2
+    assert main(["report", "--profile", "demo"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_command_says_where_the_page_is(run, capsys):
-    assert report.main(["--profile", "smoke", "JOBS=1"]) == 0
+    assert main(["report", "--profile", "smoke", "JOBS=1"]) == 0
     assert capsys.readouterr().out.strip().endswith("report/index.html")

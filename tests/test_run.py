@@ -116,6 +116,24 @@ def test_say_show_progress_in_plain_text(capsys):
         frame.show(torch.rand)
 
 
+def test_lines_tell_how_far_work_is(monkeypatch, capsys):
+    clock = iter(range(0, 100, 10))  # every look at it is ten seconds later
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    lines = lambda *words, **more: (
+        list(progress.report_progress(*words, **more)),
+        capsys.readouterr().err.splitlines(),
+    )
+    items, said = lines("abc", "clips rendered", 5, 2)
+    assert items == ["a", "b", "c"]  # two each, and one left for the last
+    assert said == ["  2 of 5 clips rendered, about 15 s left", "  4 of 5 clips rendered, about 5 s left",
+                    "  5 of 5 clips rendered, about 0 s left"]  # fmt: skip
+    assert lines("a", "frames scored", share=lambda count: 0.25)[1] == ["  1 frames scored, about 30 s left"]
+    assert lines("a", "frames scored")[1] == ["  1 frames scored"]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    assert lines("ab", "frames scored", 2)[1] == []  # no five seconds have passed
+    assert lines("a", "trials", 1, name="trial {}".format)[1] == ["  1 of 1 trials: trial a, about 0 s left"]
+
+
 def test_rich_output_in_a_notebook(monkeypatch):
     shown = []
     shell = SimpleNamespace(kernel=object())

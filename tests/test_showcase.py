@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance import front_page, notebook_map
 from zsad_lib.results import tables
@@ -39,7 +40,7 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     (run_home / "README.md").write_text(README)
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
     make_run(run_home, "ped2", ["micro_auc"], changed=True)
-    assert front_page.main() == 0
+    assert main(["showcase"]) == 0
     assert capsys.readouterr().out == "demo: shown\nped2: shown\nablations: not run; make ablate\n"
     text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
     assert "old" not in text and text.count("<!-- /results -->") == len(SHOWN)
@@ -51,13 +52,13 @@ def test_both_runs_reach_readme_and_docs(run_home, capsys):
     assert "Mean over 2 seeds" in demo
     assert "revision" not in ped2 and "Micro AUC" in ped2  # the working copy had changes: no revision to name
     assert (results / "demo.md").read_text().startswith("Toy.")
-    assert front_page.main() == 0 and (run_home / "README.md").read_text() == text
+    assert main(["showcase"]) == 0 and (run_home / "README.md").read_text() == text
 
 
 def test_missing_run_leaves_its_place_alone(run_home, capsys):
     (run_home / "README.md").write_text(README)
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    assert front_page.main() == 0
+    assert main(["showcase"]) == 0
     assert "ped2: not run; make reproduce PROFILE=ped2" in capsys.readouterr().out
     text = (run_home / "README.md").read_text()
     assert "old ped2" in text and "(docs/results/headline.png)" in text
@@ -65,9 +66,9 @@ def test_missing_run_leaves_its_place_alone(run_home, capsys):
 
 def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, capsys):
     (run_home / "README.md").write_text("# no place to fill")
-    assert front_page.main() == 2 and "no run to show" in capsys.readouterr().err
+    assert main(["showcase"]) == 2 and "no run to show" in capsys.readouterr().err
     make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    assert front_page.main() == 2 and "results:demo" in capsys.readouterr().err
+    assert main(["showcase"]) == 2 and "results:demo" in capsys.readouterr().err
     assert (run_home / "README.md").read_text() == "# no place to fill"
     (run_home / "runs" / "demo" / "figures" / "headline.png").unlink()
     with pytest.raises(ZsadError, match="headline.png: missing"):

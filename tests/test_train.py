@@ -173,7 +173,7 @@ def untrained(tiny_run, tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
     profile, folder = tiny_run
-    launch.launch("train", profile, "torchrun --standalone --nproc-per-node 2")
+    launch.ensure_launched("train", profile, "torchrun --standalone --nproc-per-node 2")
     assert run_step.current("train", profile) is not None
     printed = capfd.readouterr().out
     assert printed.count("train: running") == 1 and printed.count("memory: full") == 1
@@ -194,7 +194,7 @@ def test_an_exception_in_one_process_ends_all(tiny_run, untrained, tmp_path):
     script.write_text(
         "import os, sys\n"
         "from zsad_lib.methods.context_aware import train\n"
-        "from zsad_lib.pipeline.__main__ import main\n"
+        "from zsad_lib.__main__ import main\n"
         "def fails(*arguments):\n"
         "    raise ValueError('only here')\n"
         "if os.environ['RANK'] == '1':\n"
@@ -211,10 +211,10 @@ def test_an_exception_in_one_process_ends_all(tiny_run, untrained, tmp_path):
 def test_what_a_launcher_cannot_do_is_one_line(tiny_run, monkeypatch):
     profile, _ = tiny_run
     with pytest.raises(ZsadError, match="step train of profile ped2 runs in one process"):
-        launch.launch("train", get_profile("ped2"), "torchrun")
+        launch.ensure_launched("train", get_profile("ped2"), "torchrun")
     monkeypatch.setenv("PATH", os.environ["PATH"])
     with pytest.raises(ZsadError, match="no program tourchrun found"):
-        launch.launch("train", profile, "tourchrun --nproc-per-node 2")
+        launch.ensure_launched("train", profile, "tourchrun --nproc-per-node 2")
     with pytest.raises(ZsadError, match="runs in one process; leave the launcher out"):
         launch.ensure_together("features", profile)
     with pytest.raises(ZsadError, match="needs features first, in one process: make features PROFILE=smoke"):

@@ -198,7 +198,7 @@ def test_threshold_counts_frames_and_events(monkeypatch):
 
 def test_a_live_scrubber_moves(why, monkeypatch):
     shown = []
-    monkeypatch.setattr(explorer, "is_live", lambda: True)
+    monkeypatch.setattr(explorer, "is_interactive", lambda: True)
     monkeypatch.setattr("IPython.display.display", shown.append)
     explain_explorers.scrub(why)
     first, box = shown

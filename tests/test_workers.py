@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 CALLER = """
 import os, threading
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 def work(name):
     print(os.getpid(), flush=True)

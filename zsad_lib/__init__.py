@@ -106,6 +106,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.page": ("results.html_page",),
     "zsad_lib.paths": ("files.paths",),
     "zsad_lib.pipeline": ("pipeline.run_step",),
+    "zsad_lib.pipeline.__main__": ("__main__",),
     "zsad_lib.predictive": ("methods.predictive_coding.train",),
     "zsad_lib.predictive_score": ("methods.predictive_coding.score",),
     "zsad_lib.pretrain": ("methods.pretraining",),
@@ -146,7 +147,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.why_explorers": ("own_video.explain_explorers",),
     "zsad_lib.why_figures": ("own_video.explain_figures",),
     "zsad_lib.windows": ("methods.context_aware.training_windows",),
-    "zsad_lib.workers": ("pipeline.processes",),
+    "zsad_lib.workers": ("processes",),
 }
 KEPT = {  # old names that go on working, as `z.name` and in an import: notebooks and docs/extend.md speak of them
     "ablate", "ablation_figures", "backbones", "calibrate", "checks", "config", "doctor", "evaluate",

@@ -1,220 +1,332 @@
-"""``python -m zsad_lib score | calibrate | live | evaluate | features | weights | doctor``: the commands that need no make."""
+"""`python -m zsad_lib COMMAND`: the one command line of the kit, which every target of the Makefile calls.
+
+`COMMANDS` says which function a command is and which `OPTIONS` it takes; the function receives them by name. It imports
+what it needs when it runs: neither the list of commands nor a run in which nothing is to be done loads torch or pandas.
+"""
 
 import argparse
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.config import Profile, get_profile
+from zsad_lib.errors import ZsadError, run_command
 
 if TYPE_CHECKING:
     from zsad_lib.own_video.detector import Words
 
 
-@one_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 (doctor found something missing), 2 (``error: <line>``), 130 (Ctrl-C)."""
-    parser = argparse.ArgumentParser(prog="python -m zsad_lib", description="Zero-shot anomaly detection in video.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    score = commands.add_parser("score", help="a score for every frame of one video")
-    score.add_argument(
-        "video", type=_video, help="video file or folder of frames; a name that begins with - as ./-name"
-    )
-    score.add_argument("--run", help="run whose detector is used, as runs/demo; default: the one shipped with the kit")
-    score.add_argument("--causal", action="store_true", help="use only what a live camera has shown so far")
-    score.add_argument("--output", type=Path, help="CSV to write; default: <video name>.scores.csv in this folder")
-    _add_fps(score)
-    _add_words(score)
-    score.add_argument("--prompts", type=Path, help="text file: one sentence per line on what would be abnormal")
-    score.add_argument("--truth", type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation")
-    score.add_argument(
-        "--no-overlay", action="store_true", help="leave out the video with its curve, which takes longest"
-    )
-    calibrate = commands.add_parser("calibrate", help="fit the detector to one's own camera, from its normal video")
-    calibrate.add_argument("normal", type=Path, help="folder of two or more videos in which nothing abnormal happens")
-    calibrate.add_argument("--name", help="run folder to write; default: calibrated-<folder's name>")
-    calibrate.add_argument("--run", help="run whose detector it starts from; default: the one shipped with the kit")
-    calibrate.add_argument("--far", type=float, default=0.1, help="share of normal frames that may alarm; default: 0.1")
-    calibrate.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
-    _add_fps(calibrate)
-    calibrate.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
-    live = commands.add_parser("live", help="scores while a camera records, one line per frame")
-    live.add_argument("source", help="number of a camera, an address as rtsp://..., or a file")
-    live.add_argument("--run", help="run whose detector is used; default: the one shipped with the kit")
-    _add_words(live)
-    live.add_argument("--seconds", type=float, default=0.0, help="stop after that many; default: at the end")
-    evaluate = commands.add_parser("evaluate", help="the evaluation protocol for anybody's frame scores")
-    evaluate.add_argument("scores", type=Path, help="folder with one CSV or NPY of frame scores per video")
-    evaluate.add_argument("labels", type=Path, help="folder with one CSV or NPY of frame labels per video")
-    evaluate.add_argument("--out", type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores")
-    evaluate.add_argument(
-        "--normal", type=Path, help="folder of scores of held-out normal videos, to set the threshold"
-    )
-    evaluate.add_argument("--fps", type=float, help="frames per second, for delays and false alarms per hour")
-    features = commands.add_parser("features", help="CLIP features of every frame, for AnomalyCLIP")
-    features.add_argument("videos", type=Path, help="folder of videos or of folders of frames")
-    features.add_argument("--out", type=Path, help="folder for one file per video; default: <videos>-features")
-    features.add_argument(
-        "--weights", help="ViT-B/16: a weight file or a tag (openai); default: the kit's small stand-in"
-    )
-    features.add_argument("--shard", default="0/1", help="i/n: every n-th video from the i-th on; default: all")
-    features.add_argument("--jobs", type=int, help="processes; default: one per core, or one where a GPU computes")
-    features.add_argument("--allow-missing", action="store_true", help="go on without videos that cannot be read")
-    weights = commands.add_parser("weights", help="fetch and verify the published weights that a profile needs")
-    weights.add_argument("--profile", help="as ucf_crime; default: list all weights, their licences and homes")
-    weights.add_argument("--root", type=Path, help="folder of weights; default: cache/weights")
-    weights.add_argument("--mirror", default="", help="address of a folder with the same files, asked first")
-    weights.add_argument("--check", action="store_true", help="verify what is there, fetch nothing")
-    commands.add_parser("doctor", help="check this machine")
-    options = parser.parse_args(arguments)
-    run = dict(
-        score=_score,
-        calibrate=_calibrate,
-        live=_live,
-        evaluate=_evaluate,
-        features=_features,
-        weights=_weights,
-        doctor=_doctor,
-    )
-    return run[options.command](options)
+def score(
+    video: str,
+    run: str | None,
+    causal: bool,
+    output: Path | None,
+    fps: float | None,
+    captions: Path | None,
+    prompts: Path | None,
+    scene: str,
+    truth: Path | None,
+    no_overlay: bool,
+) -> None:
+    """Scores one video: its table, then its pictures."""
+    from zsad_lib.files.paths import atomic
+    from zsad_lib.own_video.events import in_words, read_truth
+    from zsad_lib.own_video.scoring import output_for, score_video
 
-
-def _add_words(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--captions", type=Path, help="text file: one sentence per line on what is normal there")
-    command.add_argument("--scene", default="", help="where it is, as 'in a corridor'; default: what the camera shows")
-
-
-def _add_fps(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--fps", type=float, help="frames per second of folders of frames; default: 10")
-
-
-def _video(text: str) -> Path:
-    if re.match(r"\w+://", text):
+    if re.match(r"\w+://", video):
         raise ZsadError(
-            f"{text}: an address is no file; `live {text}` (make live SOURCE=...) scores a stream as it comes"
+            f"{video}: an address is no file; `live {video}` (make live SOURCE=...) scores a stream as it comes"
         )
-    return Path(text)
+    path = Path(video)
+    target, words = output_for(path, output), read_words(captions, prompts, scene)
+    labels = read_truth(truth, path) if truth else None
+    use_one_thread()
+    table = score_video(path, run=run, words=words, causal=causal, fps=fps, progress=True)
+    from zsad_lib.own_video import pictures  # drawing loads slowly, and a file that is no video shall not wait for it
+
+    with atomic(target) as handle:
+        table.to_csv(handle, index=False, lineterminator="\n")
+    if labels:  # scores are safe by now, should the labels not fit
+        table["truth"] = labels(len(table))
+        with atomic(target) as handle:
+            table.to_csv(handle, index=False, lineterminator="\n")
+    top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
+    highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
+    print(f"{len(table)} frames{highest}, written to {target}")
+    folder = target.with_suffix("")
+    files = pictures.write_all(path, table, folder, not no_overlay, progress=True)
+    print(in_words(table))
+    print(f"{', '.join(file.name for file in files.values())} in {folder}; {pictures.threshold_kind(table)}")
+    if run is None:
+        print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
 
 
-def _words(options: argparse.Namespace) -> "Words":
+def calibrate(
+    normal: Path,
+    name: str | None,
+    run: str | None,
+    far: float,
+    captions: Path | None,
+    fps: float | None,
+    allow_missing: bool,
+) -> None:
+    """Fits the detector to a camera."""
+    from zsad_lib.own_video.calibrate import calibrate, in_words
+    from zsad_lib.own_video.detector import read_sentences
+
+    name = name or f"calibrated-{normal.resolve().name}"
+    sentences = read_sentences(captions) if captions else ()
+    use_one_thread()
+    target, _ = calibrate(normal, name, run, far, sentences, fps=fps, allow_missing=allow_missing)
+    print(f"{in_words(target)}; score with --run {name}")
+
+
+def live(source: str, run: str | None, captions: Path | None, scene: str, seconds: float) -> None:
+    """Prints a line for every frame of a camera."""
+    from zsad_lib.own_video.watch import watch
+
+    use_one_thread()
+    for line in watch(source, run, seconds, read_words(captions, None, scene)):
+        print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
+
+
+def read_words(captions: Path | None, prompts: Path | None, scene: str) -> "Words":
+    """What the user has written on what is normal, what is abnormal, and where it is."""
     from zsad_lib.own_video.detector import Words, read_sentences
 
-    given = {"normal": options.captions, "abnormal": getattr(options, "prompts", None)}
-    return Words(**{name: read_sentences(path) for name, path in given.items() if path}, scene=options.scene)
+    sentences = {name: read_sentences(path) for name, path in (("normal", captions), ("abnormal", prompts)) if path}
+    return Words(**sentences, scene=scene)
 
 
-def _one_thread() -> None:
-    """The stand-ins are so small that threads wait for each other longer than they compute, above all on a busy machine."""
+def use_one_thread() -> None:
+    """The stand-ins are so small that threads wait for each other longer than they compute."""
     import torch
 
     torch.set_num_threads(1)
 
 
-def _score(options: argparse.Namespace) -> int:
-    from zsad_lib.files.paths import atomic
-    from zsad_lib.own_video.events import in_words, read_truth
-    from zsad_lib.own_video.scoring import output_for, score_video
-
-    output, words = output_for(options.video, options.output), _words(options)
-    truth = read_truth(options.truth, options.video) if options.truth else None
-    _one_thread()
-    table = score_video(
-        options.video, run=options.run, words=words, causal=options.causal, fps=options.fps, progress=True
-    )
-    from zsad_lib.own_video import pictures  # drawing loads slowly, and a file that is no video shall not wait for it
-
-    with atomic(output) as handle:
-        table.to_csv(handle, index=False, lineterminator="\n")
-    if truth:  # scores are safe by now, should the labels not fit
-        table["truth"] = truth(len(table))
-        with atomic(output) as handle:
-            table.to_csv(handle, index=False, lineterminator="\n")
-    top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
-    highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
-    print(f"{len(table)} frames{highest}, written to {output}")
-    made = pictures.write_all(options.video, table, output.with_suffix(""), not options.no_overlay, progress=True)
-    print(in_words(table))
-    print(
-        f"{', '.join(path.name for path in made.values())} in {output.with_suffix('')}; {pictures.threshold_kind(table)}"
-    )
-    if options.run is None:
-        print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
-    return 0
-
-
-def _calibrate(options: argparse.Namespace) -> int:
-    from zsad_lib.own_video.calibrate import calibrate, in_words
-    from zsad_lib.own_video.detector import read_sentences
-
-    name = options.name or f"calibrated-{options.normal.resolve().name}"
-    captions = read_sentences(options.captions) if options.captions else ()
-    _one_thread()
-    target, _ = calibrate(
-        options.normal,
-        name,
-        options.run,
-        options.far,
-        captions,
-        fps=options.fps,
-        allow_missing=options.allow_missing,
-    )
-    print(f"{in_words(target)}; score with --run {name}")
-    return 0
-
-
-def _live(options: argparse.Namespace) -> int:
-    from zsad_lib.own_video.watch import watch
-
-    _one_thread()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped reports as on Ctrl-C
-    for line in watch(options.source, options.run, options.seconds, _words(options)):
-        print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
-    return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from zsad_lib.results.evaluate_folders import evaluate_folders
-
-    evaluate_folders(options.scores, options.labels, options.out, normal=options.normal, fps=options.fps)
-    return 0
-
-
-def _features(options: argparse.Namespace) -> int:
+def features(
+    videos: Path, out: Path | None, weights: str | None, shard: str, jobs: int | None, allow_missing: bool
+) -> None:
+    """CLIP features of a folder of videos."""
     from functools import partial
 
     from zsad_lib.features import clip_frames
     from zsad_lib.features.backbones import processes
     from zsad_lib.files.weights import SHIPPED
-    from zsad_lib.pipeline.processes import read_shard
+    from zsad_lib.processes import read_shard
 
-    make = (
-        partial(clip_frames.official_encoder, options.weights)
-        if options.weights
-        else partial(clip_frames.stand_in_encoder, SHIPPED)
-    )
-    videos = options.videos.resolve()
-    folder = options.out or videos.parent / f"{videos.name}-features"
-    listed, shard = clip_frames.list_videos(videos), read_shard(options.shard)
-    jobs = options.jobs or (processes(os.cpu_count() or 1) if options.weights else os.cpu_count() or 1)
-    found = clip_frames.extract(listed, folder, make, shard, options.allow_missing, jobs)
-    print(f"{len(found)} of {len(listed)} videos: features in {folder}")
-    return 0
+    encoder, cores = partial(clip_frames.stand_in_encoder, SHIPPED), os.cpu_count() or 1
+    if weights:
+        encoder, cores = partial(clip_frames.official_encoder, weights), processes(cores)
+    folder = out or videos.resolve().parent / f"{videos.resolve().name}-features"
+    listed = clip_frames.list_videos(videos.resolve())
+    files = clip_frames.extract(listed, folder, encoder, read_shard(shard), allow_missing, jobs or cores)
+    print(f"{len(files)} of {len(listed)} videos: features in {folder}")
 
 
-def _weights(options: argparse.Namespace) -> int:
-    from zsad_lib.features import published_weights
+def ablate(profile: Profile, notebooks: Sequence[str], grid: str, cluster: str) -> None:
+    """Runs the grids that are named, and then the notebooks."""
+    from zsad_lib.ablations import run
+    from zsad_lib.pipeline.run_notebooks import execute
 
-    return published_weights.main(options.profile, options.root, options.check, options.mirror)
+    for path in run.ablate(run.ALL if grid == "all" else grid.split(","), profile, cluster=cluster).values():
+        print(path.with_suffix(".md").read_text(encoding="utf-8"))
+        print(path)
+    execute([Path(name) for name in notebooks], profile)
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from zsad_lib.maintenance import doctor
+def report(profile: Profile) -> None:
+    """Writes the report of a run that has been computed."""
+    from zsad_lib.results.report import write
 
-    return doctor.main()
+    print(f"report: {os.path.relpath(write(profile))}")
+
+
+def floors(profile: Profile) -> None:
+    """Writes the floors of a data set; only its annotation is needed."""
+    from data_prep.floors import write
+
+    print(f"floors: {write(profile)}")
+
+
+def pretrain(held_out: bool) -> None:
+    """Pretrains the stand-ins, into the kit itself."""
+    import logging
+
+    from data_prep.scene_rules import world
+    from zsad_lib.files.weights import SHIPPED
+    from zsad_lib.methods import pretraining
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    changed = dict(held_out=world.SEMANTIC, folder=SHIPPED / "held_out") if held_out else {}
+    for path in pretraining.run(**changed).values():
+        print(path)
+
+
+SWITCH = "store_true"
+# Word or option, or "command option" where it means another thing there -> how argparse reads it.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "video": dict(help="video file or folder of frames; a name that begins with - as ./-name"),
+    "normal": dict(type=Path, help="folder of two or more videos in which nothing abnormal happens"),
+    "source": dict(help="number of a camera, an address as rtsp://..., or a file"),
+    "scores": dict(type=Path, help="folder with one CSV or NPY of frame scores per video"),
+    "labels": dict(type=Path, help="folder with one CSV or NPY of frame labels per video"),
+    "videos": dict(type=Path, help="folder of videos or of folders of frames"),
+    "settings": dict(nargs="*", metavar="KEY=VALUE", help="settings of the profile, as JOBS=2"),
+    "steps": dict(nargs="*", metavar="KEY=VALUE | STEP", help="settings of the profile, as JOBS=2; steps, as train"),
+    "notebooks": dict(nargs="*", metavar="KEY=VALUE | NOTEBOOK", help="settings of the profile, as JOBS=2; notebooks"),
+    "--run": dict(help="run whose detector is used, as runs/demo; default: the one shipped with the kit"),
+    "--causal": dict(action=SWITCH, help="use only what a live camera has shown so far"),
+    "--output": dict(type=Path, help="CSV to write; default: <video name>.scores.csv in this folder"),
+    "--fps": dict(type=float, help="frames per second of folders of frames; default: 10"),
+    "evaluate --fps": dict(type=float, help="frames per second, for delays and false alarms per hour"),
+    "--captions": dict(type=Path, help="text file: one sentence per line on what is normal there"),
+    "--prompts": dict(type=Path, help="text file: one sentence per line on what would be abnormal"),
+    "--scene": dict(default="", help="where it is, as 'in a corridor'; default: what the camera shows"),
+    "--truth": dict(type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation"),
+    "--no-overlay": dict(action=SWITCH, help="leave out the video with its curve, which takes longest"),
+    "--name": dict(help="run folder to write; default: calibrated-<folder's name>"),
+    "--far": dict(type=float, default=0.1, help="share of normal frames that may alarm; default: 0.1"),
+    "--allow-missing": dict(action=SWITCH, help="go on without videos that cannot be read"),
+    "--seconds": dict(type=float, default=0.0, help="stop after that many; default: at the end"),
+    "evaluate --out": dict(type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores"),
+    "features --out": dict(type=Path, help="folder for one file per video; default: <videos>-features"),
+    "--normal": dict(type=Path, help="folder of scores of held-out normal videos, to set the threshold"),
+    "--weights": dict(help="ViT-B/16: a weight file or a tag (openai); default: the kit's small stand-in"),
+    "features --shard": dict(default="0/1", help="i/n: every n-th video from the i-th on; default: all"),
+    "step --shard": dict(help="i/n: with the step features, a share of its videos and no more"),
+    "--jobs": dict(type=int, help="processes; default: one per core, or one where a GPU computes"),
+    "--profile": dict(default="demo", help="as smoke, ped2, ucf_crime; default: demo"),
+    "weights --profile": dict(help="as ucf_crime; default: list all weights, their licences and homes"),
+    "--launch": dict(default="", help="command that starts the processes of a step, as torchrun"),
+    "--child": dict(action=SWITCH, help=argparse.SUPPRESS),  # started by another step, which tells what happens
+    "--grid": dict(default="all", help="as gate, or several as gate,prompts; default: all"),
+    "--cluster": dict(default="", help="address of a dask scheduler"),
+    "--root": dict(type=Path, help="folder of weights; default: cache/weights"),
+    "--mirror": dict(default="", help="address of a folder with the same files, asked first"),
+    "--check": dict(action=SWITCH, help="verify what is there, fetch nothing"),
+    "--held-out": dict(action=SWITCH, help="without fight, fall and fire"),
+    "--upgrade": dict(action=SWITCH, help="take the newest of everything"),
+}
+
+
+class Command(NamedTuple):
+    """A command: what `--help` says, its `OPTIONS`, and the function they go to, here or as "module:function"."""
+
+    help: str
+    options: str
+    function: Callable[..., Any] | str  # an int that it returns is the exit status
+    resumes: bool = False  # works on a run folder: goes on after an interruption, and ends with the make that called it
+    failed: int = 2  # exit status after a `ZsadError`
+
+
+WATCHED = "--run --captions --scene"
+COMMANDS: dict[str, dict[str, Command]] = {
+    "your own videos and scores": {
+        "score": Command("a score for every frame of one video",
+                         f"video {WATCHED} --causal --output --fps --prompts --truth --no-overlay", score),
+        "calibrate": Command("fit the detector to one's own camera, from its normal video",
+                             "normal --name --run --far --captions --fps --allow-missing", calibrate),
+        "live": Command("scores while a camera records, one line per frame", f"source {WATCHED} --seconds", live),
+        "evaluate": Command("the evaluation protocol for anybody's frame scores",
+                            "scores labels --out --normal --fps", "zsad_lib.results.evaluate_folders:evaluate_folders"),
+        "features": Command("CLIP features of every frame, for AnomalyCLIP",
+                            "videos --out --weights --shard --jobs --allow-missing", features),
+    },
+    "a profile: its data and its run folder": {
+        "run": Command("all steps, then the notebooks named", "notebooks --profile", "zsad_lib.pipeline.commands:run",
+                       resumes=True, failed=1),
+        "step": Command("bring the steps named up to date", "steps --profile --launch --shard --child",
+                        "zsad_lib.pipeline.commands:step", resumes=True),
+        "status": Command("what is up to date and what would run", "notebooks --profile",
+                          "zsad_lib.pipeline.commands:status"),
+        "report": Command("write the report page from what has been computed", "settings --profile", report),
+        "ablate": Command("the ablations, then the notebooks named", "notebooks --profile --grid --cluster", ablate,
+                          resumes=True),
+        "floors": Command("what scores without a picture reach, from the annotation", "settings --profile", floors),
+        "cost": Command("what a run at published size will cost on this device", "settings --profile",
+                        "zsad_lib.maintenance.cost:report"),
+        "weights": Command("fetch and verify the published weights that a profile needs",
+                           "--profile --root --mirror --check", "zsad_lib.features.published_weights:main"),
+    },
+    "the kit itself": {
+        "doctor": Command("check this machine", "", "zsad_lib.maintenance.doctor:main"),
+        "pretrain": Command("pretrain the stand-in backbones again", "--held-out", pretrain),
+        "bench": Command("time the kit's ways against the usual ones", "", "zsad_lib.maintenance.speed:compare_all"),
+        "showcase": Command("copy tables and pictures of runs to docs/results and README.md", "",
+                            "zsad_lib.maintenance.front_page:update"),
+        "notebook-map": Command("write the map of notebooks in README.md again", "",
+                                "zsad_lib.maintenance.notebook_map:write"),
+        "lock": Command("pin what pyproject.toml newly needs", "--upgrade", "zsad_lib.maintenance.lock:write"),
+        "lock-check": Command("which pins are yanked or gone, and whether today's newest versions pass", "",
+                              "zsad_lib.maintenance.lock:check"),
+    },
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 (something is missing), 2 (``error: <line>``), 130 (Ctrl-C)."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    name, command = choose(words[:1])
+    options = read(name, command, words[1:])
+    is_child = options.get("child", False)
+    if is_child or (command.resumes and "MAKELEVEL" in os.environ):
+        from zsad_lib.processes import die_with_parent
+
+        die_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is stopped ends as on Ctrl-C
+    interrupted = "interrupted; the same command resumes" if command.resumes else "interrupted"
+    return run_command(lambda: start(command, options), "" if is_child else interrupted, command.failed)
+
+
+def choose(words: Sequence[str]) -> tuple[str, Command]:
+    """The command that is named; ends the process with the list of all where none is, as argparse does."""
+    lines = ["Zero-shot anomaly detection in video. The options of a command: python -m zsad_lib COMMAND --help"]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:", *(f"  {name:<14}{command.help}" for name, command in commands.items())]
+    parser = argparse.ArgumentParser("python -m zsad_lib", "python -m zsad_lib COMMAND ...", "\n".join(lines))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter  # lines stay as they are
+    by_name = {name: command for commands in COMMANDS.values() for name, command in commands.items()}
+    parser.add_argument("command", choices=by_name, metavar="COMMAND", help=argparse.SUPPRESS)
+    name = parser.parse_args(words).command
+    return name, by_name[name]
+
+
+def read(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """The command's options by name."""
+    parser = argparse.ArgumentParser(f"python -m zsad_lib {name}", description=command.help)
+    options = command.options.split()
+    for option in options:
+        parser.add_argument(option, **OPTIONS.get(f"{name} {option}", OPTIONS.get(option, {})))
+    # Options may stand between KEY=VALUE, steps and notebooks. Other commands know `--`, before a name like -d.mp4.
+    mixed = {"settings", "steps", "notebooks"} & set(options)
+    return vars((parser.parse_intermixed_args if mixed else parser.parse_args)(words))
+
+
+def start(command: Command, options: dict[str, Any]) -> int:
+    """Runs a command, with its ``KEY=VALUE`` read into the profile."""
+    for kind in {"settings", "steps", "notebooks"} & options.keys():
+        words = options.pop(kind)
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
+        if data_root := settings.get("DATA_ROOT"):
+            settings["DATA_ROOT"] = os.path.abspath(data_root)
+        options["profile"] = get_profile(options["profile"], **settings)
+        if kind != "settings":
+            options[kind] = [word for word in words if "=" not in word]
+        elif len(settings) < len(words):
+            raise ZsadError(f"{next(word for word in words if '=' not in word)!r}: only KEY=VALUE can follow")
+    function = command.function
+    if isinstance(function, str):
+        from zsad_lib.pipeline.run_step import import_function
+
+        function = import_function(function)
+    status = function(**options)
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

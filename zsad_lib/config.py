@@ -53,9 +53,9 @@ class Profile:
 
     @property
     def run_name(self) -> str:
-        """Folder under runs/: the profile's name, and split, render's seed and stand-ins where they are not the default."""
+        """Folder under runs/: the profile's name, and split, render's seed and stand-ins that are not the default."""
         split = "" if self.split == PROFILES.get(self.name, self).split else f"-{self.split}"
-        seed = "" if self.bench_seed == _defaults()["bench_seed"] else f"-seed{self.bench_seed}"
+        seed = "" if self.bench_seed == Profile.bench_seed else f"-seed{self.bench_seed}"
         return self.name + split + seed + ("-held-out" if self.held_out else "")
 
 
@@ -133,15 +133,6 @@ def get_profile(name: str, **overrides: Any) -> Profile:
     return profile
 
 
-def settings(items: Iterable[str]) -> dict[str, str]:
-    """The ``KEY=VALUE`` among a command's words, as overrides of `get_profile`.
-
-    >>> settings(["JOBS=2", "notebooks/00_start_here.ipynb"])
-    {'JOBS': '2'}
-    """
-    return dict(item.split("=", 1) for item in items if "=" in item)
-
-
 def as_dict(profile: Profile) -> dict[str, Any]:
     """All settings by name, as JSON gives them back (tuples are lists)."""
     values = dataclasses.asdict(profile)
@@ -154,7 +145,7 @@ def changes(profile: Profile) -> dict[str, Any]:
     return {name: value for name, value in vars(profile).items() if value != getattr(usual, name)}
 
 
-def nearest(name: str, valid: typing.Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str]) -> str:
     """The valid name most like `name`."""
     return max(valid, key=lambda other: difflib.SequenceMatcher(None, str(name).lower(), other.lower()).ratio())
 
@@ -197,7 +188,3 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _EXPECTED = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text"}
-
-
-def _defaults() -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(Profile)}

@@ -1,7 +1,6 @@
 """The one error that a user of the kit is meant to read, and how a command tells it."""
 
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -37,25 +36,29 @@ def optional(extra: str) -> Iterator[None]:
         raise ZsadError(f'{error.name} is not installed; in the kit\'s folder: pip install ".[{extra}]"') from error
 
 
-def one_line(main: Callable[..., int], interrupted: str = "interrupted") -> Callable[..., int]:
-    """A command that ends in one line and a status: 2 after a `ZsadError`, 130 after Ctrl-C, 0 where a pipe's reader has seen enough.
+def run_command(command: Callable[[], int | None], interrupted: str = "interrupted", failed: int = 2) -> int:
+    """The exit status of a command, with one line where it did not come to its end.
 
-    >>> one_line(lambda: 0)()
+    Args:
+        command: what is done; its own status, None for 0.
+        interrupted: line after Ctrl-C; "" where another process says so.
+        failed: status after a `ZsadError`.
+
+    Returns:
+        The command's status; `failed`; 130 after Ctrl-C; 0 where a pipe's reader has seen enough.
+
+    >>> run_command(lambda: None)
     0
     """
-
-    @functools.wraps(main)
-    def told(*arguments) -> int:
-        try:
-            return main(*arguments)
-        except ZsadError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
+    try:
+        return command() or 0
+    except ZsadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return failed
+    except KeyboardInterrupt:
+        if interrupted:
             print(interrupted, file=sys.stderr)
-            return 130
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-
-    return told
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

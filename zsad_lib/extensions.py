@@ -1,7 +1,7 @@
 """Code of one's own beside the kit: modules named in ``ZSAD_EXTENSIONS``, which every process of the kit imports first.
 
-Such a module adds entries to the kit's open tables: `GATES`, `GRIDS`, `KINDS` of backbones, `PROFILES`, `STEPS`. Examples that run:
-docs/extend.md.
+Such a module adds entries to the kit's open tables: `GATES`, `GRIDS`, `KINDS` of backbones, `PROFILES`, `STEPS`.
+Examples that run: docs/extend.md.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ NAMES = tuple(os.environ.get("ZSAD_EXTENSIONS", "").split())  # modules or packa
 
 def load() -> None:
     """Imports all of them."""
-    for name in places():
+    for name in sources():
         importlib.import_module(name)
 
 
-def places() -> dict[str, Path]:
+def sources() -> dict[str, Path]:
     """Name -> file without its suffix, or folder of a package: where `zsad_lib.pipeline.fingerprints` finds their code.
 
     Ends the process in one line where there is no module of a name.
@@ -38,7 +38,7 @@ def _file(name: str) -> Path:
 
 
 def first_use(package: str, name: str, homes: Mapping[str, str]) -> Any:
-    """The name of a package that loads when it is first used, from its module below ``zsad_lib``; AttributeError for another."""
+    """The name of a package that loads when it is first used, from its module of ``zsad_lib``; else AttributeError."""
     if name not in homes:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"zsad_lib.{homes[name]}"), name)

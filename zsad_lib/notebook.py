@@ -142,9 +142,9 @@ def _parameters(namespace: dict[str, Any]) -> list[str]:
     """Names set by parameter cells: those of literals alone before the first begin(), or that set PROFILE again."""
     if "In" not in namespace:
         return [name for name, value in namespace.items() if not name.startswith("_") and _is_literal(value)]
-    if not any("begin(" in cell for cell in namespace["In"]):  # nbval keeps no history: only known names can be told
-        known = ("PROFILE", *(field.upper() for field in as_dict(get_profile("smoke"))))
-        return [name for name in known if name in namespace]
+    if not any("begin(" in cell for cell in namespace["In"]):  # nbval keeps no history: names alone tell them
+        parameters = ("PROFILE", *(field.upper() for field in as_dict(get_profile("smoke"))))
+        return [name for name in parameters if name in namespace]
     names: dict[str, None] = {}
     begun = False
     for cell in namespace["In"]:
@@ -176,10 +176,10 @@ def _is_literal(value: Any) -> bool:
 
 
 def _notebook_name(namespace: dict[str, Any]) -> str:
-    """From our own execute(), JupyterLab, VS Code or nbval, in that order; notebooks side by side need folders of their own."""
+    """From our execute(), JupyterLab, VS Code or nbval, in that order; side by side they need their own folders."""
     nbval = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0] if notebook_kernel() else ""
-    places = os.environ.get("ZSAD_NOTEBOOK"), os.environ.get("JPY_SESSION_NAME"), namespace.get("__vsc_ipynb_file__")
-    return Path(next(filter(None, (*places, nbval)), "interactive")).stem
+    names = os.environ.get("ZSAD_NOTEBOOK"), os.environ.get("JPY_SESSION_NAME"), namespace.get("__vsc_ipynb_file__")
+    return Path(next(filter(None, (*names, nbval)), "interactive")).stem
 
 
 def _seed_and_device(seed: int) -> str:

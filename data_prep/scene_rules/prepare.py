@@ -17,7 +17,8 @@ from zsad_lib.files.manifest import frame_labels, save_manifest
 from zsad_lib.files.spans import labels_to_spans
 from zsad_lib.files.video import write_video
 from zsad_lib.pipeline.fingerprints import closure, digest
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.pipeline.progress import report_progress
+from zsad_lib.processes import parallel
 
 
 def render(specs: list[ClipSpec], profile: Profile) -> Path:
@@ -31,9 +32,8 @@ def render(specs: list[ClipSpec], profile: Profile) -> Path:
     missing = [spec for spec in specs if not _path(home, spec).exists()]
     chunks = [missing[i : i + 24] for i in range(0, len(missing), 24)]  # clips of one site stay together
     tasks = [(chunk, home, profile.bench_seed) for chunk in chunks]
-    for done, _ in enumerate(parallel(_write, tasks, profile.jobs), 1):
-        if done % 8 == 0 or done == len(chunks):
-            print(f"  rendered {min(done * 24, len(missing))} of {len(missing)} clips", flush=True)
+    for _ in report_progress(parallel(_write, tasks, profile.jobs), "clips rendered", len(missing), 24):
+        pass
     return home
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +23,9 @@ from zsad_lib.evaluate.comparison import holm, paired_difference, tabulate
 from zsad_lib.evaluate.protocol import Estimate
 from zsad_lib.files import paths
 from zsad_lib.pipeline.fingerprints import closure, digest
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.processes import parallel
 from zsad_lib.results import run_tables, tables
 
 METRICS = ("clip_auc", "micro_auc")  # of every row
@@ -81,12 +81,11 @@ def run_trials(trials: Mapping[Path, tuple], total: int, first: Sequence[tuple] 
     calls = parallel(_call, [*first, *(trials[folder] for folder in folders)])
     for _ in first:
         next(calls)
-    start = time.monotonic()
-    for number, (_, folder) in enumerate(zip(calls, folders), 1):
-        spent = time.monotonic() - start
-        left = spent / number * (len(trials) - number)
-        trial = f"trial {number} of {len(trials)}: {folder.parent.name}, seed {folder.name}"
-        print(f"{trial}; {spent:.0f} s gone, about {left:.0f} s left", flush=True)
+    named = zip(folders, calls)
+    for _ in report_progress(
+        named, "trials", len(trials), name=lambda trial: f"{trial[0].parent.name}, seed {trial[0].name}"
+    ):
+        pass
 
 
 def _call(function: Callable, *arguments: Any) -> Any:

@@ -1,11 +1,7 @@
-"""The ablations: grids by name, of every method, and the command that runs them."""
+"""The ablations: grids by name, of every method."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +9,10 @@ from zsad_lib.ablations.anomaly_clip_grid import AnomalyClip
 from zsad_lib.ablations.context_aware_grid import ContextAware
 from zsad_lib.ablations.engine import workers, write_tables
 from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, grid
-from zsad_lib.config import Profile, get_profile, settings
-from zsad_lib.errors import ZsadError, one_line
-from zsad_lib.pipeline import run_notebooks
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.processes import die_with_parent
 from zsad_lib.pipeline.run_step import run_folder
 
 ALL = tuple(GRIDS)
@@ -55,27 +49,3 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
             trials.train([row for rows in its_grids.values() for row in rows])
             written |= {name: write_tables(name, rows, trials) for name, rows in its_grids.items()}
     return written
-
-
-@functools.partial(one_line, interrupted="interrupted; the same command goes on from the finished trials")
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the grids that are named, or all of them, and then the notebooks given."""
-    parser = argparse.ArgumentParser(prog="python -m zsad_lib.ablations.run", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--grid", default="all", help=f"{', '.join(ALL)}, several as gate,prompts, or all")
-    parser.add_argument("--cluster", default="", help="address of a dask scheduler")
-    parser.add_argument("items", nargs="*", metavar="KEY=VALUE | NOTEBOOK")
-    options = parser.parse_intermixed_args(arguments)
-    if "MAKELEVEL" in os.environ:
-        die_with_parent()
-    profile = get_profile(options.profile, **settings(options.items))
-    names = list(ALL) if options.grid == "all" else options.grid.split(",")
-    for path in ablate(names, profile, cluster=options.cluster).values():
-        print(path.with_suffix(".md").read_text(encoding="utf-8"))
-        print(path)
-    run_notebooks.execute([Path(item) for item in options.items if "=" not in item], profile)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,7 @@ from zsad_lib.files import paths
 from zsad_lib.files.manifest import frame_labels, load_manifest
 from zsad_lib.files.pixel_masks import FOLDER, read_masks
 from zsad_lib.files.score_files import read_archive, read_seeds, write_scores
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 CLASSES = Path("weak_data")  # folder of a run with the class list and the classes of its videos
 PAIRS = (  # whose difference is printed with its interval

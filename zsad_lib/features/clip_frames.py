@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,12 @@ from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
 from zsad_lib.files.weights import tensors_sha256
 from zsad_lib.models.text import build_clip
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.pipeline.progress import report_progress
+from zsad_lib.processes import parallel
 
 VERSION = 1  # of the file format and of what is computed
 BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
 OPENAI = "clip_vit_b16"  # in the catalogue of published weights
-PROGRESS_S = 5.0  # seconds between two lines of progress, at least
 
 
 @dataclasses.dataclass
@@ -138,17 +137,13 @@ def extract(
         if (other := named.setdefault(stem(video.name), video)) != video:
             raise ZsadError(f"{video}: {other} has the same name; feature files would overwrite each other")
     share, files, broken = sorted(named.values())[number::count], {}, []
-    start = last_report = time.monotonic()
-    for video, target, error in parallel(_extract, [(video, folder, encoder) for video in share], jobs):
+    extracted = parallel(_extract, [(video, folder, encoder) for video in share], jobs)
+    for video, target, error in report_progress(extracted, "videos with CLIP features", len(share)):
         if error:
             broken.append(error)
             print(f"  skipped: {error}", file=sys.stderr, flush=True)
         else:
             files[stem(video.name)] = target
-        done, now = len(files) + len(broken), time.monotonic()
-        if now - last_report > PROGRESS_S or done == len(share):
-            left, last_report = (now - start) / done * (len(share) - done), now
-            print(f"  CLIP features of {done} of {len(share)} videos, about {left:.0f} s left", flush=True)
     if broken:
         unread = f"{len(broken)} of {len(share)} videos cannot be read, the first: {broken[0]}"
         if not allow_missing:

@@ -48,11 +48,13 @@ from zsad_lib.files.video import iter_frames
 from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.dpc import DPC, NORM_STATISTICS, estimate_norm_stats
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.pipeline.progress import report_progress
+from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
 
 NORM_VIDEOS = 64  # normal training videos that norm statistics are measured on
 NORM_STATS = "dpc_norm_stats.safetensors"
+TOGETHER = 32  # videos that a process extracts before it says so
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 
 
@@ -223,10 +225,10 @@ def extract_share(profile: Profile, run: Path, shard: tuple[int, int] = (0, 1)) 
     missing = [row for row in table.iloc[number::count].itertuples() if not feature_file(cache, row).exists()]
     if missing and profile.backbones == "official":
         fit_norm_stats(profile, table)
-    tasks, done = [missing[i : i + 32] for i in range(0, len(missing), 32)], 0
-    for some in parallel(_extract, [(profile, task) for task in tasks], processes(profile.jobs)):
-        done += some
-        print(f"  features of {done} of {len(missing)} videos", flush=True)
+    tasks = [(profile, missing[i : i + TOGETHER]) for i in range(0, len(missing), TOGETHER)]
+    extracted = parallel(_extract, tasks, processes(profile.jobs))
+    for _ in report_progress(extracted, "videos with features", len(missing), TOGETHER):
+        pass
     return table, len(missing)
 
 

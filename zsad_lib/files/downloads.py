@@ -17,10 +17,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.paths import PARTIAL, file_errors, make_folder
+from zsad_lib.pipeline.progress import report_progress
 
 CHUNK = 1 << 20  # bytes read at once
 MAX_FILES, MAX_BYTES = 200_000, 1 << 37  # what an archive of a data set may hold: 128 GiB
@@ -161,11 +160,10 @@ def _receive(answer: http.client.HTTPResponse, part: Path, tag: Path, start: int
         tag.write_text(validator, encoding="utf-8")
     length = answer.headers.get("Content-Length")
     total = None if length is None else start + int(length)
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)  # only on terminals
-    with open(part, "ab" if start else "wb") as file, bar:
-        while chunk := answer.read(CHUNK):
+    chunks = iter(lambda: answer.read(CHUNK), b"")
+    with open(part, "ab" if start else "wb") as file:
+        for chunk in report_progress(chunks, f"MiB of {part.stem}", length and -(-int(length) // CHUNK)):
             file.write(chunk)
-            bar.update(len(chunk))
         file.flush()
         os.fsync(file.fileno())
         if total is not None and file.tell() != total:

@@ -8,11 +8,9 @@ prepared, else from the data set's published length: such a row says "estimated"
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zsad_lib.config import Profile, get_profile, settings
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones, device
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.clip_frames import BATCH, FrameEncoder
@@ -197,14 +195,8 @@ def sheet(profile: Profile, backbones: Backbones | None = None, clip: torch.nn.M
     return table.rename(columns={"seconds": "seconds_per_unit"}).drop(columns="disk")
 
 
-@one_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the sheet and writes ``runs/<run>/tables/cost.csv``."""
-    parser = argparse.ArgumentParser(prog="python -m zsad_lib.maintenance.cost", description=__doc__)
-    parser.add_argument("--profile", default="ucf_crime")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(arguments)
-    profile = get_profile(options.profile, **settings(options.settings))
+def report(profile: Profile) -> None:
+    """Prints the sheet and writes ``runs/<run>/cost.csv``."""
     if profile.backbones != "official":
         raise ZsadError(f"profile {profile.name} uses the stand-ins: `make reproduce` takes minutes; ask for ucf_crime")
     table = sheet(profile)
@@ -212,8 +204,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{profile.run_name} on {device_name()}, torch {torch.__version__}; scoring is not counted")
     print(table.to_string(index=False, float_format=lambda value: f"{value:,.4g}"))
     print(f"in all {table.hours.sum():,.1f} hours of this device, {table.disk_gb.sum():,.0f} GB of disk")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,13 +4,12 @@
 lies between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and this module writes what is between.
 """
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from zsad_lib.config import get_profile
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.maintenance import findings, notebook_map
 from zsad_lib.maintenance.notebook_map import fill
@@ -35,12 +34,9 @@ RENDERS = (get_profile("demo"), get_profile("demo", bench_seed=1))  # whose abla
 FRONT = ("demo", "ped2")  # whose picture opens the page: the first that has been run
 
 
-@one_line
-def main() -> int:
-    """Fills docs/results and README.md from the runs that are there."""
-    for line in show(paths.root()):
-        print(line)
-    return 0
+def update() -> None:
+    """Fills docs/results and README.md from the runs that are there, and prints what is shown."""
+    print("\n".join(show(paths.root())))
 
 
 def show(home: Path) -> list[str]:
@@ -108,7 +104,3 @@ def copy(source: Path, target: Path) -> None:
     if not source.is_file():
         raise ZsadError(f"{source}: missing; let `make reproduce` of this profile finish first")
     paths.copy(source, target)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

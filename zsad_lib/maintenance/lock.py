@@ -1,15 +1,13 @@
 """``make lock`` pins every library with its hashes; ``make lock-check`` tells what has become of the pins since."""
 
-import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance.set_up import LOCK, ROOT
 
 PYPROJECT = ROOT / "pyproject.toml"
@@ -27,20 +25,17 @@ for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
 '''
 
 
-@one_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``write`` the lock, or ``check`` it: 1 where a pin is yanked or gone, or today's versions do not pass."""
-    parser = argparse.ArgumentParser(prog="python -m zsad_lib.maintenance.lock", description=main.__doc__)
-    parser.add_argument("command", choices=["write", "check"])
-    parser.add_argument("--upgrade", action="store_true", help="take the newest of everything")
-    options = parser.parse_args(arguments)
-    if options.command == "write":
-        before = pins(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
-        fresh = ("--upgrade",) if options.upgrade else ()
-        uv("pip", "compile", PYPROJECT, "--all-extras", *STYLE, *fresh, "--generate-hashes", "--output-file", LOCK)
-        changed = differences(before, pins(LOCK.read_text(encoding="utf-8")))
-        print("\n".join([*changed, f"{LOCK.name}: written, {len(changed)} pins changed"]))
-        return 0
+def write(upgrade: bool = False) -> None:
+    """Writes the lock and prints which pins changed; `upgrade` takes the newest of everything."""
+    before = pins(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
+    newest = ("--upgrade",) if upgrade else ()
+    uv("pip", "compile", PYPROJECT, "--all-extras", *STYLE, *newest, "--generate-hashes", "--output-file", LOCK)
+    changed = differences(before, pins(LOCK.read_text(encoding="utf-8")))
+    print("\n".join([*changed, f"{LOCK.name}: written, {len(changed)} pins changed"]))
+
+
+def check() -> int:
+    """Prints what has become of the pins; 1 where one is yanked or gone, or today's versions do not pass."""
     pinned = pins(LOCK.read_text(encoding="utf-8"))
     faults = pins_today(pinned)
     print(
@@ -161,7 +156,3 @@ def uv(*arguments: str | Path) -> str:
     if done.returncode:
         raise ZsadError(f"uv {arguments[0]} {arguments[1]}: " + " ".join(done.stderr.split())[-600:])
     return done.stderr
-
-
-if __name__ == "__main__":
-    sys.exit(main())

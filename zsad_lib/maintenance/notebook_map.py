@@ -1,6 +1,6 @@
 """The map of notebooks on the front page: what each one claims, and the minutes it took when `make reproduce` ran it.
 
-``python -m zsad_lib.maintenance.notebook_map`` writes the map again, after a notebook was added too; `make showcase` does so
+`python -m zsad_lib notebook-map` writes the map again, after a notebook was added too; `make showcase` does so
 as well. Claims come from the notebooks' first cells, minutes from the runs that are there; of other runs,
 docs/results/minutes.csv keeps what was measured.
 """
@@ -71,7 +71,7 @@ def update(home: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def write() -> None:
     """Writes the map into README.md."""
     readme = paths.root() / "README.md"
     text = fill(readme.read_text(encoding="utf-8"), "notebooks", update(paths.root()))
@@ -92,7 +92,3 @@ def fill(text: str, name: str, content: str) -> str:
             f"README.md: needs '<!-- results:{name} -->' and '<!-- /results -->' once, has them {count} times"
         )
     return filled
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ function takes its sizes as arguments and checks that both ways give the same re
 
 import contextlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import weighted_auc
 from zsad_lib.features.backbones import EMBED_DIM, STAND_IN_SIZE, device, stand_ins
 from zsad_lib.features.extraction import Extractor, chunks
@@ -324,13 +323,7 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
     return table
 
 
-@one_line
-def main() -> int:
+def compare_all() -> None:
     """Everything at full size, into ``runs/bench/``."""
     comparisons = (bootstrap, own_video, one_decode, cached_features, weak_step, fused_attention, half_precision)
     run(paths.runs() / "bench", (work() for work in comparisons))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

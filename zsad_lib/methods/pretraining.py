@@ -9,7 +9,6 @@ into CLIP's space, because a rendered world has no images from which that alignm
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -264,10 +263,3 @@ def save(
     """One stand-in's weights, with the command, seed, corpus and loss curve that made them in the file's header."""
     meta = dict(command="make pretrain", seed=seed, corpus_seed=CORPUS_SEED, clips=clips, held_out=list(held_out))
     save_weights(folder / f"{name}.safetensors", state, {**meta, **curves, **more})
-
-
-if __name__ == "__main__":
-    without = "--held-out" in sys.argv[1:]
-    options = dict(held_out=world.SEMANTIC, folder=SHIPPED / "held_out") if without else {}
-    for path in run(**options).values():
-        print(path)

@@ -20,7 +20,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.pipeline.fingerprints import closure, digest
-from zsad_lib.pipeline.processes import is_first
+from zsad_lib.processes import is_first
 
 CHECKPOINT = "checkpoint.pt"
 

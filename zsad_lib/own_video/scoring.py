@@ -27,7 +27,7 @@ from zsad_lib.files.video import IMAGE_SUFFIXES, timed_frames
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
-from zsad_lib.pipeline.progress import told
+from zsad_lib.pipeline.progress import report_progress
 
 TABLE = ("frame", "time_s", "score")  # the columns that a score table begins with
 
@@ -104,7 +104,7 @@ def seen_frames(path: str | Path, step: int, seconds: array, progress: bool = Fa
     frames = timed_frames(path, step)
     if progress:
         whole = declared_seconds(path)
-        frames = told(frames, lambda _: seconds[-1] / whole if whole else 0.0, "frames scored")
+        frames = report_progress(frames, "frames scored", share=lambda _: seconds[-1] / whole if whole else 0.0)
     for now, frame in frames:
         seconds.append(now)
         if frame is not None:

@@ -1,6 +1,7 @@
-"""Brings a step up to date: what it depends on, whether it is done, locks, processes, notebooks.
+"""Brings a step up to date: what it depends on, whether it is done, locks, launchers, notebooks.
 
-Nothing here knows what a step computes: steps are named as text and imported when they run.
+Nothing here knows what a step computes: steps are named as text and imported when they run. No number passes through,
+so a change here makes no result outdated.
 """
 
 from typing import Any
@@ -18,7 +19,6 @@ _HOME = {  # public name -> the module of zsad_lib that holds it
     "ensure_together": "pipeline.launch",
     "fingerprint": "pipeline.run_step",
     "locked": "pipeline.lock",
-    "main": "pipeline.__main__",
     "provenance": "pipeline.run_step",
     "run_child": "pipeline.launch",
     "run_folder": "pipeline.run_step",

@@ -2,6 +2,13 @@
 
 Layout, comments and docstrings do not count, and neither do time stamps: only a change that could change a number
 makes a step run again.
+
+The rule: every module that a step's function imports counts, directly or through others, wherever it lies, unless it
+lies in one of the wings `NO_NUMBERS`, through which none passes. So a new file counts from its first import on, and
+nobody has to enter it anywhere. That a colour trains nothing needs no rule of its own: wings import only lower layers
+(docs/architecture.md), so the colours in ``results/`` are on the path of the figures and on that of no training, and
+nothing that a step computes with can import ``maintenance/``, ``exercises/`` or ``own_video/``. In doubt a wing
+counts: then a step runs once too often, and no result is stale.
 """
 
 import ast
@@ -17,17 +24,13 @@ from zsad_lib import MOVED, extensions, full_name
 from zsad_lib.files.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[2] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
-PACKAGES |= extensions.places()
-OPEN = (
-    "zsad_lib.features.backbones",
-    "zsad_lib.models.gates",
-)  # tables that extensions add to: who imports one may use them
-# The package front imports on demand; the others move files and messages, no numbers (published weights count by their hash).
-_MESSENGERS = (
-    "errors", "files.paths", "pipeline.fingerprints", "pipeline.run_step", "methods.context_aware.memory_plan",
-    "features.published_weights",
-)  # fmt: skip
-_NOT_FOLLOWED = {"zsad_lib", *(f"zsad_lib.{name}" for name in _MESSENGERS)}
+PACKAGES |= extensions.sources()
+OPEN = ("zsad_lib.features.backbones", "zsad_lib.models.gates")  # extensions add to their tables
+NO_NUMBERS = {  # wing of zsad_lib -> why no number passes through it
+    "": "the front knows where names lie; the module behind a name that is used is followed",
+    "errors": "says what went wrong, and then there is no number",
+    "pipeline": "decides when a step runs, who waits and what is printed; it hands over settings that are hashed",
+}
 
 
 def digest(obj: Any) -> str:
@@ -51,15 +54,25 @@ def closure(modules: Iterable[str]) -> dict[str, str]:
         file = module_file(module)
         if file is None and module in MOVED:
             queue += map(full_name, MOVED[module])
-        if file is None or module in hashes or module in _NOT_FOLLOWED:
+        if file is None or module in hashes or not can_move_a_number(module):
             continue
         hashes[module], imports, weights = scan(module, file.read_text(encoding="utf-8"), file.name == "__init__.py")
-        queue += imports
-        queue += extensions.NAMES if module in OPEN else ()
+        queue += [*imports, module.rpartition(".")[0]]  # packages run their __init__
+        queue += extensions.NAMES if module in OPEN else ()  # who imports such a table may use what was added
         for name in weights:
             path = SHIPPED / name
             hashes[f"weights/{name}"] = _file_sha256(path, *_state(path)) if path.is_file() else "absent"
     return hashes
+
+
+def can_move_a_number(module: str) -> bool:
+    """Whether a change in the module makes the steps outdated on whose path it is.
+
+    >>> can_move_a_number("zsad_lib.losses"), can_move_a_number("zsad_lib.pipeline.lock")
+    (True, False)
+    """
+    package, _, rest = module.partition(".")
+    return package != "zsad_lib" or rest.partition(".")[0] not in NO_NUMBERS
 
 
 def module_file(module: str) -> Path | None:
@@ -95,7 +108,6 @@ def scan(module: str, source: str, is_package: bool = False) -> tuple[str, tuple
         elif isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == ["WEIGHTS"]:
             weights = tuple(ast.literal_eval(node.value))
     imports |= _through_fronts(tree, local)
-    imports |= {name.rpartition(".")[0] for name in imports}  # packages run their __init__
     return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), tuple(sorted(imports)), weights
 
 
@@ -104,7 +116,7 @@ def _through_fronts(tree: ast.AST, local: dict[str, str]) -> set[str]:
 
     A front that is handed on as a whole, as in ``wing = z.features``, stands for all files behind it.
     """
-    found = set()
+    modules = set()
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     inner = {id(node.value) for node in attributes}
     for node in attributes:
@@ -116,13 +128,13 @@ def _through_fronts(tree: ast.AST, local: dict[str, str]) -> set[str]:
         name = local.get(node.id, "") if isinstance(node, ast.Name) else ""
         for word in words if name else ():
             if home := _fronts().get(name, {}).get(word):
-                found.add(home)
+                modules.add(home)
                 break
             name = f"{name}.{word}"
-            found.add(name)
+            modules.add(name)
         else:
-            found.update(_fronts().get(name, {}).values() if name != "zsad_lib" else ())
-    return found
+            modules.update(_fronts().get(name, {}).values() if name != "zsad_lib" else ())
+    return modules
 
 
 def _executed(tree: ast.AST) -> Iterable[ast.AST]:
@@ -139,13 +151,9 @@ def _executed(tree: ast.AST) -> Iterable[ast.AST]:
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
+            match node.body:
+                case [ast.Expr(ast.Constant(str())), *rest]:
+                    node.body = rest
     return tree
 
 
@@ -155,8 +163,8 @@ def _fronts() -> dict[str, dict[str, str]]:
     import zsad_lib
 
     fronts = {"zsad_lib": {name: f"zsad_lib.{module}" for name, module in zsad_lib._NAMES.items()}}
-    for wing in ("models", "evaluate", "features", "own_video", "pipeline"):
-        homes = importlib.import_module(f"zsad_lib.{wing}")._HOME
+    for wing in sorted(path.parent.name for path in PACKAGES["zsad_lib"].glob("*/__init__.py")):
+        homes = getattr(importlib.import_module(f"zsad_lib.{wing}"), "_HOME", {})
         below = "zsad_lib.models" if wing == "models" else "zsad_lib"
         fronts[f"zsad_lib.{wing}"] = {name: f"{below}.{home}" for name, home in homes.items()}
     return fronts

@@ -13,8 +13,9 @@ from typing import Any
 from zsad_lib.config import Profile, changes
 from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.processes import is_first
-from zsad_lib.pipeline.run_step import current, declared, ensure, function, run_folder
+from zsad_lib.pipeline.run_step import current, declared, ensure, import_function, run_folder, steps_of
+from zsad_lib.pipeline.steps import SHARED_OUT
+from zsad_lib.processes import is_first
 
 LAUNCHED = ("zsad_lib.methods.context_aware.train:fit",)  # what several processes of a launcher can do together
 
@@ -36,10 +37,10 @@ def ensure_apart(steps: Sequence[str], profile: Profile) -> None:
 
 def _step_command(profile: Profile, *steps: str) -> list[str]:
     settings = [f"{name}={_text(value)}" for name, value in changes(profile).items()]
-    return ["zsad_lib.pipeline", "step", "--child", "--profile", profile.name, *settings, *steps]
+    return ["zsad_lib", "step", "--child", "--profile", profile.name, *settings, *steps]
 
 
-def launch(step: str, profile: Profile, launcher: str) -> None:
+def ensure_launched(step: str, profile: Profile, launcher: str) -> None:
     """Runs a step in the processes of `launcher`, "torchrun --nproc-per-node 2"; what it needs first, in one process.
 
     Raises:
@@ -81,9 +82,25 @@ def ensure_together(step: str, profile: Profile) -> None:
     if is_first():
         ensure(step, profile)
     elif not done:
-        function(target)(profile, run_folder(profile) / step)
+        import_function(target)(profile, run_folder(profile) / step)
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def compute_share(steps: Sequence[str], profile: Profile, shard: tuple[int, int]) -> int:
+    """Computes a share of the videos' frozen features, into the cache that all machines see: there the step finds them.
+
+    Returns:
+        How many videos were computed.
+
+    Raises:
+        ZsadError: other steps than features, or no data yet.
+    """
+    if list(steps) != ["features"] or "features" not in steps_of(profile):
+        raise ZsadError(f"profile {profile.name}: only the step features is shared out; leave SHARD out")
+    if current("data", profile) is None:
+        raise ZsadError(f"step features needs data first, on one machine: make data PROFILE={profile.name}")
+    return import_function(SHARED_OUT["features"])(profile, run_folder(profile), shard)[1]
 
 
 def run_child(command: Sequence[str]) -> int:
@@ -92,11 +109,7 @@ def run_child(command: Sequence[str]) -> int:
     try:
         return process.wait()
     except BaseException:
-        for end, seconds in (
-            (None, 1),
-            (process.terminate, 5),
-            (process.kill, None),
-        ):  # the terminal's Ctrl-C is enough
+        for end, seconds in ((None, 1), (process.terminate, 5), (process.kill, None)):  # Ctrl-C is enough for most
             try:
                 if end:
                     end()

@@ -1,14 +1,13 @@
 """A run folder belongs to one process and its children at a time."""
 
 import contextlib
-import importlib
-import importlib.metadata
-import importlib.util
+import itertools
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
@@ -42,17 +41,20 @@ def locked(folder: Path) -> Iterator[None]:
             os.environ[_OWNER] = outer
 
 
-def _take(file: Any, folder: Path) -> None:
-    if importlib.util.find_spec("fcntl") is None:
-        return  # Windows: without a lock
+def _take(file: TextIO, folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # without a lock
     import fcntl
 
     deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
+    for attempt in itertools.count():
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            file.seek(0)
+            in_use = f"{folder}: in use by process {file.read()}"
             if time.monotonic() > deadline:
-                file.seek(0)
-                raise ZsadError(f"{folder}: in use by process {file.read()}; wait for it or end it") from None
+                raise ZsadError(f"{in_use}; wait for it or end it") from None
+            if attempt == 0:
+                print(f"{in_use}; waiting up to {LOCK_WAIT_S:.0f} s for it", file=sys.stderr, flush=True)
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""How long work takes, told while it runs: lines on a terminal, a live bar where somebody sits before the notebook."""
+"""How far work is, said while it runs: lines on a terminal, a bar where somebody sits before the notebook."""
 
 import builtins
 import os
@@ -11,27 +11,43 @@ PROGRESS_S = 5.0  # seconds between two lines of progress
 T = TypeVar("T")
 
 
-def told(items: Iterable[T], done: Callable[[int], float], what: str) -> Iterator[T]:
-    """Passes items on, and tells every `PROGRESS_S` seconds on standard error how many have passed and what time is left.
+def report_progress(
+    items: Iterable[T],
+    what: str,
+    total: int | None = None,
+    size: int = 1,
+    *,
+    share: Callable[[int], float] | None = None,
+    name: Callable[[T], str] | None = None,
+) -> Iterator[T]:
+    """Passes items on, and prints every `PROGRESS_S` seconds on standard error how many are done and what time is left.
 
     Args:
         items: of any number.
-        done: share of the work, 0..1, that is done with so many items; 0 where nobody knows.
         what: word for the line, as "frames scored".
+        total: how much there is to do, where that is known.
+        size: how much an item does of it; the last one does the rest.
+        share: share of the work, 0..1, done with so many items, where `total` does not say it; 0 where nobody knows.
+        name: what an item is called; each then has a line of its own.
+
+    >>> list(report_progress("ab", "letters", 2))
+    ['a', 'b']
     """
     began = last = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last > PROGRESS_S:
-            last, share = now, done(count)
-            left = f", about {(now - began) * (1 / share - 1):.0f} s left" if 0 < share <= 1 else ""
-            print(f"  {count:,} {what}{left}", file=sys.stderr, flush=True)
+        if name or now - last > PROGRESS_S:
+            last, done = now, count * size if total is None else min(count * size, total)
+            part = share(count) if share else done / total if total else 0.0
+            of, called = f" of {total:,}" if total else "", f": {name(item)}" if name else ""
+            left = f", about {(now - began) * (1 / part - 1):.0f} s left" if 0 < part <= 1 else ""
+            print(f"  {done:,}{of} {what}{called}{left}", file=sys.stderr, flush=True)
 
 
 def progress(iterable: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Passes `iterable` through: a live bar in JupyterLab, elsewhere one plain line at the start and one at the end."""
-    if is_live():
+    """For notebooks: passes `iterable` through, with a bar in JupyterLab, elsewhere a line at both ends."""
+    if is_interactive():
         from tqdm.notebook import tqdm
 
         yield from tqdm(iterable, desc=label, total=total)
@@ -44,7 +60,7 @@ def progress(iterable: Iterable[T], label: str, total: int | None = None) -> Ite
     print(f"{label}: done in {time.monotonic() - start:.1f} s", flush=True)
 
 
-def is_live() -> bool:
+def is_interactive() -> bool:
     """Whether somebody sits before the notebook: a kernel that neither this kit's runs nor nbval have started."""
     return notebook_kernel() is not None and not ("ZSAD_NOTEBOOK" in os.environ or "PYTEST_VERSION" in os.environ)
 

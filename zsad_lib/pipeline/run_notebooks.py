@@ -23,8 +23,8 @@ from zsad_lib.pipeline import run_step
 from zsad_lib.pipeline.fingerprints import closure, digest, scan
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.processes import parallel
 from zsad_lib.pipeline.steps import AFTER_NOTEBOOKS
+from zsad_lib.processes import parallel
 
 
 def execute(notebooks: Sequence[Path], profile: Profile) -> None:
@@ -46,18 +46,17 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
         for number, notebook in enumerate(notebooks, start=1):
             if is_current(notebook, profile):
                 continue
-            place = f"[{number}/{len(notebooks)}] {notebook.stem}"
+            title = f"[{number}/{len(notebooks)}] {notebook.stem}"
             needs = _facts(notebook, profile)[1]
             if any(run_step.current(step, profile) is None for step in needs):
                 _run_all(waiting, profile)
                 waiting.clear()
-                print(f"{place}: computing {', '.join(needs)}", flush=True)
+                print(f"{title}: computing {', '.join(needs)}", flush=True)
                 ensure_apart(needs, profile)
-            waiting[place] = notebook
-        ran = bool(waiting)
+            waiting[title] = notebook
         _run_all(waiting, profile)
-        if ran:
-            run_step.function(AFTER_NOTEBOOKS)(run_step.run_folder(profile) / "notebooks")
+        if waiting:
+            run_step.import_function(AFTER_NOTEBOOKS)(run_step.run_folder(profile) / "notebooks")
 
 
 def is_current(notebook: Path, profile: Profile) -> bool:
@@ -67,8 +66,8 @@ def is_current(notebook: Path, profile: Profile) -> bool:
     if not all(file.is_file() for file in files):
         return False
     with contextlib.suppress(ZsadError):  # a broken stamp means: run again
-        stamp, found = paths.read_json(folder / "stamp.json"), run_step.survey(profile)
-        return stamp == _stamp(notebook, profile, found) and all(found[step][1] for step in stamp["steps"])
+        stamp, states = paths.read_json(folder / "stamp.json"), run_step.survey(profile)
+        return stamp == _stamp(notebook, profile, states) and all(states[step][1] for step in stamp["steps"])
     return False
 
 
@@ -80,10 +79,10 @@ def _output(notebook: Path, profile: Profile) -> Path:
     return _folder(notebook, profile).with_suffix(".ipynb")
 
 
-def _stamp(notebook: Path, profile: Profile, found: dict[str, tuple[str, dict | None]]) -> dict:
+def _stamp(notebook: Path, profile: Profile, states: dict[str, tuple[str, dict | None]]) -> dict:
     code, needs = _facts(notebook, profile)
     settings = {name: value for name, value in as_dict(profile).items() if name != "jobs"}
-    return {"code": digest([code, settings]), "steps": {step: found[step][0] for step in needs if step in found}}
+    return {"code": digest([code, settings]), "steps": {step: states[step][0] for step in needs if step in states}}
 
 
 def _facts(notebook: Path, profile: Profile) -> tuple[str, list[str]]:
@@ -113,15 +112,15 @@ def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
     """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
     if not waiting:
         return
-    tasks = [(place, notebook, profile) for place, notebook in waiting.items()]
-    for place, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
-        print(f"{place}: done in {seconds:.1f} s", flush=True)
+    tasks = [(title, notebook, profile) for title, notebook in waiting.items()]
+    for title, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
+        print(f"{title}: done in {seconds:.1f} s", flush=True)
 
 
-def _timed(place: str, notebook: Path, profile: Profile) -> tuple[str, float]:
+def _timed(title: str, notebook: Path, profile: Profile) -> tuple[str, float]:
     start = time.monotonic()
     _run(notebook, profile)
-    return place, time.monotonic() - start
+    return title, time.monotonic() - start
 
 
 def _run(notebook: Path, profile: Profile) -> None:

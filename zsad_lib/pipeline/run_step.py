@@ -58,21 +58,21 @@ def current(step: str, profile: Profile) -> dict | None:
 def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
     """(fingerprint, result or None where it has to run) of every step; what depends on an outdated step is outdated."""
     settings = {name: value for name, value in as_dict(profile).items() if name not in NOT_IN_FINGERPRINT}
-    found: dict[str, tuple[str, dict | None]] = {}
+    states: dict[str, tuple[str, dict | None]] = {}
     for step, (target, needs) in STEPS[profile.dataset].items():  # declared in the order of computing
-        made = {need: (found[need][1] or {}).get("output_hash") or found[need][0] for need in needs}
+        inputs = {need: (states[need][1] or {}).get("output_hash") or states[need][0] for need in needs}
         source = {} if needs else _listing(profile.data_root)
-        mark = digest([step, target, closure([target.partition(":")[0]]), settings, made, source])
+        mark = digest([step, target, closure([target.partition(":")[0]]), settings, inputs, source])
         folder, result = run_folder(profile) / step, None
-        if all(found[need][1] for need in needs):
+        if all(states[need][1] for need in needs):
             with contextlib.suppress(ZsadError):  # no result, or a broken one
                 result = paths.read_json(folder / "result.json")
         if result is not None and not (
             result["fingerprint"] == mark and all((folder / path).exists() for path in result["artefacts"].values())
         ):
             result = None
-        found[step] = mark, result
-    return found
+        states[step] = mark, result
+    return states
 
 
 def ensure(step: str, profile: Profile) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
         _clear(folder, mark)
         print(f"{step}: running", flush=True)
         start = time.monotonic()
-        outputs = function(target)(profile, folder) or {}
+        outputs = import_function(target)(profile, folder) or {}
         result = {
             "fingerprint": mark,
             "step": step,
@@ -126,13 +126,13 @@ def artefact_paths(artefacts: dict | Sequence, folder: Path) -> dict[str, str]:
     """Artefacts as name -> path, relative to `folder` where inside it; ZsadError where one was not written."""
     if not isinstance(artefacts, dict):
         artefacts = {Path(path).name: path for path in artefacts}
-    found = {}
+    stored = {}
     for name, path in artefacts.items():
         path = folder / path  # stays as it is where it is absolute
         if not path.exists():
             raise ZsadError(f"{path}: announced as artefact {name!r} but not written")
-        found[name] = str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
-    return found
+        stored[name] = str(path.relative_to(folder) if path.is_relative_to(folder) else path.absolute())
+    return stored
 
 
 def declared(step: str, profile: Profile) -> tuple[str, tuple[str, ...]]:
@@ -165,8 +165,8 @@ def _clear(folder: Path, mark: str) -> None:
     paths.write_json(started, mark)
 
 
-def function(target: str) -> Callable[..., Any]:
-    """What ``"module:function"`` names, imported now: steps are named as text, so that the pipeline imports none of them."""
+def import_function(target: str) -> Callable[..., Any]:
+    """What ``"module:function"`` names, imported now: steps are text, so that the pipeline imports none of them."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 

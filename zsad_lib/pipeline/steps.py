@@ -1,11 +1,7 @@
 """The compute steps of each data set, declared: which function makes a step, and which steps it needs."""
 
-AFTER_NOTEBOOKS = (
-    "zsad_lib.results.notebook_page:refresh"  # called with the folder of executed notebooks when some have run
-)
-SHARED_OUT = {
-    "features": "zsad_lib.features.extraction:extract_share"
-}  # steps that machines share: (profile, run, shard)
+AFTER_NOTEBOOKS = "zsad_lib.results.notebook_page:refresh"  # called with the folder of notebooks when some have run
+SHARED_OUT = {"features": "zsad_lib.features.extraction:extract_share"}  # machines share it: (profile, run, shard)
 
 Step = tuple[str, tuple[str, ...]]  # "module:function", needed steps
 

@@ -23,8 +23,8 @@ from zsad_lib.files.decoding import resize
 from zsad_lib.files.manifest import frame_labels, load_manifest
 from zsad_lib.files.score_files import read_seeds
 from zsad_lib.files.video import iter_frames, read_video, write_video
-from zsad_lib.pipeline.processes import parallel
 from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.processes import parallel
 from zsad_lib.results import plots, run_figures
 from zsad_lib.results.film import OWN_THRESHOLD, write_film
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from zsad_lib.errors import ZsadError, optional
-from zsad_lib.pipeline.progress import is_live
+from zsad_lib.pipeline.progress import is_interactive
 from zsad_lib.results.style import PAGE
 
 LIVE_SIZE = 1.6  # of a live picture, in printed ones, up to `LIVE_WIDTH`
@@ -46,7 +46,7 @@ def explore(
     """
     if not controls or not all(len(values) for values in controls.values()):
         raise ZsadError("explore: give at least one control with at least one value, such as weight=[0, 0.5, 1]")
-    if is_live():
+    if is_interactive():
         return _live(draw, size, panels, controls)
     return _stacked(draw, size, controls) if panels else _grid(draw, size, controls)
 

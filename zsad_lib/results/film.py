@@ -23,7 +23,7 @@ from zsad_lib.files.decoding import resize
 from zsad_lib.files.score_files import prompt_columns, prompt_of
 from zsad_lib.files.spans import labels_to_spans, parse_spans
 from zsad_lib.files.video import timed_frames, write_video
-from zsad_lib.pipeline.progress import told
+from zsad_lib.pipeline.progress import report_progress
 
 WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words can be read, and wider ones down
 STRIP = 0.22  # height of the curve, as a share of the picture's width
@@ -93,9 +93,7 @@ def write_film(
             line += [("ALARM", ALARM)] * bool(alarm[number]) + [("labelled abnormal", TRUTH)] * bool(truth[number])
             yield np.concatenate([picture, _flow(line, width, font), _bars(words, shares[number], font), under, legend])
 
-    film = draw_frames()
-    if progress:
-        film = told(film, lambda count: count / len(table), "frames drawn")
+    film = report_progress(draw_frames(), "frames drawn", len(table)) if progress else draw_frames()
     return write_video(target, film, fps, crf=23)
 
 

@@ -1,22 +1,19 @@
 """One page about a run, in one file: headline numbers with floors, films, figures, cards, where it all comes from.
 
-``python -m zsad_lib.results.report --profile demo`` writes ``runs/demo/report/index.html``, and beside the executed notebooks their pages.
+`make report` writes ``runs/demo/report/index.html``, and beside the executed notebooks their pages.
 Everything on it has been computed and drawn by then, but for the numbers of the model card.
 """
 
-import argparse
 import html
-import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from zsad_lib.config import Profile, get_profile, settings
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import run_step
 from zsad_lib.results import html_page, report_cards, run_tables, tables
@@ -200,19 +197,3 @@ def _provenance(result: dict[str, Any]) -> list[str]:
     values = {name: value for name, value in result["profile"].items() if name not in ("seeds", "data_root")}
     chapters = {"Provenance": facts, "Settings": values}
     return [html_page.section(name, html_page.facts(rows)) for name, rows in chapters.items()]
-
-
-@one_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the report of a run that has been computed."""
-    parser = argparse.ArgumentParser(prog="python -m zsad_lib.results.report", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(arguments)
-    target = write(get_profile(options.profile, **settings(options.settings)))
-    print(f"report: {os.path.relpath(target)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,7 @@ from zsad_lib.models import anomaly_clip_recipes as recipes
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
 from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.text import encode_captions
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 ZERO_SHOT = "clip_prompts"
 CAUSAL = "anomaly_clip@causal"

@@ -27,8 +27,8 @@ from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.anomaly_clip import AnomalyCLIP
 from zsad_lib.models.anomaly_clip_recipes import PUBLISHED, STAND_IN, Recipe, build
-from zsad_lib.pipeline.processes import parallel
 from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.processes import parallel
 
 CHECKPOINT_EPOCHS = 5
 FILE = "anomaly_clip.safetensors"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad_lib.pipeline.processes import is_first
+from zsad_lib.processes import is_first
 
 if TYPE_CHECKING:
     from torch import Tensor

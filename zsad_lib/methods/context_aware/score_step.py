@@ -31,7 +31,7 @@ from zsad_lib.methods.context_aware.train import load_detector, variants_of
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.models.text import encode_captions
 from zsad_lib.pipeline.fingerprints import closure, digest
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
 
 

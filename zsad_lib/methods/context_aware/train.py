@@ -29,7 +29,7 @@ from zsad_lib.methods.context_aware.training_windows import Windows, gather_bloc
 from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPCOutput
-from zsad_lib.pipeline.processes import is_first, parallel, together
+from zsad_lib.processes import is_first, parallel, together
 from zsad_lib.released_defects import acting_in
 
 

@@ -25,7 +25,7 @@ from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.score_files import write_archive, write_scores
 from zsad_lib.methods.predictive_coding.train import Recipe, as_blocks, cell_motion, load, normalise, read_grey
 from zsad_lib.models.dpc import DPC
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 NEIGHBOURS = 5  # of `knn`
 MOTION_MAP = 8  # pixels averaged into one of the motion floor's map

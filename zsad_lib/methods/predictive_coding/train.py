@@ -29,7 +29,7 @@ from zsad_lib.files.weights import load_weights
 from zsad_lib.losses import cpc_loss
 from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.dpc import DPC
-from zsad_lib.pipeline.processes import parallel
+from zsad_lib.processes import parallel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""What ``run``, ``step`` and ``status`` do: the commands of `make reproduce`, `make train` and `make status`."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
+from zsad_lib.pipeline import run_notebooks
+from zsad_lib.pipeline.launch import compute_share, ensure_apart, ensure_launched, ensure_together
+from zsad_lib.pipeline.lock import locked
+from zsad_lib.pipeline.run_step import current, ensure, run_folder, steps_of
+from zsad_lib.processes import read_shard, together
+
+
+def run(profile: Profile, notebooks: Sequence[str]) -> None:
+    """Brings all steps up to date, then the notebooks.
+
+    Raises:
+        ZsadError: nothing is trained on this data set, or what a step or notebook raises.
+    """
+    start, folder = time.monotonic(), run_folder(profile)
+    with locked(folder):
+        ensure_apart(steps_of(profile), profile)  # all of them first: then notebooks run side by side to the end
+        if not notebooks and "tables" not in steps_of(profile):
+            raise ZsadError(
+                f"{profile.run_name}: the data are ready, and the kit trains nothing on {profile.dataset}; score it "
+                "with your own detector and run `make evaluate SCORES=folder LABELS=folder`"
+            )
+        run_notebooks.execute([Path(name) for name in notebooks], profile)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    print(f"{profile.run_name}: up to date in {time.monotonic() - start:.0f} s, see {shown}", flush=True)
+
+
+def step(
+    profile: Profile, steps: Sequence[str], launch: str = "", shard: str | None = None, child: bool = False
+) -> None:
+    """Brings steps up to date, one after the other.
+
+    Args:
+        launch: command that starts the processes of a step, as torchrun.
+        shard: "i/n": a share of the step features, and no more.
+        child: the steps run in this process; else each in one of its own.
+    """
+    if shard:
+        print(f"shard {shard}: {compute_share(steps, profile, read_shard(shard))} videos computed", flush=True)
+        return
+    for name in steps:
+        if launch:
+            ensure_launched(name, profile, launch)
+        elif together() > 1:
+            ensure_together(name, profile)
+        elif child:
+            ensure(name, profile)
+        else:
+            ensure_apart([name], profile)
+
+
+def status(profile: Profile, notebooks: Sequence[str]) -> None:
+    """Prints of every step and of the notebooks whether they are up to date or would run."""
+    done = {step: current(step, profile) is not None for step in steps_of(profile)}
+    done |= {path.stem: run_notebooks.is_current(path, profile) for path in map(Path, notebooks)}
+    for name, up_to_date in done.items():
+        print(f"{name}: {'up to date' if up_to_date else 'to run'}")
