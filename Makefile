@@ -166,7 +166,7 @@ status: env  ## what is up to date and what would run
 bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
 	@$(ZSAD) bench
 
-showcase: env  ## copy tables and pictures of runs/demo and runs/ped2 to docs/results and into README.md
+showcase: env  ## show runs/demo and runs/ped2 in README.md and docs: tables, pictures, model card, findings
 	@$(ZSAD) showcase
 
 lab: env  ## open the notebooks in JupyterLab

@@ -2,6 +2,8 @@
 "Anomaly Detection in Crowded Scenes", CVPR 2010. Below UCSDped2/: Train/Train001..016/NNN.tif, 2,550 normal frames;
 Test/Test001..012/NNN.tif, 2,010 frames, 1,648 abnormal (82 %); Test/Test001..012_gt/NNN.bmp, pixel masks;
 Test/UCSDped2.m, abnormal spans, 1-based and inclusive. Used by `make reproduce PROFILE=ped2 DATA_ROOT=...`.
+
+Notebook: 01_prepare_data
 """
 
 import hashlib

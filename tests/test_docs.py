@@ -1,12 +1,16 @@
 """What the documents promise is there: names, equations, notebooks, links, commands, numbers."""
 
+import ast
 import csv
 import importlib
 import inspect
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -15,6 +19,8 @@ from zsad_lib.ablations.run import ALL
 from zsad_lib.config import PROFILES
 from zsad_lib.files.weights import SHIPPED, load_weights
 from zsad_lib.maintenance import front_page, notebook_map
+from zsad_lib.results import report_cards
+from zsad_lib.results.tables import SUPERVISION
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,8 +67,40 @@ def test_a_wrong_equation_would_be_noticed():
 def test_notebooks_named_exist_and_all_are_on_the_map():
     here = notebook_map.claims(ROOT / "notebooks")
     assert {row["notebook"] for row in EQUATIONS} <= set(here.notebook)
-    rows = re.findall(r"\(notebooks/(\w+)\.ipynb\)[^|]*\| (.+?) \|", README)
-    assert rows == list(zip(here.notebook, here.claim)), "python -m zsad_lib notebook-map writes the map again"
+    page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)[^|]*\| (.+?) \|.*\| (.*?) \|\n", page)
+    assert rows == list(zip(here.notebook, here.claim, here.teaches)), (
+        "python -m zsad_lib notebook-map writes the map again"
+    )
+
+
+def arrows(notebooks: pd.DataFrame, sources: dict[str, str]) -> tuple[set, set]:
+    """(notebook, file) as the notebooks' first cells say, and as the first lines of the files say."""
+    there = {(row.notebook, file) for row in notebooks.itertuples() for file in re.findall(r"`(.+?)`", row.teaches)}
+    back = {
+        (name, file)
+        for file, text in sources.items()
+        for line in re.findall(r"^Notebooks?: (.+)$", ast.get_docstring(ast.parse(text)) or "", re.MULTILINE)
+        for name in line.split(", ")
+    }
+    return there, back
+
+
+def test_notebooks_and_library_files_find_each_other():
+    notebooks = notebook_map.claims(ROOT / "notebooks")
+    files = [path for folder in ("zsad_lib", "data_prep") for path in (ROOT / folder).rglob("*.py")]
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    there, back = arrows(notebooks, sources)
+    assert there == back, "the first cell says what it teaches, the first lines of that file say `Notebook: NN_name`"
+    assert {name for name, _ in there} == set(notebooks.notebook), "each teaches at least one file"
+    coded = {(row["notebook"], row["module:name"].partition(":")[0].replace(".", "/") + ".py") for row in EQUATIONS}
+    assert coded <= there, "a notebook with an equation teaches the file that codes it"
+
+
+def test_an_arrow_without_its_way_back_would_be_noticed():
+    notebooks = pd.DataFrame({"notebook": ["13_gate"], "teaches": ["`zsad_lib/a.py`, `zsad_lib/gone.py`"]})
+    there, back = arrows(notebooks, {"zsad_lib/a.py": '"""A.\n\nNotebooks: 13_gate, 14_more\n"""', "zsad_lib/b.py": ""})
+    assert there - back == {("13_gate", "zsad_lib/gone.py")} and back - there == {("14_more", "zsad_lib/a.py")}
 
 
 def anchors(page: Path) -> set[str]:
@@ -123,13 +161,116 @@ def test_first_screen_holds_picture_and_commands():
     assert screen.index("<!-- results:picture -->") < screen.index("make reproduce") < screen.index("make test")
 
 
-@pytest.mark.parametrize("name", front_page.SHOWN)
-def test_results_on_the_front_page_are_those_of_the_run(name):
-    block = re.search(rf"<!-- results:{name} -->(.*?)<!-- /results -->", README, re.DOTALL)[1]
-    numbers = re.findall(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", block)
-    page = ROOT / "docs" / "results" / f"{name}.md"
-    assert bool(numbers) == page.is_file(), "`make showcase` fills the page and the front page together"
-    assert [number for number in numbers if number not in page.read_text(encoding="utf-8")] == []
+def read_tables(text: str) -> dict[str, dict[str, str]]:
+    """Row name -> heading -> cell, of all Markdown tables of a page but those at a threshold that test events set."""
+    text = re.sub(
+        r"^Detection on [^\n]*not known beforehand.*?(?=^Detection on|\Z)", "", text, flags=re.MULTILINE | re.DOTALL
+    )
+    cells: dict[str, dict[str, str]] = {}
+    for head, body in re.findall(r"^(\|.*)\n\|[:|-]+\n((?:\|.*\n)+)", text, re.MULTILINE):
+        headings = [heading.strip() for heading in head.strip("|").split("|")]
+        for line in body.splitlines():
+            name, *values = [cell.strip() for cell in line.strip("|").split("|")]
+            cells[name] = dict(zip(headings[1:], values)) | cells.get(name, {})
+    return cells
+
+
+def front_table() -> list[dict[str, str]]:
+    """Rows of the front page's table, heading -> cell."""
+    block = re.search(r"<!-- results:table -->\n(.*?)<!-- /results -->", README, re.DOTALL)[1]
+    headings, _, *rows = [line for line in block.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (headings, *rows)]
+    return [dict(zip(cells[0], row)) for row in cells[1:]]
+
+
+PAGES_OF = {
+    words[0]: read_tables((ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8"))
+    for name, words in front_page.SHOWN.items()
+}
+
+
+def value(data: str, method: str, heading: str) -> float:
+    return float(PAGES_OF[data][method][heading].split()[0])
+
+
+def test_numbers_on_the_front_page_are_those_of_the_runs():
+    rows = front_table()
+    assert len(rows) <= 8 and {row["Data"] for row in rows} == set(PAGES_OF)
+    for row in rows:
+        method, page = row["Method"].strip("`"), PAGES_OF[row["Data"]]
+        for heading in ("Clip AUC", "Micro AUC", "Macro AUC", "False alarms per hour"):
+            assert row[heading] == page[method].get(heading, "-"), (row["Data"], method, heading)
+        assert row["Micro AUC, causal"] == page.get(f"{method} (causal)", {}).get("Micro AUC", "-")
+        if row["Clip AUC, weakest family"] != "-":
+            cell, family = row["Clip AUC, weakest family"].rsplit(" ", 1)
+            families = {h: cell for h, cell in page[method].items() if h.startswith("Clip AUC, ") and ":" not in h}
+            assert families[f"Clip AUC, {family}"] == cell == min(families.values()), method
+    kept = json.loads((ROOT / "docs" / "results" / "front_page.json").read_text(encoding="utf-8"))
+    assert front_page.front_table(kept) in README, "`make showcase` writes both"
+    assert all(word in kept[name]["about"] for name in kept for word in ("Test split", "seed", "95 %", "abnormal"))
+
+
+def test_rows_on_the_front_page_follow_the_rule():
+    for data, page in PAGES_OF.items():
+        rows = {row["Method"].strip("`"): row["Why this row"] for row in front_table() if row["Data"] == data}
+        methods = [name for name in page if re.fullmatch(r"\w+", name)]
+        table = pd.DataFrame(
+            [
+                dict(
+                    method=name,
+                    metric=metric,
+                    variant="raw",
+                    group="all",
+                    family="all",
+                    value=value(data, name, heading),
+                )
+                for metric, heading in (("clip_auc", "Clip AUC"), ("micro_auc", "Micro AUC"))
+                for name in methods
+                if heading in page[name]
+            ]
+        )
+        assert rows == front_page.choose_rows(table)
+
+
+def test_what_the_front_page_says_in_words_holds():
+    """Limits that are told without a number, checked on the pages of docs/results."""
+    methods = [name for name in SUPERVISION if name in PAGES_OF["SceneRules"]]
+    best = max(value("SceneRules", name, "Micro AUC") for name in methods)
+    assert value("SceneRules", "video_label", "Micro AUC") > best, "a floor beats every method"
+    cells = {(row["Data"], row["Why this row"]): row for row in front_table()}
+    other = next(row for (data, why), row in cells.items() if data == "SceneRules" and "strongest other" in why)
+    assert overlap(other["Clip AUC"], PAGES_OF["SceneRules"]["full_memory"]["Clip AUC"])
+    assert overlap(PAGES_OF["UCSD Ped2"]["predictive"]["Micro AUC"], PAGES_OF["UCSD Ped2"]["motion_floor"]["Micro AUC"])
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether the intervals of two cells "0.912 [0.890, 0.931]" have a number in common."""
+    (low, high), (other_low, other_high) = (
+        map(float, re.findall(r"\[(.*), (.*)\]", cell)[0]) for cell in (first, second)
+    )
+    return low <= other_high and other_low <= high
+
+
+def test_limits_on_the_front_page_are_five_lines_and_lead_to_the_full_ones():
+    limits = README.partition("\n## Limits\n")[2].partition("\n## ")[0]
+    assert len(re.findall("^- ", limits, re.MULTILINE)) == 5 and "(docs/model_card.md)" in limits
+    assert README.count("docs/results/demo.md") == README.count("docs/results/ped2.md") == 1
+
+
+def test_the_model_card_is_that_of_the_package_filled():
+    lines = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8").splitlines()
+    assert lines.pop(0) in front_page.CARD_NOTE
+    template = report_cards.CARD.read_text(encoding="utf-8")
+    assert report_cards.LIMITS in template and "](" not in template, "a report's page can follow no relative link"
+    for line in template.splitlines():
+        pattern = re.sub(r"\\{.*?\\}", "[^{}]+", re.escape(line))
+        if lines and re.fullmatch(pattern, lines[0]):
+            lines.pop(0)
+        else:
+            assert "{" in line, f"`make showcase` fills the card again; it lacks: {line}"
+    assert not lines, f"`make showcase` fills the card again; not in zsad_lib/results/model_card.md: {lines[0]}"
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    assert any(report_cards.CARD in (ROOT / "zsad_lib").glob(pattern) for pattern in packed["zsad_lib"])
 
 
 def test_shipped_weights_are_described():

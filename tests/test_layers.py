@@ -4,11 +4,14 @@ Imports are read from the source with `ast`, those inside functions and under ``
 """
 
 import ast
+import collections
 import graphlib
 import importlib
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +149,39 @@ def test_the_ground_imports_no_torch():
 
 def test_few_files_lie_beside_the_wings():
     assert len(list((ROOT / "zsad_lib").glob("*.py"))) <= 12
+
+
+def test_a_file_is_read_in_one_sitting():
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > 350} == {}
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def code_lines(code: str) -> int:
+    """Lines that hold code: no blanks, comments or docstrings; a statement over three lines counts three."""
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    words = [word for word in tokenize.generate_tokens(io.StringIO(code).readline) if word.type not in skipped]
+    lines = {line for word in words for line in range(word.start[0], word.end[0] + 1)}
+    for node in ast.walk(ast.parse(code)):
+        holds_docstring = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if holds_docstring and ast.get_docstring(node, clean=False) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+def test_no_wing_outgrows_the_others():
+    sizes = collections.Counter()
+    for name, path in MODULES.items():
+        sizes[wing(name) if path.parent != ROOT / "zsad_lib" else "top"] += code_lines(path.read_text(encoding="utf-8"))
+    (largest, lines), whole = sizes.most_common(1)[0], sizes.total()
+    assert lines <= 0.135 * whole, f"{largest} holds {lines} of {whole} lines of code"
+
+
+def test_lines_of_code_are_counted_without_what_explains_them():
+    code = (
+        '"""Doc.\n\nMore.\n"""\n\n# why\nx = (\n    1\n)  # one\n\n\ndef f():\n    """Doc."""\n    return """a\nb"""\n'
+    )
+    assert code_lines(code) == 3 + 1 + 2
 
 
 def test_old_paths_lead_to_the_new_ones_or_say_where_they_are():

@@ -1,6 +1,8 @@
-"""The front page's numbers come from run folders, and what has not been run is left alone."""
+"""The front page's numbers come from run folders, its rows follow a rule, and what has not been run is left alone."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,11 +10,23 @@ import pytest
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.files.manifest import save_manifest
 from zsad_lib.maintenance import front_page, notebook_map
-from zsad_lib.results import tables
+from zsad_lib.results import report_cards, tables
 
-SHOWN = ("picture", "demo", "ped2", "notebooks")
+SHOWN = ("picture", "table")
 README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in SHOWN)
+MAP = "<!-- results:notebooks -->\nold map\n<!-- /results -->"
+
+
+@pytest.fixture
+def kit(run_home):
+    """A home with the pages that are filled."""
+    (run_home / "docs").mkdir()
+    (run_home / "README.md").write_text(README)
+    (run_home / "docs" / "notebooks.md").write_text(MAP)
+    return run_home
 
 
 def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -> None:
@@ -23,7 +37,7 @@ def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -
         )
         for metric in metrics
         for family in ("all", "semantic")
-        for method, value in (("full", 0.912), ("random", 0.5))
+        for method, value in (("full", 0.912), ("knn", 0.934), ("random", 0.5))
     ]  # fmt: skip
     run = home / "runs" / name
     for folder in ("evaluate", "tables", "figures"):
@@ -33,46 +47,87 @@ def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -
     tables.save(table, run / "tables" / "detection", "Toy")
     result = {"git": {"commit": "0123456789abcdef", "changed": changed}, "profile": {"seeds": [0, 1]}}
     (run / "evaluate" / "result.json").write_text(json.dumps({**result, "versions": {"torch": "9.9"}}))
-    (run / "figures" / f"{front_page.SHOWN[name][1]}.png").write_bytes(b"picture of " + name.encode())
+    (run / "figures" / "headline.png").write_bytes(b"picture of " + name.encode())
+    (run / "scores" / "full").mkdir(parents=True)
+    clip = dict(path="", set="main", scene="road", site="a", action="walk", n_frames=48, fps=10.0, caption="", spans="")
+    clips = [clip | dict(video=split, split=split, family="normal") for split in ("train", "test")]
+    save_manifest(pd.DataFrame(clips), paths.make_folder(run / "data"))
 
 
-def test_both_runs_reach_readme_and_docs(run_home, capsys):
-    (run_home / "README.md").write_text(README)
-    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    make_run(run_home, "ped2", ["micro_auc"], changed=True)
+def test_both_runs_reach_readme_and_docs(kit, capsys):
+    make_run(kit, "demo", ["clip_auc", "micro_auc"])
+    make_run(kit, "ped2", ["micro_auc"], changed=True)
     assert main(["showcase"]) == 0
     assert capsys.readouterr().out == "demo: shown\nped2: shown\nablations: not run; make ablate\n"
-    text, results = (run_home / "README.md").read_text(), run_home / "docs" / "results"
-    assert "old" not in text and text.count("<!-- /results -->") == len(SHOWN)
-    picture, demo, ped2 = text.split("<!-- /results -->")[:3]
+    text, results = (kit / "README.md").read_text(), kit / "docs" / "results"
+    assert not re.search("old (picture|table)", text) and text.count("<!-- /results -->") == len(SHOWN)
+    assert "old map" not in (kit / "docs" / "notebooks.md").read_text()
+    picture, table = text.split("<!-- /results -->")[:2]
     assert "(docs/results/headline.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
-    assert "| full | 0.912 [0.902, 0.922] | 0.912 [0.902, 0.922] |" in " ".join(demo.split())
-    assert "Clip AUC, semantic" in demo and "Micro AUC" in demo and "content-free floors" in demo
-    assert "Run `demo`, revision 0123456789, torch 9.9. Clip level" in demo and "9 videos, 90 frames" in demo
-    assert "Mean over 2 seeds" in demo
-    assert "revision" not in ped2 and "Micro AUC" in ped2  # the working copy had changes: no revision to name
+    assert "| `full` | the method without that memory | normal video, captions | 0.912 [0.902, 0.922] | 0.912 [" in (
+        " ".join(table.split())
+    )
+    assert "`knn` | the strongest other method" in " ".join(table.split())
+    assert "`random` | the strongest floor" in " ".join(table.split()) and table.count("\n| ") == 1 + 2 * 3
+    demo, ped2 = re.findall(r"^- \*\*.*", table, re.MULTILINE)
+    assert "run `demo`, revision 0123456789, torch 9.9. Clip AUC ranks" in demo and "9 videos, 90 frames" in demo
+    assert "Mean over 2 seeds" in demo and "(docs/results/demo.md)" in demo and "alarm" in demo
+    assert (
+        "revision" not in ped2 and "(docs/results/ped2.md)" in ped2
+    )  # the working copy had changes: no revision to name
     assert (results / "demo.md").read_text().startswith("Toy.")
-    assert main(["showcase"]) == 0 and (run_home / "README.md").read_text() == text
+    card = (kit / "docs" / "model_card.md").read_text()
+    assert "# Model card: `full`, run `demo`" in card and "{" not in card and card.endswith(report_cards.limits())
+    assert main(["showcase"]) == 0 and (kit / "README.md").read_text() == text
 
 
-def test_missing_run_leaves_its_place_alone(run_home, capsys):
-    (run_home / "README.md").write_text(README)
-    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
+def test_of_a_missing_run_what_was_shown_before_stays(kit, capsys):
+    make_run(kit, "ped2", ["micro_auc"])
     assert main(["showcase"]) == 0
-    assert "ped2: not run; make reproduce PROFILE=ped2" in capsys.readouterr().out
-    text = (run_home / "README.md").read_text()
-    assert "old ped2" in text and "(docs/results/headline.png)" in text
+    assert "demo: not run; make reproduce PROFILE=demo" in capsys.readouterr().out
+    first = (kit / "README.md").read_text()
+    assert "(docs/results/ped2.png)" in first and "SceneRules" not in first
+    assert not (kit / "docs" / "model_card.md").exists()
+    shutil.rmtree(kit / "runs" / "ped2")
+    make_run(kit, "demo", ["clip_auc", "micro_auc"])
+    assert main(["showcase"]) == 0
+    text = (kit / "README.md").read_text()
+    assert "(docs/results/headline.png)" in text and text.index("| SceneRules") < text.index("| UCSD Ped2")
 
 
-def test_nothing_run_an_incomplete_run_and_a_readme_without_places(run_home, capsys):
-    (run_home / "README.md").write_text("# no place to fill")
+def test_nothing_run_an_incomplete_run_and_a_readme_without_places(kit, capsys):
+    (kit / "README.md").write_text("# no place to fill")
     assert main(["showcase"]) == 2 and "no run to show" in capsys.readouterr().err
-    make_run(run_home, "demo", ["clip_auc", "micro_auc"])
-    assert main(["showcase"]) == 2 and "results:demo" in capsys.readouterr().err
-    assert (run_home / "README.md").read_text() == "# no place to fill"
-    (run_home / "runs" / "demo" / "figures" / "headline.png").unlink()
+    make_run(kit, "demo", ["clip_auc", "micro_auc"])
+    assert main(["showcase"]) == 2 and "results:picture" in capsys.readouterr().err
+    assert (kit / "README.md").read_text() == "# no place to fill"
+    (kit / "runs" / "demo" / "figures" / "headline.png").unlink()
     with pytest.raises(ZsadError, match="headline.png: missing"):
-        front_page.show(run_home)
+        front_page.show(kit)
+
+
+def rows_of(**values: float) -> pd.DataFrame:
+    """Clip and micro AUC of methods, equal; a name that begins with `frame_` has a micro AUC alone."""
+    rows = [
+        dict(method=name.removeprefix("frame_"), metric=metric, variant="raw", group="all", family="all", value=value)
+        for name, value in values.items()
+        for metric in ("clip_auc", "micro_auc")
+        if metric == "micro_auc" or not name.startswith("frame_")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_rows_are_chosen_by_rule():
+    scores = dict(full_memory=0.8, full=0.7, paper=0.5, semantic=0.9, knn=0.6, mil=0.55, anomaly_clip=0.3)
+    floors = dict(random=0.5, centre=0.65, motion_floor=0.4)
+    assert list(front_page.choose_rows(rows_of(**scores, **floors))) == [
+        "full_memory", "full", "paper", "knn", "anomaly_clip", "centre"
+    ]  # fmt: skip
+    twice = front_page.choose_rows(rows_of(**scores | {"anomaly_clip": 0.95}, **floors | {"motion_floor": 0.97}))
+    assert twice["motion_floor"] == "the strongest other method; the strongest floor" and "knn" not in twice
+    assert "paper" in twice and "anomaly_clip" in twice  # what is weak stays
+    one_camera = dict(frame_predictive=0.9, frame_knn=0.5, frame_random=0.6)
+    assert list(front_page.choose_rows(rows_of(**one_camera))) == ["predictive", "knn", "random"]
 
 
 def test_a_place_that_is_not_closed_does_not_swallow_the_next():
@@ -86,7 +141,7 @@ def write_notebook(
     """A notebook with its first cell; with `seconds`, one that has been executed to its end."""
     cell = {
         "cell_type": "markdown",
-        "source": ["# 07 · Look twice\n", "\n", claim, "\n\n**Needs** `make ablate GRID=gate`"],
+        "source": ["# 07 · Look twice\n", "\n", claim, "\n\n**Teaches** `a.py`\n\n**Needs** `make ablate GRID=gate`"],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"cells": [cell], "metadata": {"papermill": {"duration": seconds}}}), encoding="utf-8")
@@ -98,7 +153,7 @@ def write_notebook(
 def test_the_map_of_notebooks_has_claims_and_measured_minutes(run_home):
     executed = run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb"
     write_notebook(run_home / "notebooks" / "07_look.ipynb")
-    row = "| [07 Look twice](notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. |{}\n"
+    row = "| [07 Look twice](../notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. |{} `a.py` |\n"
     write_notebook(executed)  # it failed before its last cell
     assert row.format("") in notebook_map.update(run_home)
     write_notebook(executed, seconds=93.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsad_lib.config import Profile, get_profile
+from zsad_lib.config import FAR_TARGET, Profile, get_profile
 from zsad_lib.errors import ZsadError, run_command
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--truth": dict(type=Path, help="labels to show: a CSV or NPY, or UCF-Crime's temporal annotation"),
     "--no-overlay": dict(action=SWITCH, help="leave out the video with its curve, which takes longest"),
     "--name": dict(help="run folder to write; default: calibrated-<folder's name>"),
-    "--far": dict(type=float, default=0.1, help="share of normal frames that may alarm; default: 0.1"),
+    "--far": dict(type=float, default=FAR_TARGET, help=f"share of normal frames that may alarm; default: {FAR_TARGET}"),
     "--allow-missing": dict(action=SWITCH, help="go on without videos that cannot be read"),
     "--seconds": dict(type=float, default=0.0, help="stop after that many; default: at the end"),
     "evaluate --out": dict(type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores"),

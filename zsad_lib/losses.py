@@ -2,6 +2,8 @@ r"""Training losses: the context-aware method's, L = alpha * L_align + (1 - alph
 
 Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
 Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`; `anomaly_clip_loss` is the other method's.
+
+Notebooks: 11_predict_future, 12_align_prompts, 13_gate_context, 20_train_detector, 30_ablate_gate, 43_train_from_labels
 """
 
 from typing import NamedTuple

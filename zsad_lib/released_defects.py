@@ -2,6 +2,8 @@
 
 A profile's `released` names the switches; `AS_RELEASED` is all of them. Those that change frozen features get a feature cache of
 their own. Defects 6 and 10 cannot be switched: they drop gradients that nothing uses, or break the script.
+
+Notebook: 32_ablate_released
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 All scene x action cells uniformly, fights, falls and fires included, on cameras of its own; no broken time, and not a
 word on what is normal where.
+
+Notebook: 02_pretrain_backbones
 """
 
 from __future__ import annotations

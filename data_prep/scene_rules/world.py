@@ -2,6 +2,8 @@
 
 Every constant of the embedded benchmark lives here, so that the dataset card, the renderer, the tests and the notebooks
 read one table. Pixel quantities refer to the rendered frame, `HEIGHT` x `WIDTH`.
+
+Notebook: 01_prepare_data
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""AnomalyCLIP in the ablations: the trials of its rows, and their metrics, with those that know classes."""
+"""AnomalyCLIP in the ablations: the trials of its rows, and their metrics, with those that know classes.
+
+Notebook: 44_ablate_anomaly_clip
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A variant of the gate, the projection or the objective trains and scores on these in seconds. The predictive stream is
 tuned beforehand, once per seed.
+
+Notebook: 30_ablate_gate
 """
 
 from __future__ import annotations

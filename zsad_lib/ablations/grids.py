@@ -2,6 +2,8 @@
 
 A `Row` of the context-aware method is a trained variant, the score terms that it adds up, and the row of the same grid
 that it is compared with. A `RecipeRow` of AnomalyCLIP is a change of the profile's recipe.
+
+Notebook: 31_ablate_components
 """
 
 from __future__ import annotations

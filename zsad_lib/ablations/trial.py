@@ -1,6 +1,8 @@
 """One trial of an ablation: a variant of the detector with one seed, trained and scored on frozen windows.
 
 What a trial needs lies on disk, so that it runs in any process, here or on another machine of a cluster.
+
+Notebook: 33_ablate_prompts
 """
 
 from __future__ import annotations

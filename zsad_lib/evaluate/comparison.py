@@ -1,4 +1,7 @@
-"""Differences of two methods on the same draws, their p-values over a whole grid (Holm), and the rows of an ablation table."""
+"""Differences of two methods on the same draws, their p-values over a whole grid (Holm), and the rows of an ablation table.
+
+Notebook: 32_ablate_released
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -7,6 +7,8 @@ protocol for events:
 * `event_counts`: alarm runs matched one to one to events at a temporal IoU, for the event F1.
 * `alarm_counts`: false alarms (alarm runs that touch no event), detected events (an alarm frame inside), delays.
 * `recall_threshold`: the highest threshold that still detects a wanted share of the events.
+
+Notebook: 22_evaluate_detection
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,8 @@
 
 On the official UCF-Crime test annotation they reach a micro AUC of 49.9, 65.2, 61.9, 81.6 and 86.5 in the order of
 `FLOORS`: frame-level AUC rewards knowing WHICH video is abnormal and how long videos are, without localising anything.
+
+Notebook: 22_evaluate_detection
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""What goes into the kit's protocol: scores and labels of every frame, checked, and what is derived from them alone."""
+"""What goes into the kit's protocol: scores and labels of every frame, checked, and what is derived from them alone.
+
+Notebook: 22_evaluate_detection
+"""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple

@@ -2,6 +2,8 @@
 
 Row 0 of the weights is all ones, so a metric and its draws come from the same line of code: ``draws[0]`` is the value.
 Several seeds of a method are one estimate: the metric of each seed, averaged, in every draw.
+
+Notebook: 22_evaluate_detection
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping

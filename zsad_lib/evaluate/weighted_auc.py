@@ -12,6 +12,8 @@ Every function takes ``weights`` [R, V] and returns [R]; a row of ones gives the
 
 References: Hanley and McNeil 1982 (AUC as a pair count); Efron and Tibshirani 1993, ch. 13 (percentile bootstrap);
 Equal to scikit-learn's ``roc_auc_score`` and ``average_precision_score``.
+
+Notebook: 22_evaluate_detection
 """
 
 from collections.abc import Iterable, Mapping

@@ -2,6 +2,8 @@
 
 Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`). The
 published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), not a centre crop: what happens at a picture's edge counts.
+
+Notebook: 02_pretrain_backbones
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The content-free motion floor: how strongly the picture changes from frame to frame, in its worst place."""
+"""The content-free motion floor: how strongly the picture changes from frame to frame, in its worst place.
+
+Notebook: 01_prepare_data
+"""
 
 import functools
 

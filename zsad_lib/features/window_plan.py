@@ -1,4 +1,7 @@
-"""Which frames of a video make a window, and how scores of windows become scores of frames."""
+"""Which frames of a video make a window, and how scores of windows become scores of frames.
+
+Notebooks: 00_start_here, 21_score_video
+"""
 
 import numpy as np
 

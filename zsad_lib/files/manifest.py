@@ -2,6 +2,8 @@
 
 The manifest is ``manifest.csv``, a row per video. Frame numbers are 0-based and span ends inclusive throughout, as in
 UCF-Crime's official temporal annotation, whose 290 test videos hold 84,331 abnormal frames read this way.
+
+Notebook: 01_prepare_data
 """
 
 import hashlib

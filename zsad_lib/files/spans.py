@@ -1,4 +1,7 @@
-"""Spans of abnormal frames as text, "3-9;20-31", first and last frame included, from 0 on."""
+"""Spans of abnormal frames as text, "3-9;20-31", first and last frame included, from 0 on.
+
+Notebook: 01_prepare_data
+"""
 
 import re
 from collections.abc import Iterable

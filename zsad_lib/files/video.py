@@ -2,6 +2,8 @@
 
 decord reads (random access), PyAV counts, streams, writes, and reads wherever decord's own frame count cannot be
 trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
+
+Notebook: 00_start_here
 """
 
 import collections

@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors (no code runs on loading) with their provenance and a content hash in the header."""
+"""Weights on disk: safetensors (no code runs on loading) with their provenance and a content hash in the header.
+
+Notebook: 02_pretrain_backbones
+"""
 
 import hashlib
 import json

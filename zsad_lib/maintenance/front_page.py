@@ -1,41 +1,50 @@
-"""What the front page shows: tables and pictures of named real runs, copied to docs/results and into README.md.
+"""What the front page shows: one table of named real runs, chosen by rule, and the pages and pictures behind it.
 
-``make showcase`` after ``make reproduce`` of the profiles `SHOWN`. No number on the front page is typed by hand: each
-lies between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and this module writes what is between.
+``make showcase`` after ``make reproduce`` of the profiles `SHOWN`. No number on the front page
+is typed by hand: each lies between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and this module writes what is
+between. Of a run that is not there, docs/results/front_page.json keeps what was shown before. It also fills
+docs/model_card.md, docs/notebooks.md and docs/findings.md.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from zsad_lib.config import get_profile
+from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.files import paths
 from zsad_lib.maintenance import findings, notebook_map
 from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.run_step import run_folder
-from zsad_lib.results import tables
+from zsad_lib.results import report_cards, tables
 
-SHOWN = {  # profile -> its picture's file name, the figure it is, what it shows, level, (metrics, families) side by side, variants
+SHOWN = {  # profile -> data set in words, its picture, what the picture shows; the first that has been run opens the page
     "demo": (
-        "headline.png", "headline",
+        "SceneRules", "headline.png",
         "Every method and every content-free floor on the embedded benchmark, with 95 % intervals",
-        "Clip level; micro AUC: frames.",
-        ((("clip_auc",), tables.FAMILIES), (("micro_auc",), ("all",))), ("raw",),
     ),
     "ped2": (
-        "ped2.png", "headline",
+        "UCSD Ped2", "ped2.png",
         "UCSD Ped2: predictive coding trained on normal video alone beside the motion floor, with 95 % intervals",
-        "Frame and pixel level.",
-        ((("micro_auc", "ap", "pixel_auc"), ("all",)),), ("raw", "smoothed", "causal"),
     ),
 }  # fmt: skip
+CARD = "demo"  # whose run fills docs/model_card.md
 RENDERS = (get_profile("demo"), get_profile("demo", bench_seed=1))  # whose ablations docs/findings.md is computed from
-FRONT = ("demo", "ped2")  # whose picture opens the page: the first that has been run
+FORMS = {  # of the proposed method -> why it has a row
+    "full_memory": "the method, with its memory of training windows",
+    "full": "the method without that memory",
+    "paper": "the published parts",
+}
+STREAMS = {"predictive": "the method's stream that needs no captions", "semantic": "the method's other stream"}
+METRICS = ("clip_auc", "micro_auc", "macro_auc", "false_alarms_per_hour_at_threshold")
+CARD_NOTE = (
+    "<!-- Written by `make showcase` from zsad_lib/results/model_card.md and a run; nobody edits this copy. -->\n"
+)
 
 
 def update() -> None:
-    """Fills docs/results and README.md from the runs that are there, and prints what is shown."""
+    """Fills README.md and the computed pages of docs from the runs that are there, and prints what is shown."""
     print("\n".join(show(paths.root())))
 
 
@@ -43,39 +52,116 @@ def show(home: Path) -> list[str]:
     """Copies and fills.
 
     Args:
-        home: folder with README.md.
+        home: folder with README.md and docs.
 
     Returns:
         A line per profile: what was shown, or that its run is missing (what was shown of it before then stays).
 
     Raises:
-        ZsadError: no run at all, an incomplete one, or a README.md without the places to fill.
+        ZsadError: no run at all, an incomplete one, or a page without the marks to fill between.
     """
-    readme, results, lines, pictures = home / "README.md", home / "docs" / "results", [], {}
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    for name, (picture, figure, words, level, parts, variants) in SHOWN.items():
-        run = run_folder(get_profile(name))
+    results, lines, pictures = home / "docs" / "results", [], {}
+    kept = results / "front_page.json"
+    shown = paths.read_json(kept) if kept.is_file() else {}
+    for name, (data_set, picture, words) in SHOWN.items():
+        profile = get_profile(name)
+        run = run_folder(profile)
         if not (run / "evaluate" / "result.json").is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
             continue
         copy(run / "tables" / "detection.md", results / f"{name}.md")
-        copy(run / "figures" / f"{figure}.png", results / picture)
+        copy(run / "figures" / "headline.png", results / picture)
         if (run / "tables" / "comparison.md").is_file():
             copy(run / "tables" / "comparison.md", results / f"{name}_comparison.md")
         table = pd.read_csv(run / "tables" / "detection.csv")
-        cells = [tables.table(table, metrics, families=families, variants=variants) for metrics, families in parts]
-        cells = pd.concat(cells, axis=1).fillna("-").rename_axis("method")
-        caption = f"{tables.caption(table, origin(run), level)} [All metrics](docs/results/{name}.md)."
-        text = fill(text, name, tables.to_markdown(cells, caption))
+        shown[name] = {"about": describe_run(profile, table, data_set), "rows": front_rows(table, data_set)}
+        if name == CARD:
+            card = (
+                f"{CARD_NOTE}{report_cards.model_card(profile, table)}\n{report_cards.LIMITS}\n{report_cards.limits()}"
+            )
+            paths.write_text(home / "docs" / "model_card.md", card)
         pictures[name] = f"![{words}](docs/results/{picture})\n"
         lines.append(f"{name}: shown")
     if not pictures:
         raise ZsadError(f"{paths.runs()}: no run to show; run `make reproduce` first")
-    text = fill(text, "picture", pictures[next(name for name in FRONT if name in pictures)])
-    text = fill(text, "notebooks", notebook_map.update(home))
-    lines += show_ablations(home)
-    paths.write_text(readme, text)
-    return lines
+    readme = home / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = fill(text, "picture", next(iter(pictures.values())))
+    paths.write_text(readme, fill(text, "table", front_table(shown)))
+    paths.write_json(kept, shown)
+    notebook_map.write(home)
+    return lines + show_ablations(home)
+
+
+def choose_rows(table: pd.DataFrame) -> dict[str, str]:
+    """The methods that the front page shows, each with the reason, by rule and never by eye.
+
+    The forms of the proposed method that were run (without captions: its predictive stream); of all others the strongest,
+    by clip AUC where clips have labels, else by micro AUC; AnomalyCLIP; and of all floors, the motion floor among them, the
+    strongest by micro AUC. One that is chosen twice has one row with both reasons.
+    """
+    rows = table[(table["variant"] == "raw") & (table["group"] == "all") & (table["family"] == "all")]
+    values = {metric: part.set_index("method")["value"] for metric, part in rows.groupby("metric")}
+    ranking, frames = values.get("clip_auc", values["micro_auc"]), values["micro_auc"]
+    forms = {name: reason for name, reason in FORMS.items() if name in ranking}
+    if not forms:
+        forms = {name: reason for name, reason in STREAMS.items() if name in ranking}
+    others = ranking.drop([*FORMS, *STREAMS, *FLOORS], errors="ignore").nlargest(1).index
+    floors = frames[frames.index.isin([*FLOORS, "motion_floor"])].nlargest(1).index
+    chosen = forms | dict.fromkeys(others, "the strongest other method")
+    for name, reason in (("anomaly_clip", "AnomalyCLIP"), *((floor, "the strongest floor") for floor in floors)):
+        if name in ranking:
+            chosen[name] = f"{chosen[name]}; {reason}" if name in chosen else reason
+    return chosen
+
+
+def front_rows(table: pd.DataFrame, data_set: str) -> list[dict[str, str]]:
+    """Rows of the front page's table, column -> text; cells as in docs/results, "-" where there is no such number."""
+    whole = tables.table(table, METRICS, variants=("raw", "causal"))
+    families = [name for name in table["family"].unique() if name != "all"]
+    clips = table[(table["metric"] == "clip_auc") & (table["variant"] == "raw") & (table["group"] == "all")]
+    rows = []
+    for method, reason in choose_rows(table).items():
+        cells = whole.loc[method]
+        weakest = clips[(clips["method"] == method) & clips["family"].isin(families)].nsmallest(1, "value")
+        family = next(iter(weakest["family"]), None)
+        rows.append({
+            "Data": data_set,
+            "Method": f"`{method}`",
+            "Why this row": reason,
+            "Learned from": tables.SUPERVISION.get(method, "test labels" if "label" in method else "none"),
+            "Clip AUC": cells.get("Clip AUC", "-"),
+            "Clip AUC, weakest family": f"{tables.table(weakest, ['clip_auc'], families=[family]).iat[0, 0]} {family}"
+            if family else "-",
+            "Micro AUC": cells["Micro AUC"],
+            "Micro AUC, causal": whole["Micro AUC"].get(f"{method} (causal)", "-"),
+            "Macro AUC": cells.get("Macro AUC", "-"),
+            "False alarms per hour": cells.get("False alarms per hour", "-"),
+        })  # fmt: skip
+    return rows
+
+
+def front_table(shown: dict[str, dict]) -> str:
+    """All rows as one Markdown table, and below it what each data set's numbers are."""
+    runs = [shown[name] for name in SHOWN if name in shown]
+    rows = pd.DataFrame([row for run in runs for row in run["rows"]])
+    return "\n".join(
+        [rows.to_markdown(index=False, disable_numparse=True), "", *[f"- {run['about']}" for run in runs], ""]
+    )
+
+
+def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
+    """Run, levels, split, prevalence, seeds and kind of interval, with the link to all rows."""
+    run = run_folder(profile)
+    result = paths.read_json(run / "evaluate" / "result.json")
+    git = result["git"]
+    revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
+    origin = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"
+    level = (
+        "Clip AUC ranks clips, micro and macro AUC frames; alarms at the threshold that lets "
+        f"{profile.far_target:.0%} of the frames of held-out normal video alarm."
+    )
+    return f"{tables.caption(table, origin, level)} [All rows and metrics](docs/results/{run.name}.md)."
 
 
 def show_ablations(home: Path) -> list[str]:
@@ -89,14 +175,6 @@ def show_ablations(home: Path) -> list[str]:
     if lines:
         paths.write_text(home / "docs" / "findings.md", findings.findings(runs))
     return lines or ["ablations: not run; make ablate"]
-
-
-def origin(run: Path) -> str:
-    """Which run the numbers are from: profile, revision and libraries."""
-    result = paths.read_json(run / "evaluate" / "result.json")
-    git = result["git"]
-    revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
-    return f"Run `{run.name}`{revision}, torch {result['versions']['torch']}"
 
 
 def copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The map of notebooks on the front page: what each one claims, and the minutes it took when `make reproduce` ran it.
+"""The map of notebooks in docs/notebooks.md: what each one claims, what it teaches, and the minutes that it took.
 
 `python -m zsad_lib notebook-map` writes the map again, after a notebook was added too; `make showcase` does so
 as well. Claims come from the notebooks' first cells, minutes from the runs that are there; of other runs,
@@ -18,11 +18,14 @@ from zsad_lib.pipeline.run_step import run_folder, steps_of
 
 SHOWN = ("smoke", "demo")  # profiles with a column, once they have been measured
 STEPS = "compute steps"  # row of what is computed once, before the notebooks
-TITLE, CLAIM, GRID = r"^# (\d\d) · (.+)", r"^\*\*Claim\.\*\* (.+?[.!?])(?: |$)", r"make ablate (GRID=\w+)"
+TITLE, CLAIM = r"^# (\d\d) · (.+)", r"^\*\*Claim\.\*\* (.+?[.!?])(?: |$)"
+TEACHES, GRID = r"^\*\*Teaches\*\* (.+)", r"make ablate (GRID=\w+)"
 
 
 def claims(folder: Path) -> pd.DataFrame:
-    """`notebook`, `title`, `claim` (its first sentence) and `after` (a grid, or "") of each notebook in `folder`.
+    """`notebook`, `title`, `claim` (its first sentence), `teaches` (library files) and `after` (a grid) of each in `folder`.
+
+    The last two are "" where the first cell names none.
 
     Raises:
         ZsadError: a notebook whose first cell has no title or no claim.
@@ -30,11 +33,12 @@ def claims(folder: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(folder.glob("*.ipynb")):
         text = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        title, claim, grid = (re.search(part, text, re.MULTILINE) for part in (TITLE, CLAIM, GRID))
+        title, claim, teaches, grid = (re.search(line, text, re.MULTILINE) for line in (TITLE, CLAIM, TEACHES, GRID))
         if not (title and claim):
             raise ZsadError(f"{path}: its first cell needs `# NN · Title` and a line `**Claim.** ...`")
-        rows.append((path.stem, f"{title[1]} {title[2]}", claim[1], grid[1] if grid else ""))
-    return pd.DataFrame(rows, columns=["notebook", "title", "claim", "after"])
+        named = teaches[1] if teaches else ""
+        rows.append((path.stem, f"{title[1]} {title[2]}", claim[1], named, grid[1] if grid else ""))
+    return pd.DataFrame(rows, columns=["notebook", "title", "claim", "teaches", "after"])
 
 
 def measured(profile: str) -> dict[str, float]:
@@ -49,7 +53,7 @@ def measured(profile: str) -> dict[str, float]:
 
 
 def update(home: Path) -> str:
-    """Adds the runs that are there to docs/results/minutes.csv, and gives the map as a table for README.md in `home`."""
+    """Adds the runs that are there to docs/results/minutes.csv, and gives the map as a table."""
     file, columns = home / "docs" / "results" / "minutes.csv", ["profile", "item", "seconds"]
     spent = {(row.profile, row.item): row.seconds for row in pd.read_csv(file).itertuples()} if file.is_file() else {}
     spent |= {(profile, item): seconds for profile in SHOWN for item, seconds in measured(profile).items()}
@@ -59,24 +63,24 @@ def update(home: Path) -> str:
     run = [profile for profile in SHOWN if any(profile == name for name, _ in spent)]
     shown = lambda item: "".join(f" {spent[p, item] / 60:.1f} |" if (p, item) in spent else " - |" for p in run)
     lines = [
-        "| Notebook | What it claims |" + "".join(f" Minutes, `{name}` |" for name in run),
-        "|---|---|" + "---:|" * len(run),
+        "| Notebook | What it claims |" + "".join(f" Minutes, `{name}` |" for name in run) + " What it teaches |",
+        "|---|---|" + "---:|" * len(run) + "---|",
     ]
     for row in claims(home / "notebooks").itertuples():
         after = f", after `make ablate {row.after}`" if row.after else ""
-        lines.append(f"| [{row.title}](notebooks/{row.notebook}.ipynb){after} | {row.claim} |{shown(row.notebook)}")
-    lines.append(
-        f"| *{STEPS}, once* | *data, features, training, scores, evaluation, tables, figures, films* |{shown(STEPS)}"
-    )
+        link = f"[{row.title}](../notebooks/{row.notebook}.ipynb)"
+        lines.append(f"| {link}{after} | {row.claim} |{shown(row.notebook)} {row.teaches} |")
+    steps = "data, features, training, scores, evaluation, tables, figures, films"
+    lines.append(f"| *{STEPS}, once* | *{steps}* |{shown(STEPS)} |")
     return "\n".join(lines) + "\n"
 
 
-def write() -> None:
-    """Writes the map into README.md."""
-    readme = paths.root() / "README.md"
-    text = fill(readme.read_text(encoding="utf-8"), "notebooks", update(paths.root()))
-    with paths.atomic(readme) as handle:
-        handle.write(text)
+def write(home: Path | None = None) -> None:
+    """Writes the map into docs/notebooks.md of `home` (the kit's), and what was measured into docs/results/minutes.csv."""
+    home = home or paths.root()
+    page = home / "docs" / "notebooks.md"
+    text = fill(page.read_text(encoding="utf-8") if page.is_file() else "", "notebooks", update(home))
+    paths.write_text(page, text)
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -89,6 +93,6 @@ def fill(text: str, name: str, content: str) -> str:
     filled, count = place.subn(lambda found: f"{found[1]}\n{content}{found[2]}", text)
     if count != 1:
         raise ZsadError(
-            f"README.md: needs '<!-- results:{name} -->' and '<!-- /results -->' once, has them {count} times"
+            f"the page needs '<!-- results:{name} -->' and '<!-- /results -->' once, has them {count} times"
         )
     return filled

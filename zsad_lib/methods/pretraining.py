@@ -4,6 +4,8 @@ What stands for what: TimeSformer for Kinetics-400 weights, DPC for its self-sup
 Places365, the two CLIP towers for OpenAI's. Two things depart from the originals: TimeSformer also learns from the renderer's
 dense labels (what each patch shows), because clip labels alone take hours on a CPU; and its class feature gets a linear head
 into CLIP's space, because a rendered world has no images from which that alignment would follow.
+
+Notebook: 02_pretrain_backbones
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ of all frames enter; with m the mean feature of normal training frames and E_T(k
     S(x)_k = BatchNorm((x - m) . d_k)                    similarity
     p_A    = sigmoid(head(temporal(x - m)))              abnormal at all? over the whole video
     p(A,k) = p_A softmax_k(S),   p(N) = 1 - p_A          joint probabilities
+
+Notebooks: 40_center_clip_space, 41_select_directions, 43_train_from_labels
 """
 
 import json

@@ -10,6 +10,8 @@ place and leaves the class token alone; A_space mixes the places of a frame with
 are means over the heads; values, MLPs and norms do not enter. It shows where information is read. It does not say what caused a score.
 
 R is never built: its row of the class token is a vector, which passes through the blocks from the last to the first.
+
+Notebook: 51_explain_a_score
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@ r"""Axial transformer over a grid of segments x frames, in reversible pairs: Ano
 Papers: Ho et al., "Axial Attention in Multidimensional Transformers", 2019, https://arxiv.org/abs/1912.12180; Gomez et al., "The
 Reversible Residual Network", NeurIPS 2017, https://arxiv.org/abs/1707.04585, Eq. (6). The grid [C, N, S] holds N segments of
 S frames: attention along N compares moments of the whole video, attention along S neighbouring frames.
+
+Notebook: 42_attend_along_axes
 """
 
 import torch

@@ -10,6 +10,8 @@ https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the pre
 
 A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the
 concepts that captions can name (fights, fires), and P only has to correct it.
+
+Notebooks: 13_gate_context, 20_train_detector
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ convolutional GRU g sums up the blocks seen so far, and a small head phi guesses
     z_t = f(x_t)      c_t = g(relu(z_1), ..., relu(z_t))      p_{t+1} = phi(c_t)      c_{t+1} = g(relu(p_{t+1}), c_t)
 
 (Sec. 3.1, Eq. 1 to 3.) One predicted vector per place: what breaks the habits of a scene, breaks the prediction there.
+
+Notebook: 11_predict_future
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

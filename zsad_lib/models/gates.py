@@ -8,6 +8,8 @@ captions move; ``bilinear`` and ``relevance`` leave captions where they are and 
 
 A gate is a class in `GATES` with ``__init__(text_dim, context_dim)``, ``forward(text [..., D], context [..., C])`` ->
 [..., D], leading dimensions broadcast, and a flag ``unit``: whether the result is scaled to norm 1.
+
+Notebooks: 13_gate_context, 30_ablate_gate
 """
 
 import torch

@@ -2,6 +2,8 @@
 
 Paper (arXiv 2508.18463), abstract: "modulating predictions with scene-aware cues"; the module is not specified there, this one is
 the kit's reading of it: what counts as a large prediction error, or a badly fitting caption, is a matter of the camera.
+
+Notebook: 21_score_video
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
 Modeling", https://arxiv.org/abs/2508.18463 (``residual``), and its released code (``mlp``).
+
+Notebook: 20_train_detector
 """
 
 from torch import Tensor, nn

@@ -3,6 +3,8 @@
 Papers: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385;
 Zhou et al., "Places: A 10 million Image Database for Scene Recognition", TPAMI 2018.
 Weights: https://github.com/CSAILVision/places365 (resnet18_places365.pth.tar, users download them).
+
+Notebook: 13_gate_context
 """
 
 from collections.abc import Mapping

@@ -4,6 +4,8 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 https://arxiv.org/abs/2103.00020. Code: https://github.com/mlfoundations/open_clip.
 The context-aware method uses ViT-B/32, AnomalyCLIP ViT-B/16; both with OpenAI's weights, which were trained with
 QuickGELU, x * sigmoid(1.702 x): with plain GELU the features differ and nothing fails.
+
+Notebook: 12_align_prompts
 """
 
 import logging

@@ -4,6 +4,8 @@ Paper: Bertasius, Wang, Torresani, "Is Space-Time Attention All You Need for Vid
 https://arxiv.org/abs/2102.05095, Eq. (1) embedding, (2)-(10) attention and MLP, (11) attention over time.
 Official code and weights: https://github.com/facebookresearch/TimeSformer (CC BY-NC 4.0; users download the weights).
 Written anew on timm's layers; attention is the fused ``scaled_dot_product_attention``.
+
+Notebook: 10_step_timesformer
 """
 
 import logging

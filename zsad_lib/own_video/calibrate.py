@@ -5,6 +5,8 @@ the memory has not seen, each term gets its mean and standard deviation, and the
 most the share `far` of its frames alarm (`normal_thresholds`, as in every table). Causal scores, of one window each,
 spread more and get a threshold of their own. Scores of neighbouring frames are alike, so that it is the windows that
 say how small a share can be known.
+
+Notebook: 50_score_your_video
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 An alarm needs a threshold from NORMAL video of the same camera. Without one the threshold here is the video's own: its
 median plus `DEVIATIONS` robust deviations. It marks what stands out in this video, normal or not, and every output says
 so.
+
+Notebook: 50_score_your_video
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ scenes, and k-means picks `CLUSTERS` of them.
 All of it says what the detector computed, not why the world is as it is. Attention rollout (`models.attention_rollout`)
 shows where the TimeSformer read, which is no proof of what mattered; `lift` measures how much of it lies where
 something moves.
+
+Notebook: 51_explain_a_score
 """
 
 from __future__ import annotations

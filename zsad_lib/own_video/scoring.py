@@ -1,4 +1,7 @@
-"""Score any video file with a trained detector: one row per decoded frame, in memory that hardly grows with its length."""
+"""Score any video file with a trained detector: one row per decoded frame, in memory that hardly grows with its length.
+
+Notebook: 50_score_your_video
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Between camera and scorer lies a short queue. A stream does not wait: where scoring falls behind, the oldest waiting
 frames are dropped and counted. A file waits, and no frame is lost; its scores are those of the causal mode of
 `score_video`.
+
+Notebook: 50_score_your_video
 """
 
 from __future__ import annotations

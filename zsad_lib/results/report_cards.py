@@ -8,22 +8,24 @@ import pandas as pd
 
 from zsad_lib.config import Profile
 from zsad_lib.files.manifest import load_manifest
-from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.pipeline.run_step import run_folder, steps_of
 from zsad_lib.results.run_figures import main_method
 from zsad_lib.results.tables import SUPERVISION
 
-KIT = Path(__file__).resolve().parents[2]  # with the texts that describe the kit; an installed package has none
+KIT = Path(__file__).resolve().parents[2]  # with the texts that describe the kit; an installed package lacks docs/
+CARD = Path(__file__).with_name("model_card.md")  # in the package: docs/model_card.md is it, filled from a run
+LIMITS = "\n## Limits\n"  # its last section
 
 
 def model_card(profile: Profile, table: pd.DataFrame) -> str:
-    """``docs/model_card.md`` about the run's main method, as Markdown; lines with numbers that the run lacks are left out.
+    """`CARD` about the run's main method, without its limits, as Markdown; lines whose numbers the run lacks are left out.
 
     Args:
         profile: of the run.
         table: its tidy detection table.
     """
     known, lines = _numbers(profile, table), []
-    for line in _text("docs/model_card.md").splitlines():
+    for line in CARD.read_text(encoding="utf-8").partition(LIMITS)[0].splitlines():
         if all(name in known for name in re.findall(r"{(\w+)", line)):
             lines.append(line.format(**known))
     return "\n".join(lines)
@@ -46,6 +48,8 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
         "test_videos": len(test),
         "test_hours": float((test["n_frames"] / test["fps"]).sum() / 3600),
     }
+    if "features" in steps_of(profile):
+        known["backbones"] = profile.backbones
     own = table[(table["method"] == method) & (table["variant"] == "raw")]
     rows = own[own["group"] == "all"]
     whole = rows[rows["family"] == "all"].set_index("metric")
@@ -89,8 +93,8 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def limits() -> str:
-    """The section Limits of the kit's README, as Markdown."""
-    return _unlinked(_text("README.md").partition("\n## Limits\n")[2].partition("\n## ")[0])
+    """The limits of the kit, the last section of `CARD`, as Markdown."""
+    return CARD.read_text(encoding="utf-8").partition(LIMITS)[2].lstrip("\n")
 
 
 def stand_ins() -> str:

@@ -1,4 +1,7 @@
-"""The tables of a run, as Markdown, LaTeX and CSV."""
+"""The tables of a run, as Markdown, LaTeX and CSV.
+
+Notebook: 60_print_tables
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""Result tables as a paper prints them: Markdown and LaTeX (booktabs) from the tidy detection table."""
+"""Result tables as a paper prints them: Markdown and LaTeX (booktabs) from the tidy detection table.
+
+Notebook: 60_print_tables
+"""
 
 from collections.abc import Sequence
 from itertools import product

@@ -2,6 +2,8 @@
 
 Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them; the causal
 variant only frame scores, since clip scores see whole clips.
+
+Notebook: 43_train_from_labels
 """
 
 from __future__ import annotations

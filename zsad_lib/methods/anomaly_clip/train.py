@@ -2,6 +2,8 @@
 
 Paper: https://arxiv.org/abs/2310.02835, Sec. 3.4 and 4.1. The training list may hold abnormal videos, of which only the class is
 known; the abnormal ones among them are kept apart from all that the zero-shot method reads.
+
+Notebooks: 40_center_clip_space, 43_train_from_labels
 """
 
 from __future__ import annotations

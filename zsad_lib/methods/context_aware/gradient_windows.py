@@ -8,6 +8,8 @@ same loss curve, dropout included.
 
 Paper: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache), 2021,
 https://arxiv.org/abs/2101.06983, Sec. 3. `torch.utils.checkpoint` around a chunk does exactly this.
+
+Notebook: 20_train_detector
 """
 
 from __future__ import annotations

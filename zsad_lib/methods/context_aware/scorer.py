@@ -1,4 +1,7 @@
-"""A trained detector with all that turns windows into scores: caption bank, memory, statistics of held-out normal video."""
+"""A trained detector with all that turns windows into scores: caption bank, memory, statistics of held-out normal video.
+
+Notebook: 21_score_video
+"""
 
 import dataclasses
 import itertools

@@ -4,6 +4,8 @@ s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's 
 s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst place
 s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
 s      = sum_i w_i (s_i - mean_i) / std_i    mean and standard deviation on held-out NORMAL windows, equal weights
+
+Notebooks: 12_align_prompts, 21_score_video, 33_ablate_prompts
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ L_align, symmetric InfoNCE of windows and gated captions, sees large batches of 
 gradient windows of each batch, the first `live` ones, whose predictive stream runs with gradient (all windows, where `live` is the batch
 size). Several processes share the gradient windows of each step (`zsad_lib.methods.context_aware.gradient_windows`): the loss curve is
 that of one. Steps, checkpoints and resuming are those of `zsad_lib.methods.training_loop`.
+
+Notebook: 20_train_detector
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ own reading. Methods: `predictive` (forward and time-reversed pass averaged), `p
 and a frame knows only blocks that have ended), `knn` (distance of the encoder's features to cells of normal training
 video; poor here, since features that predict well need not say what is normal) and `motion_floor` (no learning at
 all).
+
+Notebook: 11_predict_future
 """
 
 from collections.abc import Mapping

@@ -6,6 +6,8 @@ normal video from other places and times; what it cannot foresee is the anomaly 
 
 The recipe was found by a pilot that looked at test labels of UCSD Ped2: a fixed prior here, not to be tuned on them. Width 8
 (the pilot had twice the channels) and no dropout were settled in the same way, among five settings that a CPU can afford.
+
+Notebook: 11_predict_future
 """
 
 import contextlib
