@@ -1,7 +1,7 @@
 """`make floors`: the content-free floors of a data set from its annotation, without a single picture.
 
-A result on a data set means something only above these. Lengths come from decoding where all test videos are at hand, else from
-the labels. On UCF-Crime it also counts the test videos that the caption lists hold.
+A result on a data set means something only above these. Lengths come from decoding where all test videos are at hand,
+else from the labels. On UCF-Crime it also counts the test videos that the caption lists hold.
 """
 
 import importlib
@@ -46,8 +46,8 @@ def labelled_test(profile: Profile) -> pd.DataFrame:
         test = test.assign(n_frames=test.labelled)
     if len(unknown := test[test.n_frames == 0]):
         raise ZsadError(
-            f"{unknown.place.iloc[0]}: the length of {unknown.video.iloc[0]} is unknown ({len(unknown)} of {len(test)}); "
-            f"get the test videos of {module.DATA.title} from {module.DATA.home}"
+            f"{unknown.place.iloc[0]}: the length of {unknown.video.iloc[0]} is unknown ({len(unknown)} of"
+            f" {len(test)}); get the test videos of {module.DATA.title} from {module.DATA.home}"
         )
     print(f"{module.DATA.title}, split {profile.split} (sha256 {split_hash(table)[:12]})")
     if hasattr(module, "leaks"):
@@ -55,7 +55,8 @@ def labelled_test(profile: Profile) -> pd.DataFrame:
         for name, shared in module.leaks(root, test).items():
             of_normal = len(set(shared) & set(normal.video))
             print(
-                f"leak: {len(shared)} of {len(test)} test videos, {of_normal} of {len(normal)} normal ones, in list {name}"
+                f"leak: {len(shared)} of {len(test)} test videos, {of_normal} of {len(normal)} normal ones, in list"
+                f" {name}"
             )
     return test
 

@@ -1,4 +1,5 @@
-"""What is there of a real data set, what is missing, and where to get it: decoded once, reconciled with its labels, one manifest.
+"""What is there of a real data set, what is missing, and where to get it: decoded once, reconciled with its labels, one
+manifest.
 
 Each data set's module holds only its facts (`DataSet`) and a reader of its labels, ``read(root, split, found)``: one
 row per listed video with `video`, `split` (train | val | test), `action`, `spans`, `labelled` (frames that the label
@@ -115,7 +116,8 @@ def label_file(root: str | Path, name: str) -> Path:
 
 
 def videos(data: DataSet, root: Path) -> pd.DataFrame:
-    """All videos below `root` that the patterns know: `part`, `video`, `path`; a path belongs to the first part that matches."""
+    """All videos below `root` that the patterns know: `part`, `video`, `path`; a path belongs to the first part that
+    matches."""
     rows: dict[Path, tuple[str, str]] = {}
     for part, pattern in data.files.items():
         for name, path in sorted(find(root, pattern).items()):
@@ -173,7 +175,8 @@ def _decoded(path: Path) -> tuple[int, float, str]:
 
 
 def reconcile(table: pd.DataFrame) -> list[str]:
-    """Names of the videos whose label is one frame longer or shorter than what a decoder returns (`labelled`, `n_frames`).
+    """Names of the videos whose label is one frame longer or shorter than what a decoder returns (`labelled`,
+    `n_frames`).
 
     Their spans are clipped to the video, and a frame that no label speaks of is normal.
 
@@ -190,7 +193,8 @@ def reconcile(table: pd.DataFrame) -> list[str]:
 
 
 def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
-    """The rows of `read` with the `path` of each video's file (None: missing), after every check that needs no decoding.
+    """The rows of `read` with the `path` of each video's file (None: missing), after every check that needs no
+    decoding.
 
     Where there is no video, a file of frame features of its name does, below a folder with "features" in its name.
 
@@ -212,7 +216,8 @@ def listed(data: DataSet, read: Reader, root: Path, split: str) -> pd.DataFrame:
 
 
 def prepare(data: DataSet, read: Reader, profile: Profile, folder: Path) -> dict:
-    """Step `data` of the pipeline: prints the inventory, decodes every video once and writes the manifest into `folder`.
+    """Step `data` of the pipeline: prints the inventory, decodes every video once and writes the manifest into
+    `folder`.
 
     Abnormal training videos have no spans where only their class is known: whoever learns normality takes `family`
     normal.
@@ -280,7 +285,8 @@ def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(profile: Profile, folder: Path) -> Path:
-    """Writes ``data/manifests.parquet``: the manifests of all prepared real data sets in one table, with `data_set` and `list` in front."""
+    """Writes ``data/manifests.parquet``: the manifests of all prepared real data sets in one table, with `data_set` and
+    `list` in front."""
     folders = {folder: (profile.dataset, profile.split)}
     for result in sorted(paths.runs().glob("*/data/result.json")):
         settings = paths.read_json(result)["profile"]

@@ -1,6 +1,7 @@
 """The leak guard: nobody trains on the test list, and the lists that made a number are named by their hash.
 
-UCA's training part holds 214 of UCF-Crime's 290 official test videos, the zero-shot paper's released list 128 of its 150 normal
+UCA's training part holds 214 of UCF-Crime's 290 official test videos, the zero-shot paper's released list 128 of its
+150 normal
 ones: an AUC on the official test list after training on either says nothing.
 """
 
@@ -26,8 +27,8 @@ def check_no_leak(train: Iterable[str], test: Iterable[str], listed: str = "the 
     test = set(test)
     if shared := sorted(test & set(train)):
         raise ZsadError(
-            f"{len(shared)} of the {len(test)} test videos are in {listed}: train on a list without them, as SPLIT=clean "
-            f"({', '.join(shared)})"
+            f"{len(shared)} of the {len(test)} test videos are in {listed}: train on a list without them, as"
+            f" SPLIT=clean ({', '.join(shared)})"
         )
 
 

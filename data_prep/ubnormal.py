@@ -28,7 +28,10 @@ DATA = DataSet(
     layout=(
         "SceneN/normal_scene_N_scenario_M.mp4, abnormal_scene_N_scenario_M.mp4",
         "SceneN/<abnormal video>_annotations/<abnormal video>_tracks.txt",
-        "normal_training_video_names.txt, abnormal_... and the four of validation and test: from the repository's scripts/",
+        (
+            "normal_training_video_names.txt, abnormal_... and the four of validation and test: from the repository's"
+            " scripts/"
+        ),
     ),
     files={"": r"((?:ab)?normal_scene_\d+_scenario[^/]+)\.mp4"},
     counts={"official": {"train": 268, "val": 64, "test": 211}},

@@ -98,7 +98,8 @@ def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
-    """Captions of the normal training and validation videos of `table`: `video`, `split`, `start_s`, `end_s`, `caption`.
+    """Captions of the normal training and validation videos of `table`: `video`, `split`, `start_s`, `end_s`,
+    `caption`.
 
     Of normal videos only, since nothing abnormal is described to a zero-shot detector.
 
@@ -124,7 +125,8 @@ def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:
-    """Caption list -> its videos that are in the test list (`video`), of the lists that are not that list themselves."""
+    """Caption list -> its videos that are in the test list (`video`), of the lists that are not that list
+    themselves."""
     test, shared = set(test.video), {}
     for (kind, part), path in caption_lists(root).items():
         names = set(read_captions(path).video)

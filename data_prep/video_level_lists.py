@@ -1,4 +1,5 @@
-"""Video-level lists and temporal annotations of the official repositories, in their formats, checked against each other.
+"""Video-level lists and temporal annotations of the official repositories, in their formats, checked against each
+other.
 
 UCF-Crime, ShanghaiTech (split `weak`) and XD-Violence as AnomalyCLIP (https://arxiv.org/abs/2310.02835) uses them: of a
 training video only the class of the whole is known. Notebook 40, `make reproduce PROFILE=ucf_crime`. Every
@@ -96,7 +97,8 @@ def shanghaitech(folder: str | Path) -> pd.DataFrame:
 
 
 def prepare(profile: Profile, folder: Path) -> dict:
-    """Step `weak_data` of the pipeline: the videos of a real data set with the class of each, as AnomalyCLIP reads them.
+    """Step `weak_data` of the pipeline: the videos of a real data set with the class of each, as AnomalyCLIP reads
+    them.
 
     ``classes.csv`` holds the classes in the order of the published ids, ``prompts.json`` the zero-shot prompt of each.
     Where the lists tell no more than normal or abnormal, as ShanghaiTech's, these are the classes.
@@ -112,7 +114,8 @@ def prepare(profile: Profile, folder: Path) -> dict:
     if kinds != {True, False}:
         lacks = "abnormal" if True in kinds else "normal"
         raise ZsadError(
-            f"{folder.parent / 'data'}: split {profile.split} holds no {lacks} training video; classes of videos need both"
+            f"{folder.parent / 'data'}: split {profile.split} holds no {lacks} training video; classes of videos need"
+            " both"
         )
     prompts = {name: [PROMPT.format(name.replace("_", " "))] for name in classes}
     return save_labelled(table, classes, prompts, folder)

@@ -36,7 +36,8 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
 
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
-    """One row per video: the folders are the lists, and an annotated video that no folder holds is a missing test video."""
+    """One row per video: the folders are the lists, and an annotated video that no folder holds is a missing test
+    video."""
     annotation = label_file(root, "annotations.txt")
     annotated = list(video_level_lists.xd_violence(annotation.parent).video)
     train, test = (list(found.video[found.part == part]) for part in ("train", "test"))

@@ -1,6 +1,7 @@
 """A real browser for tests: Chromium without a window, led through its DevTools protocol.
 
-Protocol: https://chromedevtools.github.io/devtools-protocol/. Only what a reader of a notebook does: look, focus, press a key.
+Protocol: https://chromedevtools.github.io/devtools-protocol/. Only what a reader of a notebook does: look, focus, press
+a key.
 """
 
 import base64

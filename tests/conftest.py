@@ -19,7 +19,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Side by side, a file is tested by one worker, and so are all files that use one of the runs below: it is made once."""
+    """Side by side, a file is tested by one worker, and so are all files that use one of the runs below: it is made
+    once."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByRun(LoadFileScheduling):
@@ -89,7 +90,8 @@ def process_ended() -> Callable[[int], bool]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory):
-    """A whole run of the embedded benchmark, as small as it gets: (profile, run folder), all steps up to the scores done."""
+    """A whole run of the embedded benchmark, as small as it gets: (profile, run folder), all steps up to the scores
+    done."""
     from zsad_lib.config import get_profile
     from zsad_lib.pipeline.run_step import ensure, run_folder
 

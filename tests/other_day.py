@@ -1,4 +1,5 @@
-"""A pytest plugin that writes down what was collected; with ``ZSAD_OTHER_DAY`` on another day, with folders listed backwards."""
+"""A pytest plugin that writes down what was collected; with ``ZSAD_OTHER_DAY`` on another day, with folders listed
+backwards."""
 
 import hashlib
 import json

@@ -1,4 +1,5 @@
-"""Ablations: grids, frozen windows, trials, tables. The numbers of tiny runs mean nothing; what is tested is the machinery."""
+"""Ablations: grids, frozen windows, trials, tables. The numbers of tiny runs mean nothing; what is tested is the
+machinery."""
 
 import dataclasses
 from pathlib import Path
@@ -182,7 +183,8 @@ def test_tuned_streams_score_with_their_own_prediction(windows, tmp_path):
 
 
 def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial, tiny_run, tmp_path, monkeypatch):
-    """Spans, families, scenes and captions of the test videos are replaced by nonsense: weights and scores stay the same."""
+    """Spans, families, scenes and captions of the test videos are replaced by nonsense: weights and scores stay the
+    same."""
     profile, folder = tiny_run
     poisoned = load_manifest(folder / "data")
     test = poisoned.split == "test"

@@ -16,7 +16,8 @@ from zsad_lib.models.axial import FRAMES, AxisAttention, ChannelNorm
 from zsad_lib.models.text import tokenize
 
 UCF = (
-    "Abuse Arrest Arson Assault Burglary Explosion Fighting Normal RoadAccidents Robbery Shooting Shoplifting Stealing Vandalism"
+    "Abuse Arrest Arson Assault Burglary Explosion Fighting Normal RoadAccidents Robbery Shooting Shoplifting Stealing"
+    " Vandalism"
 ).split()
 SIZES = dict(num_context_tokens=4, num_segments=8, segment_len=4, embed_dim=16, depth=2, heads=4, segment_dropout=0.0)
 
@@ -109,7 +110,8 @@ def test_channel_norm_adds_epsilon_to_the_deviation():
     "changes", [{"num_segments": 13}, {"num_segments": 12}, {"depth": 1, "num_segments": 20}, {"temporal": False}]
 )
 def test_only_what_the_loss_reads_gives_the_same_loss_and_gradients(changes, parity):
-    """Strips of segments where that is less work (more than 12 for three), at the grid's ends too; else the whole grid."""
+    """Strips of segments where that is less work (more than 12 for three), at the grid's ends too; else the whole
+    grid."""
     labels, found = torch.tensor([2, 0, 0, 1, 1, 1]), []
     for whole in (True, False):
         model = small(**changes).double().train()
@@ -178,7 +180,8 @@ def test_segments_are_chosen_by_their_sums():
 
 
 def test_segments_left_out_are_chosen_last():
-    """Seven of ten are left out of the choice: tops then differ between draws, and without a choice all are eligible."""
+    """Seven of ten are left out of the choice: tops then differ between draws, and without a choice all are
+    eligible."""
     model, labels = small(segment_dropout=0.7).train(), torch.tensor([0, 1])
     x = torch.randn(2, 32, 32)
     tops = {tuple(model.train_outputs(x, labels).idx_topk_abn[0].tolist()) for _ in range(20)}

@@ -1,4 +1,5 @@
-"""A reader before JupyterLab: the notebook runs, a control is moved, the picture changes. Run by `make test-browser`."""
+"""A reader before JupyterLab: the notebook runs, a control is moved, the picture changes. Run by `make
+test-browser`."""
 
 import json
 import os

@@ -118,7 +118,8 @@ def pins(lock: str) -> dict[str, tuple[str, set[str]]]:
 
 
 def open_ends(lock: str) -> list[str]:
-    """What a resolver would still have to look for: requirements, of the kit or of a pinned package, that `lock` does not meet."""
+    """What a resolver would still have to look for: requirements, of the kit or of a pinned package, that `lock` does
+    not meet."""
     pinned = pins(lock)
     roots = [*PROJECT["dependencies"], *(text for texts in OPTIONAL.values() for text in texts)]
     queue, seen, found = [("the kit", Requirement(text), "") for text in roots], set(), []

@@ -74,10 +74,7 @@ def test_load_official_reads_both_names_of_the_gru_cell():
     [
         (lambda d: d.pop("network_pred.0.bias"), "missing: network_pred.0.bias"),
         (lambda d: d.update({"backbone.fc.weight": torch.zeros(1)}), "unexpected: backbone.fc.weight"),
-        (
-            lambda d: d.update({"backbone.conv1.weight": torch.zeros(1)}),
-            r"conv1.weight \[1\] \(the model has \[8, 3",
-        ),
+        (lambda d: d.update({"backbone.conv1.weight": torch.zeros(1)}), r"conv1.weight \[1\] \(the model has \[8, 3"),
     ],
 )
 def test_load_official_names_what_does_not_fit(change, names):

@@ -12,15 +12,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import run_evaluation
 from zsad_lib.evaluate.comparison import holm, paired_difference
 from zsad_lib.evaluate.evaluation import COLUMNS, evaluate, pixel_auc
-from zsad_lib.evaluate.events import (
-    alarm_counts,
-    alarms,
-    event_counts,
-    is_alarm,
-    own_threshold,
-    recall_threshold,
-    runs,
-)
+from zsad_lib.evaluate.events import alarm_counts, alarms, event_counts, is_alarm, own_threshold, recall_threshold, runs
 from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.evaluate.inputs import clip_scores, normal_thresholds
 from zsad_lib.evaluate.protocol import METRICS, estimates

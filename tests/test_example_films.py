@@ -16,7 +16,8 @@ AUCS = {"a": 0.0, "b": 0.5, "c": 1.0}  # of the scores below: 10 frames, two of 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Three videos of 40 frames, abnormal from frame 24 to 27, scored so that `AUCS` come out; drawn in 30 frames at most."""
+    """Three videos of 40 frames, abnormal from frame 24 to 27, scored so that `AUCS` come out; drawn in 30 frames at
+    most."""
     home = tmp_path_factory.mktemp("home")
     noise = np.random.default_rng(0).integers(0, 256, (40, 24, 32, 3), np.uint8)
     truth = (np.arange(40) // 4 == 6).astype(float)

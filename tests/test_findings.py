@@ -16,7 +16,8 @@ PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
 @pytest.fixture
 def run(run_home):
-    """A run with tables of all grids, filled with numbers that are easy to find again; validation chose `bilinear` with swaps."""
+    """A run with tables of all grids, filled with numbers that are easy to find again; validation chose `bilinear` with
+    swaps."""
     folder = run_home / "runs" / "demo"
     (folder / "tables").mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -78,6 +78,7 @@ FIRST = {  # a module of each wing -> the first steps that a change in it makes 
     "zsad_lib.files.decoding": ("data",),
     "zsad_lib.processes": ("data",),
     "zsad_lib.released_defects": ("features",),
+    "zsad_lib.losses": ("train", "weak_train"),
     "zsad_lib.models.projection": ("train",),
     "zsad_lib.features.clip_frames": ("frame_features",),
     "zsad_lib.methods.context_aware.train": ("train",),
@@ -87,7 +88,7 @@ FIRST = {  # a module of each wing -> the first steps that a change in it makes 
     "zsad_lib.results.style": ("figures", "films"),
     "zsad_lib.own_video.watch": (),
     "zsad_lib.ablations.trial": (),
-    "zsad_lib.exercises.checks": (),
+    "zsad_lib.exercises.checks_components": (),
     "zsad_lib.maintenance.cost": (),
     "zsad_lib.notebook": (),
     "zsad_lib.__main__": (),
@@ -96,7 +97,6 @@ FIRST = {  # a module of each wing -> the first steps that a change in it makes 
     "zsad_lib.errors": (),
 }
 AT_LEAST = {  # these hold names that more and more files use
-    "zsad_lib.losses": ("train", "weak_train"),
     "zsad_lib.config": ("features", "frame_features"),
     "zsad_lib.extensions": ("features", "frame_features"),
 }

@@ -28,7 +28,8 @@ LAYERS = (  # from the ground up; wings of one line may import each other, as lo
     {"results"},
     {"own_video", "ablations", "notebook", "exercises", "maintenance", "__main__"},
 )
-# What people start does not know of each other; but checks compare with anything that a notebook teaches, and these two run all.
+# What people start does not know of each other; but checks compare with anything that a notebook teaches, and these two
+# run all.
 SEE_SIBLINGS = {"exercises", "maintenance", "__main__"}
 KNOW_DATA_SETS = {  # the only files outside data_prep that name it; steps do so as text
     "zsad_lib.methods.pretraining", "zsad_lib.ablations.trial", "zsad_lib.own_video.detector", "zsad_lib.__main__",
@@ -143,7 +144,10 @@ def test_the_ground_imports_no_torch():
     ground = sorted(
         name for name in MODULES if name != "zsad_lib" and wing(name) and layer(name) == 0 and "__main__" not in name
     )
-    code = f"import importlib, sys\nfor name in {ground}:\n    importlib.import_module(name)\nassert 'torch' not in sys.modules"
+    code = (
+        f"import importlib, sys\nfor name in {ground}:\n    importlib.import_module(name)\nassert 'torch' not in"
+        " sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -146,7 +146,8 @@ def test_a_stream_drops_the_oldest_frames_and_counts_them(monkeypatch):
 
 
 def watched(monkeypatch, arrivals, stamps, frames, breaks=None):
-    """Columns of `watch` over frames that arrive at these seconds, as `Camera` hands them on without a thread; and the steps."""
+    """Columns of `watch` over frames that arrive at these seconds, as `Camera` hands them on without a thread; and the
+    steps."""
     now, steps, push = {"t": 0.0}, [], live.LiveScorer.push
 
     def one_by_one(camera):

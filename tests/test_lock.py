@@ -22,7 +22,8 @@ c==3 \\
 
 @pytest.fixture
 def index(monkeypatch, tmp_path):
-    """An index that serves `pins`, has yanked b and lacks the packages in `gone`; the kit lies in a folder of its own."""
+    """An index that serves `pins`, has yanked b and lacks the packages in `gone`; the kit lies in a folder of its
+    own."""
 
     class Index:
         pins, gone, yanked = HERE, [], True

@@ -79,8 +79,9 @@ def test_settings_reach_the_command_line_expanded(clone):
 
 def test_a_launcher_and_any_setting_reach_the_pipeline(clone):
     line = make("-n", "train", "LAUNCH=torchrun --nproc-per-node 2", "SET=chunk=4 compile=inductor", cwd=clone).stdout
-    assert line.split("step ")[1].strip() == (
-        "--profile 'demo' 'chunk=4' 'compile=inductor' --launch 'torchrun --nproc-per-node 2' train"
+    assert (
+        line.split("step ")[1].strip()
+        == "--profile 'demo' 'chunk=4' 'compile=inductor' --launch 'torchrun --nproc-per-node 2' train"
     )
     assert "--launch" not in make("-n", "train", cwd=clone).stdout
 

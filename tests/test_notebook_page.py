@@ -19,7 +19,8 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+)\$", re.DOTALL)
 def notebook(tmp_path):
     cells = [
         v4.new_markdown_cell(
-            "# 07 · Look\n\nSee [the next](08_next.ipynb), [all](60_all.ipynb#end), [a paper](https://arxiv.org/abs/1807.03748)."
+            "# 07 · Look\n\nSee [the next](08_next.ipynb), [all](60_all.ipynb#end), [a"
+            " paper](https://arxiv.org/abs/1807.03748)."
         ),
         v4.new_markdown_cell("Mean $\\mu_k$ of\n\n$$\\begin{aligned}a &= \\frac{1}{2}\\\\ b &= 3\\end{aligned}$$"),
         v4.new_markdown_cell("<details><summary>Hint</summary>Use $a < b$.</details>"),

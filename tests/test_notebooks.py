@@ -130,7 +130,10 @@ def test_interrupt_ends_the_kernel(home, process_ended):
         f"import os; open({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\nimport time; time.sleep(60)",
         framed=False,
     )
-    no_steps = "from zsad_lib import __main__ as command; from zsad_lib.pipeline import run_step; run_step.STEPS['scene_rules'] = {}; "
+    no_steps = (
+        "from zsad_lib import __main__ as command; from zsad_lib.pipeline import run_step;"
+        " run_step.STEPS['scene_rules'] = {}; "
+    )
     main = f"{no_steps}exit(command.main(['run', '--profile', 'smoke', {str(book)!r}]))"
     process = subprocess.Popen(
         [sys.executable, "-c", main], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,4 +1,5 @@
-"""Published weights: every official container in miniature, read without running it, fetched and verified from a local server."""
+"""Published weights: every official container in miniature, read without running it, fetched and verified from a local
+server."""
 
 import collections
 import copy

@@ -1,4 +1,5 @@
-"""What a score looks like on its own video: files that open, a film with as many frames as were decoded, bars, truth and cursor."""
+"""What a score looks like on its own video: files that open, a film with as many frames as were decoded, bars, truth
+and cursor."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,5 @@
-"""Both methods on a tiny UCF-Crime: from videos, from published features, and with the classes of the published backbones."""
+"""Both methods on a tiny UCF-Crime: from videos, from published features, and with the classes of the published
+backbones."""
 
 import dataclasses
 import json

@@ -1,4 +1,5 @@
-"""Attention rollout against the product of whole matrices in float64, and its weights against what the model computes."""
+"""Attention rollout against the product of whole matrices in float64, and its weights against what the model
+computes."""
 
 import pytest
 import torch

@@ -157,7 +157,8 @@ def clip_scores(values, splits):
 
 @pytest.mark.slow
 def test_difficulty_on_validation_sites():
-    """Frame difference reaches at most 0.72 per family; a probe that knows only the scene at most 0.55 on the contextual one."""
+    """Frame difference reaches at most 0.72 per family; a probe that knows only the scene at most 0.55 on the
+    contextual one."""
     specs = [s for s in clip_list(get_profile("demo")) if s.split == "val"]
     difference, family, scene, action = [], [], [], []
     for spec in specs:

@@ -1,4 +1,5 @@
-"""Set-up of a toy kit from a folder of toy wheels: exactly what the lock holds, by uv or by pip, and one line where that fails."""
+"""Set-up of a toy kit from a folder of toy wheels: exactly what the lock holds, by uv or by pip, and one line where
+that fails."""
 
 import base64
 import hashlib

@@ -80,11 +80,7 @@ def test_cut_vocabulary_gives_the_full_models_vectors():
 
 @pytest.mark.parametrize(
     "name, overrides, quick",
-    [
-        ("ViT-B-32", {}, True),
-        ("ViT-B-32-quickgelu", {}, True),
-        ("ViT-B-32", {"quick_gelu": False}, False),
-    ],
+    [("ViT-B-32", {}, True), ("ViT-B-32-quickgelu", {}, True), ("ViT-B-32", {"quick_gelu": False}, False)],
 )
 def test_activation_without_weights(name, overrides, quick):
     small = SMALL | {"text_vocab_size": 50}

@@ -1,4 +1,5 @@
-"""The one training loop: interrupted anywhere it ends with the same bits, and it goes on with its own checkpoint only."""
+"""The one training loop: interrupted anywhere it ends with the same bits, and it goes on with its own checkpoint
+only."""
 
 from pathlib import Path
 
@@ -14,7 +15,8 @@ STEPS = 11
 
 
 def train(folder: Path, key: str = "a key", stop: int = STEPS) -> tuple[Path, list[int]]:
-    """A linear model that learns from noise, with dropout, AdamW's moments and a schedule; Ctrl-C before step `stop`."""
+    """A linear model that learns from noise, with dropout, AdamW's moments and a schedule; Ctrl-C before step
+    `stop`."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.2), nn.Linear(5, 1))
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)

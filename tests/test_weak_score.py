@@ -1,4 +1,5 @@
-"""The weakly supervised rows of a run: data, scores, probabilities and tables; and that no test label reaches training."""
+"""The weakly supervised rows of a run: data, scores, probabilities and tables; and that no test label reaches
+training."""
 
 import numpy as np
 import pandas as pd

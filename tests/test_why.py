@@ -1,4 +1,5 @@
-"""The explanation of a score: parts that add up to it, gates and scenes by hand, pictures with text that can be read."""
+"""The explanation of a score: parts that add up to it, gates and scenes by hand, pictures with text that can be
+read."""
 
 import itertools
 

@@ -64,11 +64,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.example_films": ("results.example_films",),
     "zsad_lib.explorers": ("results.explorer",),
     "zsad_lib.features": ("features.extraction",),
-    "zsad_lib.figures": (
-        "results.plots",
-        "results.style",
-        "results.run_figures",
-    ),
+    "zsad_lib.figures": ("results.plots", "results.style", "results.run_figures"),
     "zsad_lib.film": ("results.film",),
     "zsad_lib.findings": ("maintenance.findings",),
     "zsad_lib.fingerprint": ("pipeline.fingerprints",),
@@ -80,11 +76,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.live": ("own_video.watch",),
     "zsad_lib.live_pass": ("methods.context_aware.gradient_windows",),
     "zsad_lib.loading": ("features.load_published",),
-    "zsad_lib.manifest": (
-        "files.manifest",
-        "files.spans",
-        "files.annotations",
-    ),
+    "zsad_lib.manifest": ("files.manifest", "files.spans", "files.annotations"),
     "zsad_lib.memory": ("methods.context_aware.memory_plan",),
     "zsad_lib.metrics": ("evaluate.weighted_auc",),
     "zsad_lib.motion": ("features.motion_floor",),
@@ -92,16 +84,9 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.notebook_page": ("results.notebook_page",),
     "zsad_lib.notebooks": ("pipeline.run_notebooks",),
     "zsad_lib.official": ("features.published_weights",),
-    "zsad_lib.overlay": (
-        "own_video.pictures",
-        "results.film",
-    ),
+    "zsad_lib.overlay": ("own_video.pictures", "results.film"),
     "zsad_lib.own_detector": ("own_video.detector",),
-    "zsad_lib.own_events": (
-        "own_video.events",
-        "evaluate.events",
-        "files.score_files",
-    ),
+    "zsad_lib.own_events": ("own_video.events", "evaluate.events", "files.score_files"),
     "zsad_lib.own_video": ("own_video.scoring",),
     "zsad_lib.page": ("results.html_page",),
     "zsad_lib.paths": ("files.paths",),
@@ -114,10 +99,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.released": ("released_defects",),
     "zsad_lib.report": ("results.report",),
     "zsad_lib.rollout": ("models.attention_rollout",),
-    "zsad_lib.run": (
-        "notebook",
-        "pipeline.progress",
-    ),
+    "zsad_lib.run": ("notebook", "pipeline.progress"),
     "zsad_lib.score": (
         "methods.context_aware.scores",
         "methods.context_aware.scorer",
@@ -129,16 +111,10 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.solutions": ("exercises.solutions",),
     "zsad_lib.steps": ("pipeline.steps",),
     "zsad_lib.streaming": ("own_video.frame_by_frame",),
-    "zsad_lib.tables": (
-        "results.tables",
-        "results.run_tables",
-    ),
+    "zsad_lib.tables": ("results.tables", "results.run_tables"),
     "zsad_lib.train": ("methods.context_aware.train",),
     "zsad_lib.trial": ("ablations.trial",),
-    "zsad_lib.video": (
-        "files.video",
-        "files.decoding",
-    ),
+    "zsad_lib.video": ("files.video", "files.decoding"),
     "zsad_lib.weak": ("methods.anomaly_clip.train",),
     "zsad_lib.weak_ablate": ("ablations.anomaly_clip_grid", "ablations.grids"),
     "zsad_lib.weak_score": ("methods.anomaly_clip.score",),
@@ -178,7 +154,8 @@ def full_name(home: str) -> str:
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a module of `MOVED` from where it is now; one that nobody outside was promised ends in a line that says where."""
+    """Imports a module of `MOVED` from where it is now; one that nobody outside was promised ends in a line that says
+    where."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name not in MOVED:

@@ -1,7 +1,8 @@
 r"""Training losses: the context-aware method's, L = alpha * L_align + (1 - alpha) * L_pred, and AnomalyCLIP's.
 
 Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
-Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`; `anomaly_clip_loss` is the other method's.
+Modeling", https://arxiv.org/abs/2508.18463. L_align is `info_nce`, L_pred is `cpc_loss`; `anomaly_clip_loss` is the
+other method's.
 
 Notebooks: 11_predict_future, 12_align_prompts, 13_gate_context, 20_train_detector, 30_ablate_gate, 43_train_from_labels
 """
@@ -96,7 +97,8 @@ def swap_similarities(
 
 
 def rejection_loss(own: Tensor, swapped: Tensor, margin: float = 0.3, temperature: float = 0.07) -> Tensor:
-    """Hinge on context swaps: a caption under a wrong scene must fit its own video clearly worse than under the right one.
+    """Hinge on context swaps: a caption under a wrong scene must fit its own video clearly worse than under the right
+    one.
 
         L = mean_ij max(0, margin - (v_i . gate(t_i, c_i) - v_i . gate(t_i, c_j))) / tau
 
@@ -153,8 +155,8 @@ def moving_cells_loss(
 ) -> Tensor:
     """CPC on cosines of sampled cells, three quarters of them among the `MOVING_SHARE` that move most.
 
-    Under a fixed camera most cells stand still and are predicted by standing still; a uniform draw, and with it `cpc_loss` over all cells,
-    spends itself on them. The score compares cosines, so training does too.
+    Under a fixed camera most cells stand still and are predicted by standing still; a uniform draw, and with it
+    `cpc_loss` over all cells, spends itself on them. The score compares cosines, so training does too.
 
     Args:
         predicted: Predicted cells [B, P, D, h, w].
@@ -208,10 +210,10 @@ def anomaly_clip_loss(
         parity: as the published code computes it, which is both switches below.
         sparse_weight: of the mean of p_A on abnormal videos.
         smooth_weight: of the SUM of squared differences, which grows with the batch.
-        across_videos: smoothness also between the last frame of a video and the first of the next one of the batch; else it
-            stays within videos. None: as `parity`.
-        unclamped: logarithms of probabilities as they are, which may be -inf; else of probabilities of at least 1e-8. None: as
-            `parity`.
+        across_videos: smoothness also between the last frame of a video and the first of the next one of the batch;
+            else it stays within videos. None: as `parity`.
+        unclamped: logarithms of probabilities as they are, which may be -inf; else of probabilities of at least 1e-8.
+            None: as `parity`.
     """
     across_videos = parity if across_videos is None else across_videos
     unclamped = parity if unclamped is None else unclamped

@@ -1,7 +1,7 @@
 """Defects of the main method's released code as switches, so that learners can measure what each one costs.
 
-A profile's `released` names the switches; `AS_RELEASED` is all of them. Those that change frozen features get a feature cache of
-their own. Defects 6 and 10 cannot be switched: they drop gradients that nothing uses, or break the script.
+A profile's `released` names the switches; `AS_RELEASED` is all of them. Those that change frozen features get a feature
+cache of their own. Defects 6 and 10 cannot be switched: they drop gradients that nothing uses, or break the script.
 
 Notebook: 32_ablate_released
 """

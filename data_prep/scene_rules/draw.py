@@ -1,4 +1,5 @@
-"""Drawing: camera sites (background, light, noise) and actors (articulated figures), with Pillow at the rendered size."""
+"""Drawing: camera sites (background, light, noise) and actors (articulated figures), with Pillow at the rendered
+size."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SUPERSAMPLE = 2  # backgrounds are drawn larger and reduced; actors are small en
 
 @dataclass(frozen=True)
 class Site:
-    """One fixed camera. `background` is [HEIGHT, WIDTH, 3] uint8, `ground` the rows on which actors stand (top, bottom)."""
+    """One fixed camera. `background` is [HEIGHT, WIDTH, 3] uint8, `ground` the rows on which actors stand (top,
+    bottom)."""
 
     scene: str
     background: Image.Image
@@ -134,7 +136,8 @@ def _paint(scene: str, horizon: int, rng: np.random.Generator) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where one actor is and how it looks in one frame. `x` is its centre, `y` its feet (pixels), `phase` its gait (radians)."""
+    """Where one actor is and how it looks in one frame. `x` is its centre, `y` its feet (pixels), `phase` its gait
+    (radians)."""
 
     x: float
     y: float
@@ -145,7 +148,8 @@ class Pose:
 
 
 def draw_actor(d: ImageDraw.ImageDraw, concept: str, pose: Pose, look: np.random.Generator) -> Box:
-    """Draw one actor and return its box (x0, y0, x1, y1) in pixels. `look` fixes its colours: pass an equally seeded one each frame."""
+    """Draw one actor and return its box (x0, y0, x1, y1) in pixels. `look` fixes its colours: pass an equally seeded
+    one each frame."""
     h, x, y = pose.height, pose.x, pose.y
     shirt, trousers, skin = (tuple(int(c) for c in look.integers(20, 236, 3)) for _ in range(3))
     skin = (224, 180, 150) if skin[0] > 90 else (120, 82, 60)
@@ -188,7 +192,8 @@ def draw_actor(d: ImageDraw.ImageDraw, concept: str, pose: Pose, look: np.random
 
 
 def _person(d, x, y, h, facing, legs, tilt, shirt, trousers, skin, arms=None, whole=False):
-    """A figure of a head, a torso, two arms and two legs. `tilt` leans the torso; with `whole` the entire body turns about the feet."""
+    """A figure of a head, a torso, two arms and two legs. `tilt` leans the torso; with `whole` the entire body turns
+    about the feet."""
     sin, cos = math.sin(tilt) * facing, math.cos(tilt)
     leg, trunk, thick = 0.46 * h, 0.34 * h, max(2, round(0.1 * h))
     base = (x, y)

@@ -1,5 +1,5 @@
-"""The data step of SceneRules: clips as H.264 files, a manifest with every label, captions in UCA's format, temporal labels in
-UCF-Crime's format, and the dataset card."""
+"""The data step of SceneRules: clips as H.264 files, a manifest with every label, captions in UCA's format, temporal
+labels in UCF-Crime's format, and the dataset card."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ their normal clips alone. Frames that are abnormal in test, set `main`: {_share(
 
 
 def caption_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One caption per clip, from its first second to its last (columns of `zsad_lib.files.annotations.read_captions`)."""
+    """One caption per clip, from its first second to its last (columns of
+    `zsad_lib.files.annotations.read_captions`)."""
     return pd.DataFrame(dict(video=table.video, start_s=0.0, end_s=table.n_frames / table.fps, caption=table.caption))
 
 

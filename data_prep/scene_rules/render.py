@@ -1,4 +1,5 @@
-"""From a script (who does what, where, when) to frames, frame labels and boxes. Everything follows from the generator passed in."""
+"""From a script (who does what, where, when) to frames, frame labels and boxes. Everything follows from the generator
+passed in."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ NOISE_BANK = 16  # sensor-noise pictures per clip, drawn once and shifted at ran
 
 @dataclass(frozen=True)
 class Track:
-    """One actor's script. Frames are 0-based; `event` is the inclusive span in which the actor is abnormal, None for never."""
+    """One actor's script. Frames are 0-based; `event` is the inclusive span in which the actor is abnormal, None for
+    never."""
 
     concept: str
     x: float

@@ -33,7 +33,8 @@ def class_of(family: str, action: str) -> str:
 
 
 def class_prompts() -> dict[str, list[str]]:
-    """Zero-shot prompts per class, in the captions' words; broken time and the hidden rules of scenes cannot be told in a prompt."""
+    """Zero-shot prompts per class, in the captions' words; broken time and the hidden rules of scenes cannot be told in
+    a prompt."""
     return {name: prompts([concept]) for concept, name in _OF_CONCEPT.items()} | {NORMAL: prompts(world.ACTIONS)}
 
 

@@ -23,8 +23,8 @@ CHUNK = 64  # clips rendered by one task
 
 
 class WebCorpus(NamedTuple):
-    """`video` uint8 [N, FRAMES, HEIGHT/2, WIDTH/2, 3]; `cells` int8 [N, FRAMES, rows, columns], 0 background, else 1 + concept;
-    `scene` int64 [N]; `actions` float32 [N, concepts] multi-hot; `captions` N sentences."""
+    """`video` uint8 [N, FRAMES, HEIGHT/2, WIDTH/2, 3]; `cells` int8 [N, FRAMES, rows, columns], 0 background, else 1 +
+    concept; `scene` int64 [N]; `actions` float32 [N, concepts] multi-hot; `captions` N sentences."""
 
     video: np.ndarray
     cells: np.ndarray

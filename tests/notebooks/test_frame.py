@@ -1,4 +1,5 @@
-"""The frame of every notebook: parameters, set-up, prose, exercises, summary and results stand where the conventions say."""
+"""The frame of every notebook: parameters, set-up, prose, exercises, summary and results stand where the conventions
+say."""
 
 import ast
 import copy

@@ -1,7 +1,8 @@
 """Which class, not only whether: frame-level metrics over the anomaly classes of a weakly supervised method.
 
-METHOD: mAUC and mAP are means over the abnormal classes of the one-against-the-rest ROC-AUC and step-wise average precision of
-p(A, k) over all test frames, as in https://arxiv.org/abs/2310.02835, Sec. 4.2; a class without test frames has no row.
+METHOD: mAUC and mAP are means over the abnormal classes of the one-against-the-rest ROC-AUC and step-wise average
+precision of p(A, k) over all test frames, as in https://arxiv.org/abs/2310.02835, Sec. 4.2; a class without test frames
+has no row.
 
 Notebook: 44_ablate_anomaly_clip
 """
@@ -81,7 +82,8 @@ def recognition(
 
 
 def confusion(class_probs: Mapping[str, np.ndarray], classes: Truth) -> pd.DataFrame:
-    """Frames of a true class (row) by the class of the largest probability (column): shares of the row, over all seeds."""
+    """Frames of a true class (row) by the class of the largest probability (column): shares of the row, over all
+    seeds."""
     counts = np.zeros((len(classes.names), len(classes.names)))
     for video, ids in classes.frames.items():
         for predicted in np.argmax(class_probs[video], axis=-1).reshape(-1, len(ids)):  # [S, T] or [T]

@@ -1,4 +1,5 @@
-"""Differences of two methods on the same draws, their p-values over a whole grid (Holm), and the rows of an ablation table.
+"""Differences of two methods on the same draws, their p-values over a whole grid (Holm), and the rows of an ablation
+table.
 
 Notebook: 32_ablate_released
 """
@@ -24,8 +25,8 @@ def paired_difference(first: Sequence[Estimate], second: Sequence[Estimate]) -> 
 
     Returns:
         columns metric, group, family, difference, low, high (95 %, percentiles), p (two-sided, from the draws'
-        standard deviation under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction would
-        drown it) and p_holm (`holm` over all rows).
+        standard deviation under a normal law: a share of R draws could not fall below 1 / R, and Holm's correction
+        would drown it) and p_holm (`holm` over all rows).
     """
     others = {(e.metric, e.group, e.family): e for e in second}
     rows = []

@@ -47,8 +47,8 @@ def evaluate(
     Metrics, each with a 95 % interval from a bootstrap over videos (the same draws for every method):
     micro_auc, ap (all frames joined), abnormal_auc (abnormal videos only), macro_auc (mean over videos that hold both
     classes), clip_auc (one score per clip, from ``windows``), far (far_normal: in videos without an event), recall,
-    event_f1 and event_f1@IoU (at the threshold fixed on held-out normal video), false_alarms_per_hour and delay_s (at an
-    event recall of 0.8, or ``_at_threshold``).
+    event_f1 and event_f1@IoU (at the threshold fixed on held-out normal video), false_alarms_per_hour and delay_s (at
+    an event recall of 0.8, or ``_at_threshold``).
     A metric that is undefined (a scene with one class, no threshold, no fps) has NO row.
 
     Args:

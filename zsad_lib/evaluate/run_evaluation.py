@@ -1,4 +1,5 @@
-"""The step that evaluates a run: every scored method and every floor, into ``detection.csv`` and ``differences.csv``."""
+"""The step that evaluates a run: every scored method and every floor, into ``detection.csv`` and
+``differences.csv``."""
 
 import shutil
 from collections.abc import Mapping

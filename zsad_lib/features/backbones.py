@@ -1,7 +1,8 @@
 """The four frozen streams of one profile: which classes, in which size, with which weights and which pixel statistics.
 
-Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage (`pretrain`). The
-published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), not a centre crop: what happens at a picture's edge counts.
+Stand-ins are the SAME classes as the published backbones with smaller arguments, pretrained on rendered footage
+(`pretrain`). The published ones see whole frames of 224 x 224 (the predictive stream 112 x 112), not a centre crop:
+what happens at a picture's edge counts.
 
 Notebook: 02_pretrain_backbones
 """
@@ -53,16 +54,19 @@ def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, 
 
 
 def frame_differences(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET) -> Tensor:
-    """What the stand-in predictive stream reads: uint8 [T, H, W, 3] -> float32 [T, 3, H, W], x_t - x_{t-1}, 0 for the first frame.
+    """What the stand-in predictive stream reads: uint8 [T, H, W, 3] -> float32 [T, 3, H, W], x_t - x_{t-1}, 0 for the
+    first frame.
 
-    A fixed camera's background cancels, so that a small network spends nothing on it. Published weights read the frames themselves.
+    A fixed camera's background cancels, so that a small network spends nothing on it. Published weights read the frames
+    themselves.
     """
     x = normalise(frames, statistics)
     return torch.cat([torch.zeros_like(x[:1]), x[1:] - x[:-1]])
 
 
 def cell_motion(blocks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean absolute frame difference per cell of the predictive grid: blocks [N, 3, L, H, W] of differences -> [N, h, w]."""
+    """Mean absolute frame difference per cell of the predictive grid: blocks [N, 3, L, H, W] of differences -> [N, h,
+    w]."""
     return F.adaptive_avg_pool2d(blocks.abs().mean((1, 2)), grid)
 
 
@@ -77,7 +81,8 @@ def processes(jobs: int) -> int:
 
 
 def frame_clip(profile: Profile) -> tuple[nn.Module, Vocabulary | None]:
-    """The CLIP that AnomalyCLIP reads frames and class names with, and the vocabulary of its text tower where that is cut.
+    """The CLIP that AnomalyCLIP reads frames and class names with, and the vocabulary of its text tower where that is
+    cut.
 
     Raises:
         ZsadError: its weights are missing; `make weights` fetches them.
@@ -136,10 +141,12 @@ class Backbones:
 def streams(profile: Profile, norm_stats: str = "running") -> Backbones:
     """The frozen streams that a profile asks for.
 
-    The published predictive stream comes without norm statistics; `features.extract` measures them on normal training video.
+    The published predictive stream comes without norm statistics; `features.extract` measures them on normal training
+    video.
 
     Raises:
-        ZsadError: weights are missing or damaged; `make pretrain` makes the stand-ins, `make weights` fetches the published ones.
+        ZsadError: weights are missing or damaged; `make pretrain` makes the stand-ins, `make weights` fetches the
+            published ones.
     """
     return _kind(profile.backbones).make(profile, norm_stats)
 

@@ -39,7 +39,8 @@ class VideoFeatures(NamedTuple):
 
 
 def cache_folder(profile: Profile) -> Path:
-    """Folder of the features, named by all that they depend on but the videos: weights, preprocessing, decoder, plan, defect switches."""
+    """Folder of the features, named by all that they depend on but the videos: weights, preprocessing, decoder, plan,
+    defect switches."""
     plan = [BLOCK_LEN, NUM_BLOCKS, CLIP_FRAMES, profile.stride, profile.mixed_precision, VERSION, av.__version__]
     key = json.dumps([weight_hashes(profile), plan, acting_in(profile.released, "features")])
     return paths.cache() / "features" / hashlib.sha256(key.encode()).hexdigest()[:12]

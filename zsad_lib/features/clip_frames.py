@@ -1,7 +1,9 @@
-"""CLIP image features of every frame of every video: what AnomalyCLIP reads (https://arxiv.org/abs/2310.02835, Sec. 4.1).
+"""CLIP image features of every frame of every video: what AnomalyCLIP reads (https://arxiv.org/abs/2310.02835, Sec.
+4.1).
 
-One file per video, written whole or not at all, so that an interrupted extraction goes on where it was; processes and machines share
-a folder of videos by `shard`. The header says what made a file: model, weights, preprocessing, decoder, version.
+One file per video, written whole or not at all, so that an interrupted extraction goes on where it was; processes and
+machines share a folder of videos by `shard`. The header says what made a file: model, weights, preprocessing, decoder,
+version.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class FrameEncoder:
     Args:
         clip: model of `build_clip`.
         size: (height, width) in pixels that it sees.
-        crop: shorter side to `size`, then one centre crop, as published; False: the whole frame, resized to `size` (stand-ins).
+        crop: shorter side to `size`, then one centre crop, as published; False: the whole frame, resized to `size`
+            (stand-ins).
         name: of the architecture, for the header.
     """
 
@@ -120,7 +123,8 @@ def extract(
     Args:
         videos: files or folders of frames; names must differ.
         folder: receives ``<stem>.safetensors``.
-        encoder: makes model and preprocessing in each process (and should keep them); files of another one are made again.
+        encoder: makes model and preprocessing in each process (and should keep them); files of another one are made
+            again.
         shard: (i, n): this machine takes every n-th video from the i-th on, i counts from 0.
         allow_missing: unreadable videos are skipped and counted; otherwise they fail the run after the last one.
         jobs: processes.

@@ -64,17 +64,19 @@ def window_blocks(stem: Tensor) -> Tensor:
 
 
 def encode_long(dpc: DPC, stem: Tensor) -> Tensor:
-    """Layer4 of any number of blocks, `CHUNK_BLOCKS` at a time: cached [B, N, C', L', h', w'] -> [B, N, D, h, w], on the model's device."""
+    """Layer4 of any number of blocks, `CHUNK_BLOCKS` at a time: cached [B, N, C', L', h', w'] -> [B, N, D, h, w], on
+    the model's device."""
     where = next(dpc.parameters()).device
     return torch.cat([dpc.encode_from_stem(blocks.to(where).float()) for blocks in stem.split(CHUNK_BLOCKS, 1)], 1)
 
 
 def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames [H, W, 3] in pieces that overlap by a window less one block, so that every window lies in exactly one piece.
+    """Frames [H, W, 3] in pieces that overlap by a window less one block, so that every window lies in exactly one
+    piece.
 
     Yields:
-        Piece uint8 [1 + t, H, W, 3]: the frame before the piece (at the start: the first frame once more), then t frames, a multiple of
-        BLOCK_LEN and at least WINDOW; and the number of its blocks that no earlier piece held.
+        Piece uint8 [1 + t, H, W, 3]: the frame before the piece (at the start: the first frame once more), then t
+        frames, a multiple of BLOCK_LEN and at least WINDOW; and the number of its blocks that no earlier piece held.
     """
     held: list[np.ndarray] = []
     carried = 0  # blocks of `held` that an earlier piece already gave
@@ -116,7 +118,8 @@ class Extractor:
                     module.reset_parameters()
 
     def blocks(self, piece: Tensor) -> tuple[Tensor, Tensor]:
-        """What the predictive stream reads of a piece of `chunks`, and the frame differences in the same form: [N, 3, L, h, w] each."""
+        """What the predictive stream reads of a piece of `chunks`, and the frame differences in the same form: [N, 3,
+        L, h, w] each."""
         statistics, size = self.statistics, self.backbones.dpc.block_shape[-2:]
         moving = frame_differences(piece, statistics)[1:]
         read = moving if self.backbones.differences else normalise(piece[1:], statistics)
@@ -205,14 +208,16 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def extract(profile: Profile, folder: Path) -> dict:
-    """Pipeline step: features of every video in the manifest; finished videos are kept, so an interrupted run goes on."""
+    """Pipeline step: features of every video in the manifest; finished videos are kept, so an interrupted run goes
+    on."""
     table, computed = extract_share(profile, folder.parent)
     cache = cache_folder(profile)
     return {"metrics": {"videos": len(table), "computed": computed}, "artefacts": {"cache": str(cache)}}
 
 
 def extract_share(profile: Profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
-    """Features that are missing, of every n-th video from the i-th on (`shard` i, n): machines that see one cache share the work.
+    """Features that are missing, of every n-th video from the i-th on (`shard` i, n): machines that see one cache share
+    the work.
 
     Abnormal training videos are left out: this method never sees them.
 
@@ -248,10 +253,11 @@ def frozen_streams(profile: Profile, norm_stats: str = "running") -> Backbones:
 
 
 def fit_norm_stats(profile: Profile, table: pd.DataFrame) -> None:
-    """Measures the published predictive stream's norm statistics on normal training video, which official DPC does not store (defect 7).
+    """Measures the published predictive stream's norm statistics on normal training video, which official DPC does not
+    store (defect 7).
 
-    One batch of `CHUNK_BLOCKS` blocks from the middle of each of up to `NORM_VIDEOS` videos, evenly drawn from the list; stored beside
-    the features.
+    One batch of `CHUNK_BLOCKS` blocks from the middle of each of up to `NORM_VIDEOS` videos, evenly drawn from the
+    list; stored beside the features.
 
     Raises:
         ZsadError: there is no normal training video.
@@ -289,7 +295,8 @@ def _extract(profile: Profile, rows: list) -> int:
         features = tool.video(row.path, load_features(without) if tool.released and without.exists() else None)
         if features.n_frames != row.n_frames:
             raise ZsadError(
-                f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data again"
+                f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data"
+                " again"
             )
         save_features(feature_file(cache, row), features)
     return len(rows)

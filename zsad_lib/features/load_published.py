@@ -31,7 +31,9 @@ SPARE = {  # tensors of the file that the model has no place for, and why
     "TimeSformer": {r"head\.": "classifier head.*"},
     "DPC": {
         r"agg\.ConvGRUCell_00\.": "second name of the GRU",
-        r".*\.(running_mean|running_var|num_batches_tracked)$": "Kinetics' norm statistics: measure them on normal footage",
+        r".*\.(running_mean|running_var|num_batches_tracked)$": (
+            "Kinetics' norm statistics: measure them on normal footage"
+        ),
     },
     "CLIP": {r"(input_resolution|context_length|vocab_size)$": "sizes"},
     "SceneEncoder": {r"fc\.": "classifier fc.*"},
@@ -41,7 +43,8 @@ PLACES = 365  # classes of Places365; other ResNets fit the encoder just as well
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What went where when a file was loaded; nothing was missing and nothing unexpected, or there would be an error."""
+    """What went where when a file was loaded; nothing was missing and nothing unexpected, or there would be an
+    error."""
 
     model: str
     loaded: dict[str, int]  # part of the model -> tensors
@@ -83,10 +86,12 @@ def load_into(
         model: `TimeSformer`, `DPC`, `SceneEncoder`, `AnomalyCLIP` or open_clip's ``CLIP``, in the file's sizes.
         path: file.
         sha256: its known hash; a TorchScript archive is not opened without.
-        normal_prototype: m of `AnomalyCLIP`, which the published files lack; None: NaN, so that scores are NaN until it is measured.
+        normal_prototype: m of `AnomalyCLIP`, which the published files lack; None: NaN, so that scores are NaN until it
+            is measured.
 
     Raises:
-        ZsadError: another kind of file or model, or tensors missing, unexpected or of another shape; nothing is loaded then.
+        ZsadError: another kind of file or model, or tensors missing, unexpected or of another shape; nothing is loaded
+            then.
     """
     import torch
 

@@ -1,8 +1,8 @@
 """Published weights: where they are, under which licence, which hash they have, and what each profile needs.
 
-Files lie in ``cache/weights`` or in a folder of one's own (``WEIGHTS_ROOT``), under their official names. A published sha256 is always
-checked. Where there is none, the hash of the first file that proved to hold the right model is kept in ``cache/weights/sha256.json``,
-beside no matter which folder, and every later file must have it.
+Files lie in ``cache/weights`` or in a folder of one's own (``WEIGHTS_ROOT``), under their official names. A published
+sha256 is always checked. Where there is none, the hash of the first file that proved to hold the right model is kept in
+``cache/weights/sha256.json``, beside no matter which folder, and every later file must have it.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
 
     Args:
         name: of `CATALOGUE`.
-        root: folder of weights; what lies there or up to two folders below is never changed. Default: ``WEIGHTS_ROOT`` of the
-            environment, else ``cache/weights``.
+        root: folder of weights; what lies there or up to two folders below is never changed. Default: ``WEIGHTS_ROOT``
+            of the environment, else ``cache/weights``.
         mirror: address of a folder with the same files, asked first.
         offline: a missing file is an error.
 

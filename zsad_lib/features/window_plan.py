@@ -46,7 +46,8 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
 def at_frames(
     windows: np.ndarray, n_frames: int, stride: int = 1, causal: bool = False, before: float | None = None
 ) -> np.ndarray:
-    """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] -> [..., n_frames]."""
+    """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] ->
+    [..., n_frames]."""
     return np.repeat(to_frames(windows, -(-n_frames // stride), causal, before), stride, axis=-1)[..., :n_frames]
 
 

@@ -16,7 +16,8 @@ FEATURE_SUFFIXES = (".npy", ".safetensors")
 
 
 def load_clip_features(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
-    """Features of one video [T, D], from ``.safetensors`` of this kit or ``.npy`` as AnomalyCLIP's authors publish them.
+    """Features of one video [T, D], from ``.safetensors`` of this kit or ``.npy`` as AnomalyCLIP's authors publish
+    them.
 
     Args:
         path: file.

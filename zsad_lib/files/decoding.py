@@ -64,7 +64,8 @@ def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoSt
 def packets_of(
     path: Path, container: "av.container.InputContainer", stream: "av.VideoStream", damage: Damage | None = None
 ) -> Iterator["av.Packet"]:
-    """All packets of the video stream; raises, or notes in `damage`, where the file breaks off before its declared duration."""
+    """All packets of the video stream; raises, or notes in `damage`, where the file breaks off before its declared
+    duration."""
     import av
 
     end = 0.0  # seconds
@@ -112,7 +113,8 @@ def declared_seconds(path: str | Path) -> float:
 
 
 def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.VideoFrame, float]]":
-    """Yields (frame, average frames per second); raises after the last good frame of a damaged file, or goes on and fills `damage`."""
+    """Yields (frame, average frames per second); raises after the last good frame of a damaged file, or goes on and
+    fills `damage`."""
     import av
 
     container, stream = open_container(path)
@@ -138,7 +140,8 @@ def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.Video
 
 
 def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
-    """Decoded frame -> uint8 [H, W, 3], upright; one for a whole video, because preparing a conversion takes longer than doing it."""
+    """Decoded frame -> uint8 [H, W, 3], upright; one for a whole video, because preparing a conversion takes longer
+    than doing it."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
@@ -174,7 +177,8 @@ def read_frames(
 def _read_decord(
     path: Path, indices: list[int] | None, size: Size | None, decoded: int | None, damage: Damage | None
 ) -> list[np.ndarray] | None:
-    """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be made up."""
+    """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be
+    made up."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
     import decord
 

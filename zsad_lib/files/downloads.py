@@ -186,7 +186,8 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[Path], object]
 
 
 def _write(file: tarfile.TarFile, info: tarfile.TarInfo, into: Path) -> None:
-    """Writes a member's content and nothing else of it: no owner, no mode (tarfile's own filter is not in every Python 3.11)."""
+    """Writes a member's content and nothing else of it: no owner, no mode (tarfile's own filter is not in every Python
+    3.11)."""
     target = into / info.name
     make_folder(target if info.isdir() else target.parent)
     if info.isreg():

@@ -1,8 +1,8 @@
 """Reading foreign weight files safely: whatever a file claims to be, none of its code runs.
 
-Pickles are programs. ``torch.load(weights_only=True)`` runs only what rebuilds tensors and plain containers, and refuses a file that
-names any other class, as Lightning's checkpoints do in their hyper-parameters. Here such names become inert stand-ins instead.
-TorchScript holds code by design: it is opened only when the file's hash is known.
+Pickles are programs. ``torch.load(weights_only=True)`` runs only what rebuilds tensors and plain containers, and
+refuses a file that names any other class, as Lightning's checkpoints do in their hyper-parameters. Here such names
+become inert stand-ins instead. TorchScript holds code by design: it is opened only when the file's hash is known.
 """
 
 import _compat_pickle  # old names of modules, as pickle itself translates them
@@ -34,7 +34,8 @@ FIRST_BYTES = (
 
 
 class Foreign(list):
-    """Inert stand-in for an object of a class that only the file's author has: takes everything, keeps and does nothing."""
+    """Inert stand-in for an object of a class that only the file's author has: takes everything, keeps and does
+    nothing."""
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -98,7 +99,8 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> Mapping[str,
         What was saved; objects of foreign classes are inert.
 
     Raises:
-        ZsadError: another kind of file, a damaged one, one that cannot be read without running its code, or another hash.
+        ZsadError: another kind of file, a damaged one, one that cannot be read without running its code, or another
+            hash.
     """
     import torch
 

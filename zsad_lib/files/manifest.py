@@ -140,7 +140,8 @@ def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 
 def save_labelled(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:
-    """Writes what training on whole videos' classes reads: manifest (`action`: class), ``classes.csv``, ``prompts.json``.
+    """Writes what training on whole videos' classes reads: manifest (`action`: class), ``classes.csv``,
+    ``prompts.json``.
 
     Returns:
         metrics, artefacts and output hash, as a pipeline step gives them.

@@ -126,7 +126,8 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_table(path: str | Path, table: "pd.DataFrame", float_format: str = "%.9g", index: bool = False) -> Path:
-    """Writes a table as CSV, whole or not at all, and returns the path; with `index` the row names are the first column."""
+    """Writes a table as CSV, whole or not at all, and returns the path; with `index` the row names are the first
+    column."""
     return write_text(path, table.to_csv(index=index, float_format=float_format, lineterminator="\n"))
 
 

@@ -1,4 +1,5 @@
-"""Pixel truth of a data set that has it: a file of masks per test video, which its data step writes beside the manifest."""
+"""Pixel truth of a data set that has it: a file of masks per test video, which its data step writes beside the
+manifest."""
 
 from pathlib import Path
 

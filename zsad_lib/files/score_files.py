@@ -93,7 +93,8 @@ def read_folder(folder: str | Path, column: str) -> dict[str, np.ndarray]:
 
 
 def read_seeds(folder: Path, lengths: Mapping[str, int], wanted: Collection[int]) -> SeedScores:
-    """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``windows.npz``, ``normal.npz`` and ``classes.npz`` of each seed.
+    """Reads ``<seed>/<video>.csv`` of every video in `lengths`, and ``windows.npz``, ``normal.npz`` and ``classes.npz``
+    of each seed.
 
     Args:
         folder: of one method; its sub-folders with a number as name are the seeds.

@@ -66,7 +66,8 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
-    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th frame itself.
+    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th
+    frame itself.
 
     A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes
     back, or ahead by more than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame

@@ -1,9 +1,12 @@
-"""What a run at published size costs before it is started: device hours and disk per stage (``make cost PROFILE=ucf_crime``).
+"""What a run at published size costs before it is started: device hours and disk per stage
+(``make cost PROFILE=ucf_crime``).
 
-    hours = units x seconds per unit, measured here on a few units        disk = units x bytes per unit, of what a stage keeps
+    hours = units x seconds per unit, measured here on a few units        disk = units x bytes per unit, of what a stage
+    keeps
 
-Networks have the published sizes and random weights, which change no duration. Units come from the manifest where the data have been
-prepared, else from the data set's published length: such a row says "estimated". Decoding is timed on noise, which compresses badly.
+Networks have the published sizes and random weights, which change no duration. Units come from the manifest where the
+data have been prepared, else from the data set's published length: such a row says "estimated". Decoding is timed on
+noise, which compresses badly.
 """
 
 from __future__ import annotations

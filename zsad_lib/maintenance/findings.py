@@ -1,6 +1,7 @@
 """docs/findings.md, computed from the ablations' tables: what each part buys, for which family, and what is not shown.
 
-Every row of every table is on the page. A bullet calls a difference shown only where it has the star of `tables.ablation`.
+Every row of every table is on the page. A bullet calls a difference shown only where it has the star of
+`tables.ablation`.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def gate(table: pd.DataFrame, run: Path) -> str:
 def held_out(table: pd.DataFrame, run: Path) -> str:
     """The gate grid without any exposure to the abnormal concepts, and what changes against the usual one."""
     intro = (
-        "The stand-ins of this grid were pretrained on a web corpus without a single fight, fall or fire: zero-shot means never seen in "
-        "any form. The same rows as in the chapter on the gate.\n"
+        "The stand-ins of this grid were pretrained on a web corpus without a single fight, fall or fire: zero-shot"
+        " means never seen in any form. The same rows as in the chapter on the gate.\n"
     )
     bullets, *tables = _gates(table, run, "held_out")
     if _file(run, "gate").is_file():
@@ -114,14 +115,18 @@ def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, s
     ahead = kinds.pop("higher with a star")  # most rows, and the table marks them: only their number is said
     bare = [f"{key} {value_cell(rows.loc[key])}, {winner} minus it {say_difference(gaps.loc[key])}" for key in BARE]
     bullets = {  # what a bullet is about -> what it says
-        "The gate chosen on the validation cameras": f" is {winner}: contextual family {value_cell(rows.loc[winner])}. "
-        f"Against the {len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}.",
+        "The gate chosen on the validation cameras": (
+            f" is {winner}: contextual family {value_cell(rows.loc[winner])}. "
+            f"Against the {len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}."
+        ),
         "Without a gate": f": {'; '.join(bare)}.",
         "The wrong scene": f", against `relevance` with its own: {say_differences(rows[rows.control == 'relevance'])}.",
-        "With prediction": f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and "
-        f"neighbours, whichever gate was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others: "
-        f"{say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its own is "
-        "that its rules can be read (notebook 30).",
+        "With prediction": (
+            f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and neighbours, whichever"
+            f" gate was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others:"
+            f" {say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its"
+            " own is that its rules can be read (notebook 30)."
+        ),
     }
     for group in sorted(group for group in best.group.unique() if group.startswith("set:")):
         row, others = _of_family(table, "all", group=group).loc[winner], _of_family(best, "all", group=group)
@@ -207,8 +212,10 @@ def components(table: pd.DataFrame, run: Path) -> str:
     return _chapter(
         f"The components (run `{run.name}`, differences from the full method)",
         [
-            f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family "
-            "against another.",
+            (
+                f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family "
+                "against another."
+            ),
             f"All families together: {list_evidence(rows[rows.family == 'all'])}.",
         ],
         to_markdown(cells, _about(table, run, "components") + FIRST_ROW),
@@ -245,8 +252,10 @@ def released(table: pd.DataFrame, run: Path) -> str:
             f"Each step of the paper's rows, from the row before: {list_evidence(paper)}.",
             f"Each defect of the released code, alone, on the paper's method: {list_evidence(defects)}.",
             f"All defects together (`as_released`): {say_difference(rows.loc['as_released'])}.",
-            "The reported column is ROC-AUC on UCF-Crime at an unstated level; ours is clip AUC on rendered footage with small "
-            "backbones. Only the steps can be compared, and only in sign.",
+            (
+                "The reported column is ROC-AUC on UCF-Crime at an unstated level; ours is clip AUC on rendered footage"
+                " with small backbones. Only the steps can be compared, and only in sign."
+            ),
         ],
         to_markdown(cells, _about(table, run, "released", FAMILIES[:1])),
         to_markdown(costs, "Each defect alone, difference from B5; same file."),
@@ -260,8 +269,10 @@ def prompts(table: pd.DataFrame, run: Path) -> str:
     return _chapter(
         f"The prompts (run `{run.name}`, score without prediction, differences from the captions)",
         [
-            f"A list of alarms as a further term: semantic family {say_difference(alarms.loc['semantic'])}, "
-            f"contextual {say_difference(alarms.loc['contextual'])}.",
+            (
+                f"A list of alarms as a further term: semantic family {say_difference(alarms.loc['semantic'])}, "
+                f"contextual {say_difference(alarms.loc['contextual'])}."
+            ),
             f"On at least one family or all: {list_evidence(rows)}.",
         ],
         to_markdown(
@@ -314,7 +325,8 @@ def _of_variant(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
 
 
 def _of_family(table: pd.DataFrame, family: str, score: str | None = "semantic", group: str = "all") -> pd.DataFrame:
-    """Clip AUC of one family, indexed as "`gate` (objective)"; a table without column `score` holds one kind of score."""
+    """Clip AUC of one family, indexed as "`gate` (objective)"; a table without column `score` holds one kind of
+    score."""
     rows = table[(table.metric == "clip_auc") & (table.group == group) & (table.family == family)]
     if score is not None and "score" in rows:
         rows = rows[rows.score == score]

@@ -1,8 +1,9 @@
 """``make fresh``: tries the committed kit as a newcomer would, in a fresh clone for each Python of this machine.
 
-Each clone lies in a folder with a blank and an umlaut in its name, without ``../shared``. There set-up runs by uv and by pip, the
-smoke profile twice, and the tests: in file order; or shuffled, with a umask of 077 and a home that is no folder; or, for root,
-as an ordinary user. Last, the built wheel scores a clip from another folder, in an environment without Jupyter.
+Each clone lies in a folder with a blank and an umlaut in its name, without ``../shared``. There set-up runs by uv and
+by pip, the smoke profile twice, and the tests: in file order; or shuffled, with a umask of 077 and a home that is no
+folder; or, for root, as an ordinary user. Last, the built wheel scores a clip from another folder, in an environment
+without Jupyter.
 
 Runs on the machine's own Python, before anything is installed: standard library alone.
 """
@@ -58,7 +59,8 @@ class Failed(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints a line per Python and one for the wheel; 1 where one of them failed, whose folder with its logs is kept."""
+    """Prints a line per Python and one for the wheel; 1 where one of them failed, whose folder with its logs is
+    kept."""
     parser = argparse.ArgumentParser(prog="fresh.py", description=main.__doc__)
     parser.add_argument("--cold", action="store_true", help="with empty caches of pip and uv")
     parser.add_argument("--pythons", default="", help="as '3.11 3.13': these alone")
@@ -105,7 +107,10 @@ def installed_pythons() -> list[Python]:
         paths += [Path(folder, name) for folder in os.environ.get("PATH", "").split(os.pathsep)]
     pythons = {}
     for path in paths:
-        code = "import ensurepip, sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix == sys.base_prefix, sys.executable)"
+        code = (
+            "import ensurepip, sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix == sys.base_prefix,"
+            " sys.executable)"
+        )
         if shutil.which(path.name, path=str(path.parent)) and "shims" not in path.parts:
             done = subprocess.run([path, "-I", "-c", code], capture_output=True, encoding="utf-8", check=False)
             version, of_system, executable = (done.stdout.strip().split(" ", 2) + [""] * 3)[:3]
@@ -179,7 +184,8 @@ def clean_environment() -> dict[str, str]:
 
 
 def wheel(python: Python, folder: Path, caches: dict[str, str]) -> str:
-    """Builds the wheel in the clone of `trial`, installs it with what it needs and no extra, scores a clip elsewhere."""
+    """Builds the wheel in the clone of `trial`, installs it with what it needs and no extra, scores a clip
+    elsewhere."""
     project, apart, elsewhere = folder / "project", folder / "wheel env", folder / "elsewhere"
     elsewhere.mkdir()
     inside, environment = str(project / ".venv/bin/python"), clean_environment() | caches
@@ -205,7 +211,8 @@ def wheel(python: Python, folder: Path, caches: dict[str, str]) -> str:
 
 
 def stage(name: str, command: Sequence[str], where: Path, environment: dict[str, str], **process) -> float:
-    """Runs a command into a log of the stage's name and returns its seconds; Failed with the log's last line otherwise."""
+    """Runs a command into a log of the stage's name and returns its seconds; Failed with the log's last line
+    otherwise."""
     logs = where.parent if where.name == "project" else where
     log, start = logs / f"{name}.log", time.monotonic()
     with open(log, "wb") as file:

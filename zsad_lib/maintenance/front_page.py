@@ -96,9 +96,9 @@ def show(home: Path) -> list[str]:
 def choose_rows(table: pd.DataFrame) -> dict[str, str]:
     """The methods that the front page shows, each with the reason, by rule and never by eye.
 
-    The forms of the proposed method that were run (without captions: its predictive stream); of all others the strongest,
-    by clip AUC where clips have labels, else by micro AUC; AnomalyCLIP; and of all floors, the motion floor among them, the
-    strongest by micro AUC. One that is chosen twice has one row with both reasons.
+    The forms of the proposed method that were run (without captions: its predictive stream); of all others the
+    strongest, by clip AUC where clips have labels, else by micro AUC; AnomalyCLIP; and of all floors, the motion floor
+    among them, the strongest by micro AUC. One that is chosen twice has one row with both reasons.
     """
     rows = table[(table["variant"] == "raw") & (table["group"] == "all") & (table["family"] == "all")]
     values = {metric: part.set_index("method")["value"] for metric, part in rows.groupby("metric")}

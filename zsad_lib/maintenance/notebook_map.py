@@ -23,7 +23,8 @@ TEACHES, GRID = r"^\*\*Teaches\*\* (.+)", r"make ablate (GRID=\w+)"
 
 
 def claims(folder: Path) -> pd.DataFrame:
-    """`notebook`, `title`, `claim` (its first sentence), `teaches` (library files) and `after` (a grid) of each in `folder`.
+    """`notebook`, `title`, `claim` (its first sentence), `teaches` (library files) and `after` (a grid) of each in
+    `folder`.
 
     The last two are "" where the first cell names none.
 
@@ -42,7 +43,8 @@ def claims(folder: Path) -> pd.DataFrame:
 
 
 def measured(profile: str) -> dict[str, float]:
-    """Seconds of each notebook of a finished run, and of all its compute steps together; {} where there is no such run."""
+    """Seconds of each notebook of a finished run, and of all its compute steps together; {} where there is no such
+    run."""
     run, found = run_folder(get_profile(profile)), {}
     for path in paths.executed(run / "notebooks"):
         found[path.stem] = paths.read_json(path)["metadata"]["papermill"]["duration"]
@@ -76,7 +78,8 @@ def update(home: Path) -> str:
 
 
 def write(home: Path | None = None) -> None:
-    """Writes the map into docs/notebooks.md of `home` (the kit's), and what was measured into docs/results/minutes.csv."""
+    """Writes the map into docs/notebooks.md of `home` (the kit's), and what was measured into
+    docs/results/minutes.csv."""
     home = home or paths.root()
     page = home / "docs" / "notebooks.md"
     text = fill(page.read_text(encoding="utf-8") if page.is_file() else "", "notebooks", update(home))

@@ -1,7 +1,9 @@
-"""``make env``: makes ``.venv`` hold what ``requirements.lock`` holds, no more and no other version, every hash checked.
+"""``make env``: makes ``.venv`` hold what ``requirements.lock`` holds, no more and no other version, every hash
+checked.
 
-Nothing is resolved here: the lock is complete (a test proves it), so that a release of tomorrow cannot change or break a
-set-up. uv does it fast; it is pinned in the lock like the rest and brought by pip. Where uv cannot be had pip does the same.
+Nothing is resolved here: the lock is complete (a test proves it), so that a release of tomorrow cannot change or break
+a set-up. uv does it fast; it is pinned in the lock like the rest and brought by pip. Where uv cannot be had pip does
+the same.
 
 Runs on the machine's own Python, before anything is installed: standard library alone.
 """

@@ -119,8 +119,8 @@ def _timesformer(batch: int, sizes: dict[str, int]) -> tuple[TimeSformer, torch.
 def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch: int = 192) -> Row:
     """One epoch of joint training from cached frozen features against one that computes them from decoded frames first.
 
-    Both train the same windows from the same weights, and their losses are compared before anything is timed. Windows of a
-    clip share their blocks in both. One thread, as each of the kit's trainings has.
+    Both train the same windows from the same weights, and their losses are compared before anything is timed. Windows
+    of a clip share their blocks in both. One thread, as each of the kit's trainings has.
 
     Args:
         repeats: timed epochs of each.
@@ -187,7 +187,8 @@ def weak_step(
     segments: int = UCF_CRIME.num_segments,
     width: int = UCF_CRIME.embed_dim,
 ) -> Row:
-    """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same in loops over videos.
+    """One step of AnomalyCLIP's training from cached features, UCF-Crime's sizes, against the same in loops over
+    videos.
 
     Args:
         repeats: timed steps of each.

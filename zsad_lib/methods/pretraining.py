@@ -1,9 +1,10 @@
 """Pretraining of the stand-in backbones on the rendered "web" corpus (data_prep/scene_rules/web.py).
 
-What stands for what: TimeSformer for Kinetics-400 weights, DPC for its self-supervised Kinetics weights, the scene network for
-Places365, the two CLIP towers for OpenAI's. Two things depart from the originals: TimeSformer also learns from the renderer's
-dense labels (what each patch shows), because clip labels alone take hours on a CPU; and its class feature gets a linear head
-into CLIP's space, because a rendered world has no images from which that alignment would follow.
+What stands for what: TimeSformer for Kinetics-400 weights, DPC for its self-supervised Kinetics weights, the scene
+network for Places365, the two CLIP towers for OpenAI's. Two things depart from the originals: TimeSformer also learns
+from the renderer's dense labels (what each patch shows), because clip labels alone take hours on a CPU; and its class
+feature gets a linear head into CLIP's space, because a rendered world has no images from which that alignment would
+follow.
 
 Notebook: 02_pretrain_backbones
 """
@@ -94,7 +95,8 @@ def _augment(video: Tensor, generator: torch.Generator) -> Tensor:
 def pretrain_timesformer(
     corpus: WebCorpus, epochs: int, seed: int, model: TimeSformer | None = None, batch: int = 32
 ) -> tuple[TimeSformer, dict]:
-    """Dense labels on the patches, multi-label concepts on the class feature. `model`: go on with it, under a new schedule."""
+    """Dense labels on the patches, multi-label concepts on the class feature. `model`: go on with it, under a new
+    schedule."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = (model or TimeSformer(**TIMESFORMER)).train()
@@ -193,7 +195,8 @@ def video_features(model: TimeSformer, corpus: WebCorpus, batch: int = 64) -> Te
 def pretrain_clip(
     corpus: WebCorpus, features: Tensor, epochs: int, seed: int, batch: int = 128
 ) -> tuple[nn.Module, nn.Module, Vocabulary, dict]:
-    """Contrastive pretraining of both CLIP towers and of the video head: caption against frame, and caption against clip feature.
+    """Contrastive pretraining of both CLIP towers and of the video head: caption against frame, and caption against
+    clip feature.
 
     Returns:
         CLIP model, video head, vocabulary, curves.

@@ -2,8 +2,9 @@ r"""One training loop for every method: interrupted, it goes on from its last ch
 
     step s:   L_s, drawn with random numbers of (seed, s) alone;   g = dL_s / d theta;   theta <- optimiser(theta, g)
 
-A method brings what is its own, `take_step`: how it draws a batch, and its loss. So a checkpoint needs no state of a random generator:
-it holds weights, optimiser, schedule and the losses so far, whose number is the step to go on with, under the key of its training.
+A method brings what is its own, `take_step`: how it draws a batch, and its loss. So a checkpoint needs no state of a
+random generator: it holds weights, optimiser, schedule and the losses so far, whose number is the step to go on with,
+under the key of its training.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def run_steps(
     """Takes the steps 0..count-1, or those after the last checkpoint of this training.
 
     Args:
-        take_step: trains step s and returns its losses, the whole one first; its random numbers come from (seed, s) alone.
+        take_step: trains step s and returns its losses, the whole one first; its random numbers come from (seed, s)
+            alone.
         folder: of the checkpoint; None: a training that starts anew when it was interrupted.
         key: of `training_key`; a checkpoint with another key is not continued.
         stateful: what changes in training, with `state_dict` and `load_state_dict`: model, optimiser, schedule.
@@ -85,7 +87,8 @@ def run_steps(
 
 
 def resume(checkpoint: Path, key: str, stateful: Sequence[Any]) -> list[list[float]]:
-    """Puts `stateful` back to where a checkpoint of this training left them, and returns its losses; without one, none."""
+    """Puts `stateful` back to where a checkpoint of this training left them, and returns its losses; without one,
+    none."""
     saved = torch.load(checkpoint, weights_only=True, map_location="cpu") if checkpoint.exists() else {}
     if saved.get("key") != key:
         return []
@@ -118,6 +121,7 @@ def descend(
 
 
 def save_trained(target: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes the final weights, with `meta` (its `key` is that of the training) in their header; the checkpoint goes."""
+    """Writes the final weights, with `meta` (its `key` is that of the training) in their header; the checkpoint
+    goes."""
     save_weights(target, tensors, meta)
     (target.parent / CHECKPOINT).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 r"""AnomalyCLIP: detection and recognition of anomalies per frame, learned from video-level class labels.
 
 Paper: Zanella et al., "Delving into CLIP latent space for Video Anomaly Recognition", CVIU 249, 2024,
-https://arxiv.org/abs/2310.02835. Weakly supervised and not causal, unlike the context-aware method. Frozen CLIP image features x
-of all frames enter; with m the mean feature of normal training frames and E_T(k) the text feature of class k:
+https://arxiv.org/abs/2310.02835. Weakly supervised and not causal, unlike the context-aware method. Frozen CLIP image
+features x of all frames enter; with m the mean feature of normal training frames and E_T(k) the text feature of class
+k:
 
     d_k    = (E_T(k) - m) / |E_T(k) - m|                 direction of abnormal class k, seen from normality
     S(x)_k = BatchNorm((x - m) . d_k)                    similarity
@@ -102,7 +103,8 @@ class AnomalyCLIP(nn.Module):
         temporal: False: p_A from single frames (`FrameModel`).
         directions_from_normal: False: d_k = E_T(k) / |E_T(k)|, as seen from the origin (for ablations).
 
-    The checkpoint (``state_dict``) holds the normal prototype m and the ordered class list; loading another list is an error.
+    The checkpoint (``state_dict``) holds the normal prototype m and the ordered class list; loading another list is an
+    error.
 
     Raises:
         ZsadError: the normal class is not among the names, or names repeat.
@@ -175,12 +177,13 @@ class AnomalyCLIP(nn.Module):
     def load_official(self, state_dict: Mapping, normal_prototype: Tensor) -> "AnomalyCLIP":
         """Loads a checkpoint of the published code, with or without the prefix ``net.``.
 
-        Its image tower is ignored, since features come in. Its prompts name the classes: where they do not fit this model's
-        class list, the order is wrong.
+        Its image tower is ignored, since features come in. Its prompts name the classes: where they do not fit this
+        model's class list, the order is wrong.
 
         Args:
             state_dict: Lightning's checkpoint or its state dict.
-            normal_prototype: m [D], which the published checkpoint lacks: mean feature of all frames of normal training videos.
+            normal_prototype: m [D], which the published checkpoint lacks: mean feature of all frames of normal training
+                videos.
 
         Raises:
             ZsadError: keys missing, unexpected or of another shape, or classes that do not fit.
@@ -199,7 +202,8 @@ class AnomalyCLIP(nn.Module):
         return self
 
     def _check_prompts(self, first: Tensor | None, rest: Tensor | None, table: Tensor) -> None:
-        """Published prompts are stored as word vectors, start [K, 1, W] and the rest [K, L, W]: are they those of this model's names?"""
+        """Published prompts are stored as word vectors, start [K, 1, W] and the rest [K, L, W]: are they those of this
+        model's names?"""
         if first is None or rest is None:
             raise ZsadError(
                 "the checkpoint holds no prompts (prompt_learner.token_prefix, token_suffix): its classes are unknown"
@@ -211,8 +215,8 @@ class AnomalyCLIP(nn.Module):
         if stored.shape != expected.shape or not torch.allclose(stored, expected, atol=1e-3):
             nearest = torch.cdist(rest[:, :SHOWN_TOKENS].flatten(0, 1), table).argmin(1).unflatten(0, (len(rest), -1))
             raise ZsadError(
-                f"the checkpoint's classes are {', '.join(map(untokenize, nearest))}, this model's {', '.join(self.class_names)}; "
-                "give its own class list, in its order"
+                f"the checkpoint's classes are {', '.join(map(untokenize, nearest))}, this model's"
+                f" {', '.join(self.class_names)}; give its own class list, in its order"
             )
 
     # --- the method ---------------------------------------------------------------------------------------------------
@@ -240,15 +244,18 @@ class AnomalyCLIP(nn.Module):
     def train_outputs(self, features: Tensor, labels: Tensor, whole: bool = True) -> TrainOutputs:
         """One step of multiple-instance learning.
 
-        The loss reads p_A on all frames of abnormal videos, but of normal ones only on their top segments, which S alone chooses.
+        The loss reads p_A on all frames of abnormal videos, but of normal ones only on their top segments, which S
+        alone chooses.
 
         Args:
             features: [B, T, D] with T = num_segments * segment_len; abnormal videos in the first half.
             labels: class ids [B].
-            whole: False: p_A is computed only where the loss reads it, and 0.5 elsewhere; same loss, same gradients, less time.
+            whole: False: p_A is computed only where the loss reads it, and 0.5 elsewhere; same loss, same gradients,
+                less time.
 
         Raises:
-            ZsadError: a batch that is not abnormal videos first, normal ones second, half each; or another number of frames.
+            ZsadError: a batch that is not abnormal videos first, normal ones second, half each; or another number of
+                frames.
         """
         half, normal = len(labels) // 2, labels == self.normal_id
         if len(labels) % 2 or normal[:half].any() or not normal[half:].all():
@@ -276,13 +283,13 @@ class AnomalyCLIP(nn.Module):
     def score(self, features: Tensor, causal: bool = False, directions: Tensor | None = None) -> Scored:
         """Scores a whole video of any length.
 
-        As published, the frames are repeated up to J * N * S and cut into N segments of J * S; pass j reads the j-th run of S frames
-        of every segment, so that each of the J passes spans the whole video, its end included.
+        As published, the frames are repeated up to J * N * S and cut into N segments of J * S; pass j reads the j-th
+        run of S frames of every segment, so that each of the J passes spans the whole video, its end included.
 
         Args:
             features: [T, D], raw CLIP features of all frames, T >= 1.
-            causal: p_A of a frame from the N * S frames before a window's end instead; windows end at every S-th frame, and
-                a frame has the latest one that has ended by then. A shorter beginning is repeated.
+            causal: p_A of a frame from the N * S frames before a window's end instead; windows end at every S-th frame,
+                and a frame has the latest one that has ended by then. A shorter beginning is repeated.
             directions: `directions()`, which need the text tower: give them where many videos are scored.
         """
         length, segments, frames = len(features), self.num_segments, self.segment_len

@@ -1,13 +1,14 @@
 r"""Attention rollout: how much of each patch of each frame can have reached the class token through the attention.
 
-Paper: Abnar, Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928, Sec. 3: attention of
-successive layers is multiplied, with half of each layer being the residual connection,
+Paper: Abnar, Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, https://arxiv.org/abs/2005.00928, Sec. 3:
+attention of successive layers is multiplied, with half of each layer being the residual connection,
 
     R = B_L ... B_1,   B = (A_space + I)/2 (A_time + I)/2
 
-The kit's reading for the divided attention of `zsad_lib.models.timesformer`, with A over all 1 + N*T tokens: A_time mixes the frames of a
-place and leaves the class token alone; A_space mixes the places of a frame with the class token, whose T answers are averaged. Both
-are means over the heads; values, MLPs and norms do not enter. It shows where information is read. It does not say what caused a score.
+The kit's reading for the divided attention of `zsad_lib.models.timesformer`, with A over all 1 + N*T tokens: A_time
+mixes the frames of a place and leaves the class token alone; A_space mixes the places of a frame with the class token,
+whose T answers are averaged. Both are means over the heads; values, MLPs and norms do not enter. It shows where
+information is read. It does not say what caused a score.
 
 R is never built: its row of the class token is a vector, which passes through the blocks from the last to the first.
 
@@ -27,7 +28,8 @@ from zsad_lib.models.timesformer import TimeSformer
 
 
 def attention_weights(layer: Attention, x: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(d)) of one attention layer, which its fused forward pass keeps to itself: [..., L, D] -> [..., heads, L, L]."""
+    """softmax(q k' / sqrt(d)) of one attention layer, which its fused forward pass keeps to itself: [..., L, D] ->
+    [..., heads, L, L]."""
     qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1))  # [..., L, 3, heads, d]
     q, k, _ = qkv.movedim(-3, 0).transpose(-2, -3)  # [..., heads, L, d]
     return (q @ k.mT * layer.scale).softmax(-1)
@@ -52,14 +54,16 @@ def record_attention(model: TimeSformer) -> Iterator[dict[Attention, Tensor]]:
 
 @torch.no_grad()
 def rollout(model: TimeSformer, video: Tensor) -> Tensor:
-    """R = B_L ... B_1, the class token's row: relevance of each patch in each frame (module docstring: paper, equation).
+    """R = B_L ... B_1, the class token's row: relevance of each patch in each frame (module docstring: paper,
+    equation).
 
     Args:
         model: in eval mode, folded or not.
         video: [B, 3, T, H, W], normalised frames.
 
     Returns:
-        [B, T, rows, columns], 0 or more. A window's sum is below 1; what is missing is the share that the class token keeps.
+        [B, T, rows, columns], 0 or more. A window's sum is below 1; what is missing is the share that the class token
+        keeps.
     """
     with record_attention(model) as weights:
         model.tokens(video)

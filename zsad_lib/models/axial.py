@@ -1,8 +1,9 @@
 r"""Axial transformer over a grid of segments x frames, in reversible pairs: AnomalyCLIP's temporal model.
 
-Papers: Ho et al., "Axial Attention in Multidimensional Transformers", 2019, https://arxiv.org/abs/1912.12180; Gomez et al., "The
-Reversible Residual Network", NeurIPS 2017, https://arxiv.org/abs/1707.04585, Eq. (6). The grid [C, N, S] holds N segments of
-S frames: attention along N compares moments of the whole video, attention along S neighbouring frames.
+Papers: Ho et al., "Axial Attention in Multidimensional Transformers", 2019, https://arxiv.org/abs/1912.12180; Gomez et
+al., "The Reversible Residual Network", NeurIPS 2017, https://arxiv.org/abs/1707.04585, Eq. (6). The grid [C, N, S]
+holds N segments of S frames: attention along N compares moments of the whole video, attention along S neighbouring
+frames.
 
 Notebook: 42_attend_along_axes
 """
@@ -17,7 +18,8 @@ STRIPS = 4  # a segment by itself costs its pair of feed-forwards 7 + 5 + 3 + 1 
 
 
 class AxisAttention(nn.Module):
-    """Pre-norm multi-head self-attention along one axis of the grid; every line of the other axis is a sequence of its own."""
+    """Pre-norm multi-head self-attention along one axis of the grid; every line of the other axis is a sequence of its
+    own."""
 
     def __init__(self, dim: int, heads: int, axis: int) -> None:
         super().__init__()
@@ -88,8 +90,8 @@ def _pick_segments(x: Tensor, video: Tensor, segments: Tensor) -> Tensor:
 class ReversibleBlock(nn.Module):
     """y1 = x1 + f(x2), y2 = x2 + g(y1): the inputs can be had back from the outputs.
 
-    Gomez et al. use this to save memory and compute f and g once more for it; at this model's size memory is not short, so
-    activations are kept and that time is saved.
+    Gomez et al. use this to save memory and compute f and g once more for it; at this model's size memory is not short,
+    so activations are kept and that time is saved.
     """
 
     def __init__(self, f: nn.Module, g: nn.Module) -> None:
@@ -102,7 +104,8 @@ class ReversibleBlock(nn.Module):
         return y1, x2 + self.g(y1)
 
     def at(self, x1: Tensor, x2: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs at some segments only, of a pair of feed-forwards: [B, C, N, S], [B, K] in 0..N-1 -> [B, C, K, S].
+        """The outputs at some segments only, of a pair of feed-forwards: [B, C, N, S], [B, K] in 0..N-1 -> [B, C, K,
+        S].
 
         g at a segment reads y1 of `REACH` neighbours on both sides, and f there as many further ones.
         """
@@ -142,7 +145,8 @@ class AxialTransformer(nn.Module):
             self.blocks.append(ReversibleBlock(ConvFeedForward(dim), ConvFeedForward(dim)))
 
     def forward(self, x: Tensor, segments: Tensor | None = None) -> Tensor:
-        """[B, C, N, S] -> [B, C, N, S], the mean of both streams; or, with `segments` [B, K], their part [B, C, K, S] alone.
+        """[B, C, N, S] -> [B, C, N, S], the mean of both streams; or, with `segments` [B, K], their part [B, C, K, S]
+        alone.
 
         Every layer but the last pair of feed-forwards mixes all segments, so that pair is what few segments save.
         """

@@ -1,15 +1,16 @@
 r"""The detector of the main method: video embedding, context and gated captions in one space.
 
-Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal Modeling",
-https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the predictive stream's upper layers are tuned here.
+Paper: "Context-Aware Zero-Shot Anomaly Detection in Surveillance Using Contrastive and Predictive Spatiotemporal
+Modeling", https://arxiv.org/abs/2508.18463. Streams enter as frozen features; only the predictive stream's upper layers
+are tuned here.
 
     v = norm(P([timesformer ; dpc]))                                    paper's plain form
     v = norm(norm(H(timesformer)) + rho * P([timesformer ; dpc]) / sqrt(D))   anchored form, rho = 0.5
     c = W_c (scene - mean) / std
     t'_k = gate(t_k, c)
 
-A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and frozen, keeps the
-concepts that captions can name (fights, fires), and P only has to correct it.
+A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and
+frozen, keeps the concepts that captions can name (fights, fires), and P only has to correct it.
 
 Notebooks: 13_gate_context, 20_train_detector
 """

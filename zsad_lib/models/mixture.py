@@ -1,7 +1,8 @@
 """Mixture fusion: score terms standardised with a mean and a standard deviation that depend on the scene.
 
-Paper (arXiv 2508.18463), abstract: "modulating predictions with scene-aware cues"; the module is not specified there, this one is
-the kit's reading of it: what counts as a large prediction error, or a badly fitting caption, is a matter of the camera.
+Paper (arXiv 2508.18463), abstract: "modulating predictions with scene-aware cues"; the module is not specified there,
+this one is the kit's reading of it: what counts as a large prediction error, or a badly fitting caption, is a matter of
+the camera.
 
 Notebook: 21_score_video
 """
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 class Mixture(nn.Module):
     r"""s = sum_i w_i (s_i - mu_i(c)) / sigma_i(c), with mu and log sigma linear in c.
 
-    Fitted by likelihood on NORMAL validation windows: s_i ~ N(mu_i(c), sigma_i(c)^2). A ridge pulls both towards constants,
-    which is the ordinary fusion by z-statistics.
+    Fitted by likelihood on NORMAL validation windows: s_i ~ N(mu_i(c), sigma_i(c)^2). A ridge pulls both towards
+    constants, which is the ordinary fusion by z-statistics.
 
     Args:
         context_dim: width C of the context vector (standardised: mean 0, standard deviation 1).

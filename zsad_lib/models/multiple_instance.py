@@ -1,6 +1,8 @@
 r"""Multiple-instance learning of AnomalyCLIP: a label is of a whole video, for which a few segments stand.
 
 Paper: Zanella et al., https://arxiv.org/abs/2310.02835, Sec. 3.3 to 3.5. What model and loss share.
+
+Notebook: 41_select_directions
 """
 
 from typing import NamedTuple

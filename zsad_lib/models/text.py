@@ -81,7 +81,8 @@ def build_clip(name: str, pretrained: str | None = None, **text_or_vision_overri
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip warns on the root logger that a model without a tag has random weights; here the caller loads them next."""
+    """open_clip warns on the root logger that a model without a tag has random weights; here the caller loads them
+    next."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -180,11 +181,7 @@ def untokenize(tokens: Tensor) -> str:
 
 @torch.no_grad()
 def encode_captions(
-    clip: nn.Module,
-    captions: Sequence[str],
-    vocabulary: Vocabulary | None = None,
-    batch: int = 256,
-    warn: bool = True,
+    clip: nn.Module, captions: Sequence[str], vocabulary: Vocabulary | None = None, batch: int = 256, warn: bool = True
 ) -> Tensor:
     """Unit text vectors, t = CLIP(caption) / |CLIP(caption)|; a caption that occurs often is encoded once.
 

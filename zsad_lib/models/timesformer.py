@@ -118,8 +118,8 @@ class TimeSformer(nn.Module):
     def fold(self) -> "TimeSformer":
         """One product instead of two after the attention over time, for a model that only extracts: W_fc W_proj.
 
-        The features stay the same but for rounding, with 1 / 17 fewer operations in the blocks' linear layers. Folded weights are no
-        longer those of an official checkpoint: load first.
+        The features stay the same but for rounding, with 1 / 17 fewer operations in the blocks' linear layers. Folded
+        weights are no longer those of an official checkpoint: load first.
 
         Returns:
             The model itself.

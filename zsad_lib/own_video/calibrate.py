@@ -1,4 +1,5 @@
-"""Fits a detector to one's own camera from its NORMAL video: what to remember, what is usual, and from which score on to alarm.
+"""Fits a detector to one's own camera from its NORMAL video: what to remember, what is usual, and from which score on
+to alarm.
 
 A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which
 the memory has not seen, each term gets its mean and standard deviation, and the threshold is the lowest at which at
@@ -117,8 +118,8 @@ def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float)
     count = sum(len(video.terms["caption"]) for video in held_out)
     if count < 2:
         raise ZsadError(
-            f"{normal}: too little video; every second one is held out to tell what is usual, and those hold {count} windows of "
-            f"{WINDOW} seen frames (3 s); give longer videos"
+            f"{normal}: too little video; every second one is held out to tell what is usual, and those hold {count}"
+            f" windows of {WINDOW} seen frames (3 s); give longer videos"
         )
     if far < 1 / count:
         least = f"{count} windows of held-out normal video cannot tell less than far={1 / count:.2g}"
@@ -131,15 +132,17 @@ def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float)
 
 
 def in_words(target: Path) -> str:
-    """What a calibrated detector's file says of itself, as a line: thresholds, what they were measured on, and how far to trust them."""
+    """What a calibrated detector's file says of itself, as a line: thresholds, what they were measured on, and how far
+    to trust them."""
     meta = load_weights(target)[1]
     measured_on = meta["measured_on"]
     above = meta["far"] * measured_on["windows"]
     doubt = f"; only about {above:.0f} windows lie above: the threshold is uncertain, more video makes it sure"
     return (
-        f"{target}: alarms above {meta['threshold']:.2f}, causal and live above {meta['threshold_causal']:.2f}: {meta['far']:.3g} of the "
-        f"frames exceed it in the held-out half of {len(meta['normal'])} normal videos ({measured_on['videos']} videos, "
-        f"{measured_on['seconds'] / 60:.1f} minutes, {measured_on['windows']} windows){doubt if above < CERTAIN else ''}"
+        f"{target}: alarms above {meta['threshold']:.2f}, causal and live above {meta['threshold_causal']:.2f}:"
+        f" {meta['far']:.3g} of the frames exceed it in the held-out half of {len(meta['normal'])} normal videos"
+        f" ({measured_on['videos']} videos, {measured_on['seconds'] / 60:.1f} minutes, {measured_on['windows']}"
+        f" windows){doubt if above < CERTAIN else ''}"
     )
 
 
@@ -171,7 +174,8 @@ def _readable(normal: str | Path, fps: float | None, allow_missing: bool) -> dic
 
 @torch.no_grad()
 def memorise(scorer: Scorer, video: Path, step: int, tool: Extractor) -> torch.Tensor:
-    """Joint vectors of all windows of one video, of which every step-th frame is seen: [W, J], as the neighbour memory holds them."""
+    """Joint vectors of all windows of one video, of which every step-th frame is seen: [W, J], as the neighbour memory
+    holds them."""
     d = scorer.detector
     pieces = window_features(seen_frames(video, step, array("d")), tool)
     return torch.cat([joint(d.anchor(piece.timesformer), d.standardised(piece.scene)) for piece in pieces])

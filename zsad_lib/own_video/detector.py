@@ -91,8 +91,8 @@ def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
     scorer, meta = load_scorer(scorer_file(run))
     if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
         raise ZsadError(
-            f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with them; single "
-            "videos take a run on the stand-ins, or none"
+            f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with"
+            " them; single videos take a run on the stand-ins, or none"
         )
     words = words._replace(scene=words.scene.strip())
     if words.scene and "normal" in meta:

@@ -29,7 +29,8 @@ NAMED = 0.5  # probability of all abnormal prompts together from which on they d
 
 
 def threshold_of(table: pd.DataFrame) -> float:
-    """The calibrated threshold of a table of `score_video`, or else the video's own, from its frames after the warm-up."""
+    """The calibrated threshold of a table of `score_video`, or else the video's own, from its frames after the
+    warm-up."""
     if (calibrated := table.attrs["threshold"]) is not None:
         return calibrated
     scored = table["score"][~table["warmup"]]
@@ -96,7 +97,10 @@ def in_words(table: pd.DataFrame) -> str:
         return "no event: no window has ended, the video is too short for causal scores"
     if len(listed := events(table, threshold)):
         top = listed.loc[listed["peak_score"].idxmax()]
-        return f"events above {threshold:.2f}: {len(listed)}, the highest ({top['peak_score']:.2f}) at {top['peak_s']:.1f} s"
+        return (
+            f"events above {threshold:.2f}: {len(listed)}, the highest ({top['peak_score']:.2f}) at"
+            f" {top['peak_s']:.1f} s"
+        )
     if round(scored.max() - scored.min(), 2) == 0:
         return "no event: the score is flat, as of a still picture or of a single window"
     return f"no event: no score above {threshold:.2f}"

@@ -151,7 +151,8 @@ def explain(
 
 
 def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures) -> dict[str, np.ndarray]:
-    """What `Why` holds of all windows of a piece, and the raw terms, by name; scores under other scenes as "in NAME"."""
+    """What `Why` holds of all windows of a piece, and the raw terms, by name; scores under other scenes as "in
+    NAME"."""
     d, (terms,) = scorer.detector, scorer.terms([piece])
     (predicted,) = scores.predictive_terms(d.dpc, [piece])
     v = d.embed(piece.timesformer, predicted.plain if scorer.plain_extractor else predicted.context)
@@ -168,7 +169,8 @@ def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures
 
 @torch.enable_grad()
 def cell_weights(errors: Tensor, motion: Tensor) -> Tensor:
-    """weight = d s_pred / d error of every cell: errors and motion [B, P, h, w] -> [B, P, h, w], 0 where a cell did not enter."""
+    """weight = d s_pred / d error of every cell: errors and motion [B, P, h, w] -> [B, P, h, w], 0 where a cell did not
+    enter."""
     errors = errors.detach().requires_grad_()
     total = scores.moving_mean(errors[:, : scores.SCORED_STEPS], motion[:, : scores.SCORED_STEPS]).sum()
     return torch.autograd.grad(total, errors)[0]
@@ -200,7 +202,8 @@ def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
 
 
 def at_strength(why: Why, gate: float) -> np.ndarray:
-    """Score [W] with t' = t + g * (gate(t, c) - t): g = 1 is the score, at g = 0 the scene says nothing about the captions.
+    """Score [W] with t' = t + g * (gate(t, c) - t): g = 1 is the score, at g = 0 the scene says nothing about the
+    captions.
 
     The mean and the standard deviation of s_sem stay those of the gated captions, so without gate the whole curve also
     moves down or up: look at its shape.
@@ -213,7 +216,8 @@ def at_strength(why: Why, gate: float) -> np.ndarray:
 
 @torch.no_grad()
 def fit_sentence(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, list[str]]:
-    """How well any sentence fits: similarity v . gate(t, c) of every window [W], and the words that the text tower has never seen."""
+    """How well any sentence fits: similarity v . gate(t, c) of every window [W], and the words that the text tower has
+    never seen."""
     length, words = b.clip.context_length, sentence.split()
     unknown = [word for word in words if (tokenize([word], length, b.vocabulary, False) == UNKNOWN).any()]
     t = encode_captions(b.clip, [sentence], b.vocabulary, warn=False)
@@ -221,13 +225,15 @@ def fit_sentence(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, lis
 
 
 def moved(frames: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Change of each patch since the frame before (of the first frame: until the next), grey levels: [M, T, H, W, 3] -> [M, T, *grid]."""
+    """Change of each patch since the frame before (of the first frame: until the next), grey levels: [M, T, H, W, 3] ->
+    [M, T, *grid]."""
     change = frames.float().diff(dim=1).abs().mean(-1)  # [M, T - 1, H, W]
     return F.adaptive_avg_pool2d(torch.cat([change[:, :1], change], 1), grid)
 
 
 def lift(relevance: np.ndarray, motion: np.ndarray) -> float:
-    """How many times more of `relevance` lies on places that move than on an average one; 1: motion does not matter, or there is none.
+    """How many times more of `relevance` lies on places that move than on an average one; 1: motion does not matter, or
+    there is none.
 
     Args:
         relevance, motion: arrays of one shape, 0 or more.

@@ -1,4 +1,5 @@
-"""Explorers of an explanation (`explain`) and of a run's alarms: what they turn is computed before, so that a step only draws."""
+"""Explorers of an explanation (`explain`) and of a run's alarms: what they turn is computed before, so that a step only
+draws."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +24,8 @@ QUANTILES = np.linspace(0.01, 0.99, 50)  # of the scores: positions of the thres
 
 
 def scrub(why: Why) -> Figure | None:
-    """Slider over the windows looked at: what was read, where the future was not foreseen, which sentences fit, what adds up."""
+    """Slider over the windows looked at: what was read, where the future was not foreseen, which sentences fit, what
+    adds up."""
 
     def draw(on: Figure | SubFigure, second: float) -> None:
         top, middle, bottom = on.subfigures(3, 1, height_ratios=[1.9, 2.3, 1.7])

@@ -1,4 +1,5 @@
-"""Figures of an explanation (`explain`): each makes a figure for print, or draws on a given one as a panel of an explorer."""
+"""Figures of an explanation (`explain`): each makes a figure for print, or draws on a given one as a panel of an
+explorer."""
 
 import textwrap
 
@@ -161,7 +162,8 @@ def _tiles(
     columns: int,
     label: str,
 ) -> tuple[plt.Axes, list[tuple[int, int]]]:
-    """Frames [n, H, W, 3] in grey under their maps [n, h, w], colours 0 to `top`: one picture, faster than n; and the frames' corners."""
+    """Frames [n, H, W, 3] in grey under their maps [n, h, w], colours 0 to `top`: one picture, faster than n; and the
+    frames' corners."""
     ax, (height, width) = on.subplots(), frames.shape[1:3]
     corners = [(i % columns * (width + GAP), i // columns * (height + 4 * GAP)) for i in range(len(frames))]
     picture = np.ones((corners[-1][1] + height, corners[columns - 1][0] + width, 3))

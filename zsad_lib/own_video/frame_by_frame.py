@@ -1,4 +1,5 @@
-"""Scores frame by frame: push a frame, get the score so far; the causal mode of `score_video` and the live mode are this class.
+"""Scores frame by frame: push a frame, get the score so far; the causal mode of `score_video` and the live mode are
+this class.
 
 A window of `WINDOW` seen frames is scored as soon as it has ended, every `BLOCK_LEN` seen frames, and a frame has the
 latest score by then. So the delay is that of one window, and the score of a frame cannot depend on how the video goes

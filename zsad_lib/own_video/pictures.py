@@ -32,7 +32,8 @@ def threshold_kind(table: pd.DataFrame) -> str:
 
 
 def in_title(name: str) -> str:
-    """A file's name for a picture's title: the middle of a long one is left out, and what the font cannot draw is a box.
+    """A file's name for a picture's title: the middle of a long one is left out, and what the font cannot draw is a
+    box.
 
     >>> in_title("camera 監視.mp4")
     'camera □□.mp4'

@@ -115,7 +115,8 @@ def seen_frames(path: str | Path, step: int, seconds: array, progress: bool = Fa
 
 
 def window_features(frames: Iterable[np.ndarray], tool: Extractor) -> Iterator[VideoFeatures]:
-    """Features of the windows of `seen_frames`, one piece of the video after the other; without the motion of frames."""
+    """Features of the windows of `seen_frames`, one piece of the video after the other; without the motion of
+    frames."""
     for piece, _ in chunks(frames):
         yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
 

@@ -151,7 +151,8 @@ class Camera:
 
 
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
-    """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at the end.
+    """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at
+    the end.
 
     `time_s` is the time in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty
     without a calibrated detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then,
@@ -210,8 +211,8 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         error = lost
     spent = max(time.monotonic() - began, 1e-9)
     yield (
-        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {step or 1} of them seen; dropped {camera.dropped}, "
-        f"reconnected {camera.reconnected}"
+        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {step or 1} of them seen; dropped"
+        f" {camera.dropped}, reconnected {camera.reconnected}"
     )
     if number:
         mean, late = 1e3 * np.mean(delays), 1e3 * np.quantile(delays, 0.95)
@@ -219,6 +220,8 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         stages = {"reading": camera.reading, "waiting": waited, **scorer.seconds}
         yield "# ms per frame: " + "; ".join(f"{name} {1e3 * took / number:.2f}" for name, took in stages.items())
         if scorer.last.warmup:
-            yield f"# no score at the end: no window of {WINDOW} seen frames has ended since the start or the last break"
+            yield (
+                f"# no score at the end: no window of {WINDOW} seen frames has ended since the start or the last break"
+            )
     if error is not None:
         raise error

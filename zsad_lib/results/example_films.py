@@ -1,6 +1,7 @@
 """Films of a run: five test videos with their score, from the best to the worst, chosen by rule and never by eye.
 
-Like a figure a film reads scores and computes none. It is a step of its own, so that another colour of a figure encodes no film.
+Like a figure a film reads scores and computes none. It is a step of its own, so that another colour of a figure encodes
+no film.
 """
 
 import math
@@ -39,8 +40,8 @@ QUALITIES = (28, 32, 36, 40, 45, 51)  # x264's rate factors for a film that is t
 def draw(profile: Profile, folder: Path) -> dict[str, Any]:
     """Pipeline step: films of the run's main method into `folder`, and ``films.json`` with what each of them shows.
 
-    The videos are those at `PLACES` in the order of `run_figures.within_videos`, among those whose footage is here: frame
-    features may stand for some.
+    The videos are those at `PLACES` in the order of `run_figures.within_videos`, among those whose footage is here:
+    frame features may stand for some.
     """
     run, seed = run_folder(profile), profile.seeds[0]
     method = run_figures.main_method(run)

@@ -23,10 +23,7 @@ class Text(tuple):
 
 
 def explore(
-    draw: Callable[..., None],
-    size: tuple[float, float] = (3.4, 2.2),
-    panels: bool = False,
-    **controls: Sequence[Any],
+    draw: Callable[..., None], size: tuple[float, float] = (3.4, 2.2), panels: bool = False, **controls: Sequence[Any]
 ) -> Figure | None:
     """Lets a reader turn the controls of a drawing.
 
@@ -34,12 +31,14 @@ def explore(
         draw: ``draw(ax, **values)`` draws one picture for one value per control.
         size: inches of one picture.
         panels: a picture of several panels: `draw` gets a (sub)figure instead of axes.
-        controls: name -> the values it can take; numbers become sliders, `Text` a box to type in, everything else lists.
+        controls: name -> the values it can take; numbers become sliders, `Text` a box to type in, everything else
+            lists.
 
     Returns:
-        Headless (papermill, nbval, print): a figure with up to four values of the first control as columns and up to three of
-        the second as rows, the others at their first value; panels: up to three values of the first control, one below the other.
-        In JupyterLab: None; the widgets are displayed, the controls in their order and the picture below them.
+        Headless (papermill, nbval, print): a figure with up to four values of the first control as columns and up to
+        three of the second as rows, the others at their first value; panels: up to three values of the first control,
+        one below the other. In JupyterLab: None; the widgets are displayed, the controls in their order and the picture
+            below them.
 
     Raises:
         ZsadError: no control, or one without values.

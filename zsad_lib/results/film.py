@@ -1,4 +1,5 @@
-"""The film of a scored video: the picture with a border that shows alarm, the prompts as bars, and the score curve with a cursor.
+"""The film of a scored video: the picture with a border that shows alarm, the prompts as bars, and the score curve with
+a cursor.
 
 Everything but the picture is drawn once; per frame only bars, cursor and one line of text change.
 """

@@ -1,6 +1,8 @@
-"""The parts that the kit's HTML pages are made of. A page is one file that fetches nothing: pictures and films are inside.
+"""The parts that the kit's HTML pages are made of. A page is one file that fetches nothing: pictures and films are
+inside.
 
-It is readable from 400 pixels of width on, in light and in dark; when printed, what is folded lies open and a film is its poster.
+It is readable from 400 pixels of width on, in light and in dark; when printed, what is folded lies open and a film is
+its poster.
 """
 
 import base64
@@ -68,7 +70,10 @@ def document(title: str, body: str, style: str = "", mark: str = "") -> str:
         mark: what made the page, kept in its head for whoever asks whether it has to be made again.
     """
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f'<meta name="generator" content="zsad {mark}">\n<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>'
+    head += (
+        '<meta name="generator" content="zsad'
+        f' {mark}">\n<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>'
+    )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
@@ -78,7 +83,8 @@ def section(name: str, *parts: str) -> str:
 
 
 def folded(name: str, *parts: str) -> str:
-    """A `section` that opens on a click; a link to it or into it opens it too, since its id is inside of what is folded."""
+    """A `section` that opens on a click; a link to it or into it opens it too, since its id is inside of what is
+    folded."""
     body = f'<div class="folded" id="{anchor(name)}">\n' + "\n".join(parts) + "\n</div>"
     return f"<details><summary><h2>{html.escape(name)}</h2></summary>\n{body}\n</details>"
 
@@ -118,7 +124,10 @@ def table(cells: pd.DataFrame, terms: Mapping[str, str] | None = None) -> str:
         texts = [(_kind(cell), html.escape(str(cell)).replace(", ", ",&nbsp;")) for cell in (name, *row)]
         columns = "".join(f"<td{kind}>{text}</td>" for kind, text in texts)
         rows.append(f"<tr{' class=floor' if name in FLOORS else ''}>{columns}</tr>")
-    return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return (
+        '<div class="wide"><table'
+        f' class="numbers"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
 
 
 def _kind(cell: Any) -> str:
@@ -168,9 +177,9 @@ def film(content: bytes, poster: bytes, text: str, shape: tuple[int, int]) -> st
     """
     still, text = data_uri(poster, "image/jpeg"), html.escape(text)
     return (
-        f'<figure><video controls muted loop playsinline preload="none" style="aspect-ratio: {shape[0]} / {shape[1] + 56}" '
-        f'poster="{still}" src="{data_uri(content, "video/mp4")}"></video><img class="poster" alt="{text}" src="{still}">'
-        f"<figcaption>{text}</figcaption></figure>"
+        f'<figure><video controls muted loop playsinline preload="none" style="aspect-ratio: {shape[0]} /'
+        f' {shape[1] + 56}" poster="{still}" src="{data_uri(content, "video/mp4")}"></video><img class="poster"'
+        f' alt="{text}" src="{still}"><figcaption>{text}</figcaption></figure>'
     )
 
 

@@ -1,7 +1,7 @@
 """An executed notebook as one page that fetches nothing: formulas are MathML, pictures are inside, there is no script.
 
-nbconvert's own pages ask a network for MathJax and more; a page that is read in ten years, or in a lecture hall without Wi-Fi,
-must not.
+nbconvert's own pages ask a network for MathJax and more; a page that is read in ten years, or in a lecture hall without
+Wi-Fi, must not.
 """
 
 import json
@@ -56,7 +56,8 @@ def mark(names: list[str]) -> str:
 
 
 def refresh(folder: Path) -> list[Path]:
-    """The pages of `folder`'s notebooks that ran to their end; those with another mark, or missing, are written again."""
+    """The pages of `folder`'s notebooks that ran to their end; those with another mark, or missing, are written
+    again."""
     sign, pages = mark(_names(folder)), []
     for notebook in paths.executed(folder):
         pages.append(page := notebook.with_suffix(".html"))

@@ -19,16 +19,24 @@ from zsad_lib.pipeline import run_step
 from zsad_lib.results import html_page, report_cards, run_tables, tables
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
-    "headline": "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
-    "over videos). Hollow floors never look at a picture; the two marked oracle are told which videos are abnormal.",
-    "score_curve": "Score over time of one test video, chosen by rule (median AUC; of the long ones alone where there are "
-    "any), with what each term adds and the truth shaded. The dashed threshold was fixed on held-out normal video.",
+    "headline": (
+        "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
+        "over videos). Hollow floors never look at a picture; the two marked oracle are told which videos are abnormal."
+    ),
+    "score_curve": (
+        "Score over time of one test video, chosen by rule (median AUC; of the long ones alone where there are "
+        "any), with what each term adds and the truth shaded. The dashed threshold was fixed on held-out normal video."
+    ),
     "roc_pr": "All test frames joined. The dotted line on the right is the prevalence: the precision of guessing.",
-    "densities": "Frame scores of normal frames and of abnormal ones, those of all seeds together (in brackets how many). The dashed "
-    "threshold is the first seed's.",
+    "densities": (
+        "Frame scores of normal frames and of abnormal ones, those of all seeds together (in brackets how many). The"
+        " dashed threshold is the first seed's."
+    ),
     "scenes": "Each scene on its own: its abnormal clips against its normal clips.",
-    "confusion_anomaly_clip": "AnomalyCLIP: frames of each true class by the class of the largest probability, mean over "
-    "seeds; rows add up to 1.",
+    "confusion_anomaly_clip": (
+        "AnomalyCLIP: frames of each true class by the class of the largest probability, mean over "
+        "seeds; rows add up to 1."
+    ),
     "overlays": "Where the anomaly map is highest, in the clips at the quartiles of AUC, beside the true mask.",
     "contact_sheet": "The first test clip of each scene and family, at the middle of its event, with its caption.",
 }
@@ -112,11 +120,11 @@ def _films(run: Path, profile: Profile) -> list[str]:
     quantiles = ", ".join(f"{value:g}" for value in about["quantiles"])
     limit = f"held-out normal video fixes it, {profile.far_target:.0%} of whose frames may alarm"
     rule = (
-        f"Chosen by rule, not by eye: of {about['videos']} test videos that hold normal and abnormal frames (the long ones alone "
-        f"where there are any), those at the quantiles {quantiles} of the AUC within the video ({about['method']}, seed "
-        f"{about['seed']}). Under the picture the score with a cursor, dashed the threshold of an alarm "
-        f"({limit if about['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick border is an alarm, and "
-        "frames that are abnormal in truth are shaded."
+        f"Chosen by rule, not by eye: of {about['videos']} test videos that hold normal and abnormal frames (the long"
+        f" ones alone where there are any), those at the quantiles {quantiles} of the AUC within the video"
+        f" ({about['method']}, seed {about['seed']}). Under the picture the score with a cursor, dashed the threshold"
+        f" of an alarm ({limit if about['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick"
+        " border is an alarm, and frames that are abnormal in truth are shaded."
     )
     films = []
     for number, film in enumerate(about["films"]):
@@ -156,14 +164,16 @@ def _notebooks(run: Path) -> list[str]:
     from zsad_lib.results import notebook_page  # seconds of imports
 
     items = [
-        f'<li><a href="../notebooks/{page.name}">{html.escape(notebook_page.title(page.with_suffix(".ipynb")))}</a></li>'
+        "<li><a"
+        f' href="../notebooks/{page.name}">{html.escape(notebook_page.title(page.with_suffix(".ipynb")))}</a></li>'
         for page in notebook_page.refresh(run / "notebooks")
     ]
     return [html_page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")] if items else []
 
 
 def _cards(profile: Profile, table: pd.DataFrame, run: Path) -> list[str]:
-    """Model card, limits, the shipped weights where they were used, and the data set's card or the counts of its preparation."""
+    """Model card, limits, the shipped weights where they were used, and the data set's card or the counts of its
+    preparation."""
     card, result = run / "data" / "dataset_card.md", run / "data" / "result.json"
     texts = {"Model card": report_cards.model_card(profile, table), "Limits": report_cards.limits()}
     if profile.backbones == "stand_in" and "features" in run_step.steps_of(profile):

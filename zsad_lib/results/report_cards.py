@@ -18,7 +18,8 @@ LIMITS = "\n## Limits\n"  # its last section
 
 
 def model_card(profile: Profile, table: pd.DataFrame) -> str:
-    """`CARD` about the run's main method, without its limits, as Markdown; lines whose numbers the run lacks are left out.
+    """`CARD` about the run's main method, without its limits, as Markdown; lines whose numbers the run lacks are left
+    out.
 
     Args:
         profile: of the run.

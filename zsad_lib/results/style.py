@@ -1,4 +1,5 @@
-"""The look of every figure: sizes, colours, the words that stand for names, and how a figure is saved alike on any day."""
+"""The look of every figure: sizes, colours, the words that stand for names, and how a figure is saved alike on any
+day."""
 
 from pathlib import Path
 

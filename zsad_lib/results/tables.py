@@ -66,8 +66,8 @@ KINDS = {  # column `score` of an ablation -> in words
 }
 PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
-    "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics and "
-    "families of a pair."
+    "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics"
+    " and families of a pair."
 )
 COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
 

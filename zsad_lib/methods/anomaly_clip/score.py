@@ -1,7 +1,8 @@
-"""Frame scores and class probabilities of the methods that know class names: AnomalyCLIP, its baseline, and zero-shot CLIP prompts.
+"""Frame scores and class probabilities of the methods that know class names: AnomalyCLIP, its baseline, and zero-shot
+CLIP prompts.
 
-Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them; the causal
-variant only frame scores, since clip scores see whole clips.
+Each leaves the same files as the zero-shot method's scores, and ``classes.npz`` (p(A, k) of every frame) beside them;
+the causal variant only frame scores, since clip scores see whole clips.
 
 Notebook: 43_train_from_labels
 """
@@ -67,7 +68,8 @@ def prompt_probabilities(features: Tensor, prompts: Tensor, owner: Tensor, class
 
 
 def score_all(profile: Profile, folder: Path) -> dict:
-    """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the threshold."""
+    """Pipeline step: every method and seed on the test videos, and on the held-out normal ones that fix the
+    threshold."""
     tasks = [(profile, name, seed, folder) for seed in profile.seeds for name in (*train.TRAINED, CAUSAL)]
     tasks.append((profile, ZERO_SHOT, profile.seeds[0], folder))  # nothing is trained: one seed stands for all
     for name, seed in parallel(score_method, tasks, processes(profile.jobs)):
@@ -124,7 +126,8 @@ def write_method(
 
 
 def window_means(score: np.ndarray) -> np.ndarray:
-    """Mean frame score of every window of the kit's plan, so that clips are scored as the zero-shot method's: [T] -> [W]."""
+    """Mean frame score of every window of the kit's plan, so that clips are scored as the zero-shot method's: [T] ->
+    [W]."""
     return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
 
 

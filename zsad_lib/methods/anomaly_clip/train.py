@@ -1,7 +1,7 @@
 """Training of AnomalyCLIP with video-level labels: multiple-instance learning on frozen CLIP features.
 
-Paper: https://arxiv.org/abs/2310.02835, Sec. 3.4 and 4.1. The training list may hold abnormal videos, of which only the class is
-known; the abnormal ones among them are kept apart from all that the zero-shot method reads.
+Paper: https://arxiv.org/abs/2310.02835, Sec. 3.4 and 4.1. The training list may hold abnormal videos, of which only the
+class is known; the abnormal ones among them are kept apart from all that the zero-shot method reads.
 
 Notebooks: 40_center_clip_space, 43_train_from_labels
 """
@@ -59,8 +59,8 @@ def segment_frames(length: int, segments: int, frames: int, rng: np.random.Gener
 
 
 def batches(abnormal: int, normal: int, half: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """One epoch: every video of the longer list at most once (the rest of a last, smaller batch waits for another epoch's draw);
-    the shorter list is shuffled anew as often as needed.
+    """One epoch: every video of the longer list at most once (the rest of a last, smaller batch waits for another
+    epoch's draw); the shorter list is shuffled anew as often as needed.
 
     Returns:
         Pairs of video numbers ([half] abnormal, [half] normal).
@@ -109,7 +109,8 @@ def train(
         folder: of this training.
 
     Returns:
-        `folder`/anomaly_clip.safetensors; class list and prototype are among its tensors, settings and curve in its header.
+        `folder`/anomaly_clip.safetensors; class list and prototype are among its tensors, settings and curve in its
+        header.
 
     Raises:
         ZsadError: no normal or no abnormal video, or a loss that is not finite.
@@ -174,7 +175,8 @@ def _fit(profile: Profile, name: str, seed: int, folder: Path) -> tuple[str, int
 
 
 def train_seed(profile: Profile, change: dict, seed: int, folder: Path) -> Path:
-    """`train` on the training videos of a run's weakly labelled manifest, with the profile's recipe but for `change`."""
+    """`train` on the training videos of a run's weakly labelled manifest, with the profile's recipe but for
+    `change`."""
     run, recipe = run_folder(profile), dataclasses.replace(recipe_of(profile), **change)
     table, classes, normal = class_table(run)
     train_videos = table[table.split == "train"]
@@ -186,7 +188,8 @@ def train_seed(profile: Profile, change: dict, seed: int, folder: Path) -> Path:
 
 
 def class_table(run: Path) -> tuple[pd.DataFrame, list[str], str]:
-    """The weakly labelled manifest of a run, its class names in the order of their ids, and the name of the normal class."""
+    """The weakly labelled manifest of a run, its class names in the order of their ids, and the name of the normal
+    class."""
     table = load_manifest(run / "weak_data")
     return table, read_classes(run / "weak_data" / "classes.csv"), table[table.family == "normal"].action.iloc[0]
 

@@ -1,13 +1,14 @@
-r"""The gradient windows of a batch, whose predictive stream runs with gradient: over processes, in chunks, faster, in less memory.
+r"""The gradient windows of a batch, whose predictive stream runs with gradient: over processes, in chunks, faster, in
+less memory.
 
-Nearly all of a training step's time and memory goes here; the rest reads cached features. So this pass alone is split over processes,
-and every process computes the losses of the whole batch from it, with the same random numbers: any number of processes gives the
-same loss curve, dropout included.
+Nearly all of a training step's time and memory goes here; the rest reads cached features. So this pass alone is split
+over processes, and every process computes the losses of the whole batch from it, with the same random numbers: any
+number of processes gives the same loss curve, dropout included.
 
     pass 1: out_i without graph;  u_i = dL / d out_i;  pass 2, chunk after chunk: dL / dw = sum_i u_i d out_i / dw
 
-Paper: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache), 2021,
-https://arxiv.org/abs/2101.06983, Sec. 3. `torch.utils.checkpoint` around a chunk does exactly this.
+Paper: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache),
+2021, https://arxiv.org/abs/2101.06983, Sec. 3. `torch.utils.checkpoint` around a chunk does exactly this.
 
 Notebook: 20_train_detector
 """
@@ -71,7 +72,8 @@ def predict_with_gradient(detector: Detector, stem: list[Tensor], indices: Tenso
 
 
 def fill_gradients(accelerator: Accelerator, loss: Tensor, trained: list[nn.Parameter]) -> None:
-    """Backward pass of `loss`: in fp16 of the scaled loss and scaled back, of several processes the mean, in one message.
+    """Backward pass of `loss`: in fp16 of the scaled loss and scaled back, of several processes the mean, in one
+    message.
 
     Each process has the graph of its own share of the gradient windows alone; see `gather_with_grad`.
     """
@@ -92,7 +94,8 @@ def predict_to_scalar(accelerator: Accelerator, detector: Detector, windows: Win
 
 
 def tune_pass(accelerator: Accelerator, detector: Detector, windows: Windows, live: int, profile: Profile) -> None:
-    """`tune_speed` for batches with `live` gradient windows: tried on as many as this process has in a pass; 0: nothing to tune."""
+    """`tune_speed` for batches with `live` gradient windows: tried on as many as this process has in a pass; 0: nothing
+    to tune."""
     if live:
         share = len(select_share(windows.clip_and_block[:live]))
         size = min(profile.chunk or share, share)

@@ -1,9 +1,11 @@
-"""RAM of training (or of the GPU), planned before it starts: what the processes on a device will hold, against what it has.
+"""RAM of training (or of the GPU), planned before it starts: what the processes on a device will hold, against what it
+has.
 
-    bytes of a process = features + parameters + gradients + 2 moments of AdamW + what a step keeps for its backward pass
+    bytes of a process = features + parameters + gradients + 2 moments of AdamW + what a step keeps for its backward
+    pass
 
-What a step keeps is measured on one small step: on a GPU the peak of the allocator, on a CPU the tensors saved for the backward pass.
-The libraries' own code and buffers are not counted.
+What a step keeps is measured on one small step: on a GPU the peak of the allocator, on a CPU the tensors saved for the
+backward pass. The libraries' own code and buffers are not counted.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ def plan_chunk(
     live: int,
     jobs: int = 1,
 ) -> Profile:
-    """Prints what a training will hold, and halves the chunk until it fits; the batch, and so the results, stay as they are.
+    """Prints what a training will hold, and halves the chunk until it fits; the batch, and so the results, stay as they
+    are.
 
     Args:
         profile: for the wanted chunk and how the stream is computed.

@@ -1,4 +1,5 @@
-"""A trained detector with all that turns windows into scores: caption bank, memory, statistics of held-out normal video.
+"""A trained detector with all that turns windows into scores: caption bank, memory, statistics of held-out normal
+video.
 
 Notebook: 21_score_video
 """
@@ -24,7 +25,8 @@ from zsad_lib.models.detector import Detector
 
 @dataclasses.dataclass
 class Scorer:
-    """A trained detector with all that scoring needs beside it: caption bank, memory, and statistics of normal video."""
+    """A trained detector with all that scoring needs beside it: caption bank, memory, and statistics of normal
+    video."""
 
     detector: Detector
     bank: Tensor  # [K, D] unit vectors of the distinct training captions
@@ -38,10 +40,11 @@ class Scorer:
 
     @torch.no_grad()
     def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
-        """Score terms of each video's W windows: name -> [W] float64; `caption` is the number of the best-fitting caption.
+        """Score terms of each video's W windows: name -> [W] float64; `caption` is the number of the best-fitting
+        caption.
 
-        `s_motion` is there only where the features hold the motion of every frame, and `prompts` [W, A], the probabilities of the
-        abnormal prompts beside the normal captions, only where there are prompts.
+        `s_motion` is there only where the features hold the motion of every frame, and `prompts` [W, A], the
+        probabilities of the abnormal prompts beside the normal captions, only where there are prompts.
         """
         d, (features_of, streamed) = self.detector, itertools.tee(videos)
         for features, predicted in zip(features_of, scores.predictive_terms(d.dpc, streamed)):
@@ -79,7 +82,8 @@ def make_scorer(
 ) -> tuple[Scorer, dict[str, dict[str, np.ndarray]]]:
     """Bank, memory and statistics of one trained detector, from training and held-out NORMAL validation video only.
 
-    Also gives the score terms of those held-out videos. Without an anchor there is no memory: its space is the anchor's.
+    Also gives the score terms of those held-out videos. Without an anchor there is no memory: its space is the
+    anchor's.
 
     Args:
         profile: whose features are read.

@@ -1,8 +1,9 @@
-r"""Anomaly scores of windows and frames, and their fusion (the paper, arXiv 2508.18463, publishes words and no formula).
+r"""Anomaly scores of windows and frames, and their fusion (the paper, arXiv 2508.18463, publishes words and no
+formula).
 
 s_sem  = 1 - max_k v . t'_k            no normal caption, gated with the clip's own context, fits what is seen
-s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst place
-s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
+s_pred = 1 - mean cos(predicted, actual)   over the cells that move most; `s_all` over all cells, `s_peak` in the worst
+place s_mem  = 1 - mean of the k largest [v ; scene] . [v_n ; scene_n]   nothing like it among the training windows
 s      = sum_i w_i (s_i - mean_i) / std_i    mean and standard deviation on held-out NORMAL windows, equal weights
 
 Notebooks: 12_align_prompts, 21_score_video, 33_ablate_prompts
@@ -52,7 +53,8 @@ def error_map(out: DPCOutput) -> Tensor:
 
 
 def moving_mean(errors: Tensor, motion: Tensor) -> Tensor:
-    """Mean error over the `MOVING_SHARE` of a window's cells that move most: [B, P, h, w], motion [B, P, h, w] -> [B]."""
+    """Mean error over the `MOVING_SHARE` of a window's cells that move most: [B, P, h, w], motion [B, P, h, w] ->
+    [B]."""
     count = max(1, int(MOVING_SHARE * motion[0].numel()))
     moving = motion.flatten(1).topk(count).indices
     return errors.flatten(1).gather(1, moving).mean(1)
@@ -67,7 +69,8 @@ class Predicted(NamedTuple):
 
 
 def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Predicted]:
-    """Runs a predictive stream, pretrained or tuned, on the cached lower layers of videos; neighbours of equal length go together."""
+    """Runs a predictive stream, pretrained or tuned, on the cached lower layers of videos; neighbours of equal length
+    go together."""
     for (blocks, *_), equally_long in itertools.groupby(videos, key=lambda features: features.stem.shape):
         count = 1 if dpc.on_batch_statistics else max(1, BLOCKS_AT_ONCE // blocks)
         while batch := list(itertools.islice(equally_long, count)):
@@ -118,7 +121,8 @@ def neighbour_score(query: Tensor, memory: Tensor, k: int = NEIGHBOURS) -> Tenso
 
 
 def joint(embedding: Tensor, scene: Tensor) -> Tensor:
-    """Joint space of the neighbour memory, [video ; scene], both of equal length: [B, D], [B, S] -> unit vectors [B, D + S]."""
+    """Joint space of the neighbour memory, [video ; scene], both of equal length: [B, D], [B, S] -> unit vectors [B, D
+    + S]."""
     return F.normalize(torch.cat([F.normalize(embedding, dim=-1), F.normalize(scene, dim=-1)], -1), dim=-1)
 
 

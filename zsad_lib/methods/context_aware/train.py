@@ -1,9 +1,10 @@
 r"""Joint training on NORMAL video only: L = alpha * L_align + (1 - alpha) * L_pred (paper: arXiv 2508.18463).
 
-L_align, symmetric InfoNCE of windows and gated captions, sees large batches of cached frozen features; L_pred, the CPC loss, sees the
-gradient windows of each batch, the first `live` ones, whose predictive stream runs with gradient (all windows, where `live` is the batch
-size). Several processes share the gradient windows of each step (`zsad_lib.methods.context_aware.gradient_windows`): the loss curve is
-that of one. Steps, checkpoints and resuming are those of `zsad_lib.methods.training_loop`.
+L_align, symmetric InfoNCE of windows and gated captions, sees large batches of cached frozen features; L_pred, the CPC
+loss, sees the gradient windows of each batch, the first `live` ones, whose predictive stream runs with gradient (all
+windows, where `live` is the batch size). Several processes share the gradient windows of each step
+(`zsad_lib.methods.context_aware.gradient_windows`): the loss curve is that of one. Steps, checkpoints and resuming are
+those of `zsad_lib.methods.training_loop`.
 
 Notebook: 20_train_detector
 """
@@ -80,14 +81,16 @@ def build_detector(variant: Variant, backbones: Backbones) -> Detector:
 
 
 def variants_of(profile: Profile) -> dict[str, Variant]:
-    """What a run trains. On streams without a head into CLIP's space, as the published ones, nothing is anchored, and c is 128 wide."""
+    """What a run trains. On streams without a head into CLIP's space, as the published ones, nothing is anchored, and c
+    is 128 wide."""
     if outline(profile.backbones).video_head is not None:
         return VARIANTS
     return {name: dataclasses.replace(v, anchored=False, context_dim=128) for name, v in VARIANTS.items()}
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
-    """Optimiser groups: new parts, and the tuned parts of the predictive stream, where there are any, at a lower rate."""
+    """Optimiser groups: new parts, and the tuned parts of the predictive stream, where there are any, at a lower
+    rate."""
     tuned = [p for p in detector.dpc.tuned_parameters() if p.requires_grad]
     tuned_ids = {id(p) for p in tuned}
     new = [p for p in detector.parameters() if p.requires_grad and id(p) not in tuned_ids]
@@ -117,7 +120,8 @@ def joint_loss(
     Where the variant is anchored, L_align has a penalty beside it: residual_penalty * mean |P|^2.
 
     Args:
-        batch: numbers of the windows [B]; of the first `variant.live`, the predictive stream is computed anew, with gradient.
+        batch: numbers of the windows [B]; of the first `variant.live`, the predictive stream is computed anew, with
+            gradient.
         alpha: weight of L_align, 0..1, unless the variant has one.
         released: switches of `DEFECTS` that act in training.
         generator: random numbers, on the CPU.
@@ -150,8 +154,8 @@ def alignment_loss(
 ) -> Tensor:
     """L_align: symmetric InfoNCE of the windows v [B, D] and their captions under the gate, t' = gate(t, c).
 
-    Windows of one clip or of equal captions are no negatives of each other. The objectives `swap` and `reject` add each caption under
-    the contexts of dissimilar scenes as negatives, `reject` a hinge on them as well.
+    Windows of one clip or of equal captions are no negatives of each other. The objectives `swap` and `reject` add each
+    caption under the contexts of dissimilar scenes as negatives, `reject` a hinge on them as well.
     """
     text, caption, clip = windows.text[batch], windows.caption[batch], windows.clip_and_block[batch, 0]
     same = (caption[:, None] == caption[None]) | (clip[:, None] == clip[None])  # [B, B]
@@ -166,7 +170,8 @@ def alignment_loss(
 def prediction_loss(
     out: DPCOutput, windows: Windows, indices: Tensor, variant: Variant, released: tuple[str, ...], generator: Generator
 ) -> Tensor:
-    """L_pred: CPC loss of the gradient windows at `indices` [B, 2], on cosines of moving cells or, as published, on all cells."""
+    """L_pred: CPC loss of the gradient windows at `indices` [B, 2], on cosines of moving cells or, as published, on all
+    cells."""
     if variant.cells == "moving":
         pred_steps = out.predicted.shape[1]
         motion = gather_blocks(windows.cell_motion, indices)[:, -pred_steps:].to(indices.device)
@@ -175,13 +180,15 @@ def prediction_loss(
 
 
 def project_context(detector: Detector, context: Tensor, released: tuple[str, ...]) -> Tensor:
-    """c [B, context_dim]; under the released defect `context_projection` its projection stays random, as no gradient reaches it."""
+    """c [B, context_dim]; under the released defect `context_projection` its projection stays random, as no gradient
+    reaches it."""
     c = detector.context(context)
     return c.detach() if "context_projection" in released else c
 
 
 def forget_context_projection(detector: Detector, released: tuple[str, ...]) -> None:
-    """The other half of the released defect `context_projection`: it is never saved, and the next process draws another one."""
+    """The other half of the released defect `context_projection`: it is never saved, and the next process draws another
+    one."""
     if "context_projection" in released:
         nn.Linear.reset_parameters(detector.context_projection)
 
@@ -241,12 +248,14 @@ def train_detector(
 
 
 def start_accelerator(profile: Profile) -> Accelerator:
-    """Device, precision and processes of a training: on a GPU where there is one, mixed precision as the profile says."""
+    """Device, precision and processes of a training: on a GPU where there is one, mixed precision as the profile
+    says."""
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
 
 
 def start_detector(variant: Variant, backbones: Backbones, context: Tensor) -> Detector:
-    """The detector before its first step, in training mode; `context` [W, S'] of all windows gives its scene statistics."""
+    """The detector before its first step, in training mode; `context` [W, S'] of all windows gives its scene
+    statistics."""
     detector = build_detector(variant, backbones)
     detector.fit_scene_statistics(context)
     detector.train()
@@ -297,7 +306,8 @@ def fit(profile: Profile, folder: Path) -> dict:
 
 
 def plan_memory(profile: Profile, name: str, windows: Windows, jobs: int) -> Profile:
-    """The profile with a chunk that fits `jobs` trainings of the variant `name` at a time; see `memory_plan.plan_chunk`."""
+    """The profile with a chunk that fits `jobs` trainings of the variant `name` at a time; see
+    `memory_plan.plan_chunk`."""
     variant, accelerator = variants_of(profile)[name], start_accelerator(profile)
     detector = build_detector(variant, frozen_streams(profile)).to(accelerator.device)
     detector.dpc.eval()

@@ -1,4 +1,5 @@
-"""What joint training reads: windows of captioned normal video, their frozen features and their captions' text vectors."""
+"""What joint training reads: windows of captioned normal video, their frozen features and their captions' text
+vectors."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, st
     """Features of the rows of `table`, window by window, with their captions' text vectors.
 
     Args:
-        table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all of them.
+        table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all
+            of them.
         state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
     """
     cache = cache_folder(profile)
@@ -82,7 +84,8 @@ def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, st
 def captioned(table: pd.DataFrame, captions: pd.DataFrame, stride: int) -> pd.DataFrame:
     """A row per caption of a normal video, with the windows that it speaks of.
 
-    Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one around its middle.
+    Up to `SEGMENT_WINDOWS` of those that lie inside the caption's time, evenly drawn; of a shorter caption the one
+    around its middle.
 
     Args:
         table: manifest rows.
@@ -124,8 +127,8 @@ def with_context(windows: Windows, source: str, seed: int) -> Windows:
     """The windows with what a control shows to the gate instead of the scene.
 
     Args:
-        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`: the
-            video feature.
+        source: `scene`; `shuffled`: the scene of another clip, drawn anew for every window; `zero`: nothing; `global`:
+            the video feature.
         seed: of the draw.
     """
     if source == "global":

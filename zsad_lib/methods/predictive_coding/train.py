@@ -1,11 +1,13 @@
 """Predictive coding from scratch on the normal video of one camera, without any pretrained weight.
 
-Paper: Han, Xie, Zisserman, "Video Representation Learning by Dense Predictive Coding", https://arxiv.org/abs/1909.04656;
-the model is the same `zsad_lib.models.dpc.DPC` as elsewhere, with a finer grid. It learns to tell the coming blocks of
-normal video from other places and times; what it cannot foresee is the anomaly score (`zsad_lib.methods.predictive_coding.score`).
+Paper: Han, Xie, Zisserman, "Video Representation Learning by Dense Predictive Coding",
+https://arxiv.org/abs/1909.04656; the model is the same `zsad_lib.models.dpc.DPC` as elsewhere, with a finer grid. It
+learns to tell the coming blocks of normal video from other places and times; what it cannot foresee is the anomaly
+score (`zsad_lib.methods.predictive_coding.score`).
 
-The recipe was found by a pilot that looked at test labels of UCSD Ped2: a fixed prior here, not to be tuned on them. Width 8
-(the pilot had twice the channels) and no dropout were settled in the same way, among five settings that a CPU can afford.
+The recipe was found by a pilot that looked at test labels of UCSD Ped2: a fixed prior here, not to be tuned on them.
+Width 8 (the pilot had twice the channels) and no dropout were settled in the same way, among five settings that a CPU
+can afford.
 
 Notebook: 11_predict_future
 """
