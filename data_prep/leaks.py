@@ -19,10 +19,10 @@ def check_no_leak(train: Iterable[str], test: Iterable[str], listed: str = "the 
     Raises:
         ZsadError: with the number of shared videos and all their names.
 
-    >>> check_no_leak(["a", "b", "b"], ["b", "c"])
+    >>> check_no_leak(["a", "b", "b"], ["b", "c"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    zsad_lib.errors.ZsadError: 1 of the 2 test videos are in the training list: train on a list without them, as SPLIT=clean (b)
+    zsad_lib.errors.ZsadError: 1 of the 2 test videos are in the training list: train on ... (b)
     """
     test = set(test)
     if shared := sorted(test & set(train)):

@@ -24,7 +24,8 @@ from zsad_lib.files.spans import format_spans
 from zsad_lib.models.anomaly_clip_recipes import PUBLISHED_CLASSES, UCF_CLASSES
 
 XD_CODES = {
-    "A": NORMAL, "B1": "Fighting", "B2": "Shooting", "B4": "Riot", "B5": "Abuse", "B6": "Car_accident", "G": "Explosion",
+    "A": NORMAL, "B1": "Fighting", "B2": "Shooting", "B4": "Riot", "B5": "Abuse", "B6": "Car_accident",
+    "G": "Explosion",
 }  # fmt: skip
 PROMPT = "a video from a CCTV camera of a {}"  # AnomalyCLIP's zero-shot baseline
 COLUMNS = ["video", "split", "action", "spans", "place"]

@@ -233,8 +233,9 @@ def few_table(tiny_run, tmp_path_factory):
 
 def test_the_table_is_tidy_and_compares_with_the_control(few_table):
     table, path = few_table
-    columns = ["method", "variant", "metric", "level", "group", "family", "value", "low", "high", "n_videos", "n_frames",
-               "prevalence", "seeds", "objective", "score", "control", "delta", "delta_low", "delta_high", "p"]  # fmt: skip
+    columns = ["method", "variant", "metric", "level", "group", "family", "value", "low", "high",
+               "n_videos", "n_frames", "prevalence", "seeds", "objective", "score", "control",
+               "delta", "delta_low", "delta_high", "p"]  # fmt: skip
     assert list(table.columns) == columns
     keys = ["method", "variant", "metric", "group", "family", "objective"]
     assert not table.duplicated(keys).any() and (table.seeds == 2).all()

@@ -50,7 +50,8 @@ def test_the_sheet_multiplies_and_holds_every_stage(run_home, monkeypatch):
     monkeypatch.setattr(cost, "timed", lambda work: (work(), 1.0)[1])  # every call takes a second
     torch.manual_seed(0)
     small = Backbones(
-        TimeSformer(32, 16, 8, 24, 1, 2).eval(), DPC("resnet10", 32, width=8).eval(), SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
+        TimeSformer(32, 16, 8, 24, 1, 2).eval(), DPC("resnet10", 32, width=8).eval(),
+        SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
         build_clip("ViT-B-32", **CLIP),
     )  # fmt: skip
     recipe = Recipe(1e-3, epochs=2, warmup=1, embed_dim=16, num_segments=8, segment_len=4, heads=2, half_batch=4)

@@ -23,7 +23,8 @@ def run(run_home):
     rng = np.random.default_rng(0)
     for name in [name for name in GRIDS if name != WEAKLY]:
         rows = [
-            dict(PART, variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc", group=group,
+            dict(PART, variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc",
+                 group=group,
                  family=family, control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
                  delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49,
                  p=rng.choice([0.01, 0.06]) if row.control else np.nan)
@@ -129,7 +130,8 @@ def test_all_defects_together_are_no_defect_alone(run):
 
 def test_differences_are_sorted_by_what_they_show():
     rows = pd.DataFrame(
-        [("up", 0.2, 0.1, 0.01), ("down", -0.2, -0.3, 0.01), ("down", -0.2, -0.3, 0.9), ("bare", 0.2, 0.1, 0.06), ("flat", 0.0, -0.1, 1)],
+        [("up", 0.2, 0.1, 0.01), ("down", -0.2, -0.3, 0.01), ("down", -0.2, -0.3, 0.9), ("bare", 0.2, 0.1, 0.06),
+         ("flat", 0.0, -0.1, 1)],
         columns=["name", "delta", "delta_low", "p"],
     ).set_index("name")  # fmt: skip
     rows["delta_high"] = rows.delta_low + 0.2

@@ -109,7 +109,8 @@ def test_own_video_and_own_scores(clone):
 def test_tests_run_side_by_side_after_what_all_notebooks_need(clone):
     lines = make("-n", "test", cwd=clone).stdout.splitlines()
     suite, steps, grids, books = (next(i for i, line in enumerate(lines) if word in line)
-                                  for word in ("doctest", "step --profile smoke tables", "zsad_lib ablate", "nbval"))  # fmt: skip
+                                  for word in ("doctest", "step --profile smoke tables", "zsad_lib ablate",
+                                               "nbval"))  # fmt: skip
     assert suite < steps < grids < books
     assert all("-n auto --maxprocesses 4 --dist loadfile" in lines[i] for i in (suite, books))
     named = re.search(r"--grid (\S+)", lines[grids])[1].split(",")

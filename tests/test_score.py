@@ -94,7 +94,8 @@ def test_a_methods_files_say_what_they_are_made_of(tmp_path):
 
 def test_a_windows_terms_do_not_depend_on_the_other_windows(scorer, features):
     only_first = features._replace(
-        timesformer=features.timesformer[:1], scene=features.scene[:1], stem=features.stem[:6], cell_motion=features.cell_motion[:6],
+        timesformer=features.timesformer[:1], scene=features.scene[:1], stem=features.stem[:6],
+        cell_motion=features.cell_motion[:6],
     )  # fmt: skip
     whole, first = scorer.terms([features, only_first])
     for name in ("s_sem", "s_pred", "s_all", "s_peak", "s_mem"):

@@ -20,8 +20,10 @@ BACKEND = """
 import zipfile
 def build_editable(folder, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(f"{folder}/kit-0.1-py3-none-any.whl", "w") as file:
-        file.writestr("kit-0.1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: kit\\nVersion: 0.1\\nRequires-Dist: absent\\n")
-        file.writestr("kit-0.1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: toy\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        file.writestr("kit-0.1.dist-info/METADATA",
+                      "Metadata-Version: 2.1\\nName: kit\\nVersion: 0.1\\nRequires-Dist: absent\\n")
+        file.writestr("kit-0.1.dist-info/WHEEL",
+                      "Wheel-Version: 1.0\\nGenerator: toy\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         file.writestr("kit-0.1.dist-info/RECORD", "")
     return "kit-0.1-py3-none-any.whl"
 """
@@ -164,7 +166,8 @@ def test_a_python_without_ensurepip_is_one_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("log", "line"),
     [
-        ("Failed to download `torch==2.14.1`\n  No space left on device", "torch==2.14.1: the disk is full; it takes 6 GB"),
+        ("Failed to download `torch==2.14.1`\n  No space left on device",
+         "torch==2.14.1: the disk is full; it takes 6 GB"),
         ("error: Failed to fetch: `x`\n cause: /simple/timm/\n dns error", "x: no connection to the package index"),
         ("odd\n\n  the last word \n", "the last word"),
         ("", "no word why"),

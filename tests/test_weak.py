@@ -140,7 +140,8 @@ def test_both_kinds_of_video_are_needed(tmp_path):
 
 
 SWITCHES = dict(
-    learned=False, temporal=False, centred=False, directions_from_normal=False, without=("smooth",), concat_similarity=True,
+    learned=False, temporal=False, centred=False, directions_from_normal=False, without=("smooth",),
+    concat_similarity=True,
     across_videos=True, unclamped=True, resorted=True, topk=1, segment_dropout=0.0,
 )  # fmt: skip
 

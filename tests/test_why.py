@@ -168,9 +168,8 @@ def test_framed_cells_are_those_that_were_scored(why):
 
 def test_every_explorer_is_a_picture_in_print(why):
     scrubbed = explain_explorers.scrub(why)
-    assert len(scrubbed.subfigs) == 3 and [part.subfigs[0].subfigs[0].get_suptitle()[:5] for part in scrubbed.subfigs] == [
-        "1.5 s", "2.5 s", "3.0 s",
-    ]  # fmt: skip
+    titles = [part.subfigs[0].subfigs[0].get_suptitle()[:5] for part in scrubbed.subfigs]
+    assert titles == ["1.5 s", "2.5 s", "3.0 s"]
     typed = explain_explorers.prompt(why, ["a man walks", "a zeppelin falls"])
     assert ["never learned: zeppelin" in ax.get_title(loc="left") for ax in typed.axes] == [False, True]
     strong = explain_explorers.gate(why)

@@ -69,7 +69,8 @@ def describe(specs: list[ClipSpec], bench_seed: int, home: Path) -> pd.DataFrame
         clip = plan_clip(spec, bench_seed)
         rows.append(
             dict(
-                video=spec.video, path=str(_path(home, spec)), split=spec.split, set=spec.set, scene=spec.scene, site=spec.site,
+                video=spec.video, path=str(_path(home, spec)), split=spec.split, set=spec.set, scene=spec.scene,
+                site=spec.site,
                 family=spec.family, action=clip.action, n_frames=spec.frames, fps=float(world.FPS),
                 spans=labels_to_spans(clip.labels), caption=clip.caption,
             )
@@ -90,9 +91,11 @@ def dataset_card(table: pd.DataFrame, bench_seed: int) -> str:
     test = table[(table.split == "test") & (table.set == "main")]
     return f"""# Dataset card: SceneRules (benchmark seed {bench_seed})
 
-Rendered footage of {len(world.SCENES)} scenes seen by fixed cameras, {world.WIDTH} x {world.HEIGHT} pixels, {world.FPS} frames/s,
+Rendered footage of {len(world.SCENES)} scenes seen by fixed cameras, {world.WIDTH} x {world.HEIGHT} pixels,
+{world.FPS} frames/s,
 clips of {world.CLIP_FRAMES} frames. Everything follows from the seed. Test cameras are never seen in training.
-Nobody was filmed; figures are drawn. It measures whether a method learns rules per scene; it says nothing about the appearance of
+Nobody was filmed; figures are drawn. It measures whether a method learns rules per scene; it says nothing about the
+appearance of
 real people, crowds, weather or cameras.
 
 ## Rules: what is normal where
@@ -102,7 +105,8 @@ real people, crowds, weather or cameras.
 ## Families of anomalies (never in training)
 
 - semantic, abnormal everywhere: {", ".join(world.SEMANTIC)};
-- temporal, a normal action in broken time: {", ".join(world.TEMPORAL)} (`speed` is {world.SPEED_UP:g} x; `reversal` runs back without
+- temporal, a normal action in broken time: {", ".join(world.TEMPORAL)} (`speed` is {world.SPEED_UP:g} x; `reversal`
+  runs back without
   turning round; `teleport` jumps; `freeze` stutters: the actor stands, then is where it would have been);
 - contextual, an ordinary action in a scene where it is not normal.
 
@@ -112,9 +116,10 @@ A frame is abnormal when the abnormal actor is visible and at it.
 
 {counts.reset_index().to_markdown(index=False)}
 
-Sets: `main` is what tables report; `night` (darker, noisier), `lookalike` (drawn half and half like another scene) and `long`
-(minutes with several events) are rows of their own. Validation sites hold all families, for design choices; statistics and thresholds use
-their normal clips alone. Frames that are abnormal in test, set `main`: {_share(test):.1%}.
+Sets: `main` is what tables report; `night` (darker, noisier), `lookalike` (drawn half and half like another scene) and
+`long` (minutes with several events) are rows of their own. Validation sites hold all families, for design choices;
+statistics and
+thresholds use their normal clips alone. Frames that are abnormal in test, set `main`: {_share(test):.1%}.
 """
 
 

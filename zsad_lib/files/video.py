@@ -26,7 +26,8 @@ from zsad_lib.files.paths import atomic
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-JUMP = 10.0  # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
+# seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
+JUMP = 10.0
 RECENT = 30  # intervals whose median is the usual one
 
 

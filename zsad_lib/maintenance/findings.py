@@ -30,31 +30,35 @@ from zsad_lib.results.tables import FAMILIES, HEADINGS, caption, to_markdown, va
 
 INTRO = """# What the ablations show
 
-Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Clip AUC on the unseen cameras
-of the embedded benchmark. Differences are paired, on the same bootstrap draws, with 95 % intervals.
+Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Clip AUC on
+the unseen cameras of the embedded benchmark. Differences are paired, on the same bootstrap draws, with 95 %
+intervals.
 
-**A star**, the same in every chapter: p below 0.05 after Holm's correction over all differences of one metric in the file that holds
-them (all rows, families, sets of videos and kinds of score). A difference without a star is not shown, even where its own interval
-excludes 0; the bullets then say so. Bullets first, their table below; words are in the [glossary](glossary.md).
+**A star**, the same in every chapter: p below 0.05 after Holm's correction over all differences of one metric in
+the file that holds them (all rows, families, sets of videos and kinds of score). A difference without a star is not
+shown, even where its own interval excludes 0; the bullets then say so. Bullets first, their table below; words are
+in the [glossary](glossary.md).
 """
 FIRST_ROW = " The first row is what the others are compared with, as a value."
 BARE = ("`retrieval` (plain)", "`neighbours` (plain)")  # rows of the gate's grid that bring the scene without any gate
 MEANT_FOR = {"no_text": "semantic", "no_prediction": "temporal", "no_gate": "contextual"}  # row -> family it serves
 NOT_SHOWN = """## What is not shown, and what to run to find out
 
-- Footage here is rendered, scenes are few and easy to tell apart, and the stand-in backbones are small and have seen this renderer's
-  world. Nothing above says how large an effect is on real cameras. Data sets with scene-dependent anomalies (NWPU Campus, UBnormal)
-  are the natural test of the gate: train the rows `none`, `ln` and `relevance` with swaps there and compare the same three families.
-- The rule that names the best gate, contextual family on the validation cameras, was set after an earlier grid had been run and read,
-  test tables included; by the mean of all families that grid would have named `ln` with rejection. Read the choice as made in hindsight.
-- Intervals and stars are over test videos, for the mean of the seeds. They do not cover another render; the table of another
-  `BENCH_SEED` beside the first says something about that. Nor do they cover other initialisations, which matters most for
-  AnomalyCLIP's parts, trained with the fewest seeds. What `published_order` does, which merely hands the classes other names, may be
-  read as the size of a chance difference, its stars included.
-- The predictive stream was tuned once per seed and then shared by all gates. Whether a gate also changes what the predictive
-  stream should learn is asked only by the `joint` rows of the components.
-- Whatever learns normality per scene flags what is normal and was never seen. The ablations' tables measure ranking only; what false
-  alarms cost stands in [the detection tables](results/demo.md).
+- Footage here is rendered, scenes are few and easy to tell apart, and the stand-in backbones are small and have
+  seen this renderer's world. Nothing above says how large an effect is on real cameras. Data sets with
+  scene-dependent anomalies (NWPU Campus, UBnormal) are the natural test of the gate: train the rows `none`, `ln`
+  and `relevance` with swaps there and compare the same three families.
+- The rule that names the best gate, contextual family on the validation cameras, was set after an earlier grid had
+  been run and read, test tables included; by the mean of all families that grid would have named `ln` with
+  rejection. Read the choice as made in hindsight.
+- Intervals and stars are over test videos, for the mean of the seeds. They do not cover another render; the table
+  of another `BENCH_SEED` beside the first says something about that. Nor do they cover other initialisations, which
+  matters most for AnomalyCLIP's parts, trained with the fewest seeds. What `published_order` does, which merely
+  hands the classes other names, may be read as the size of a chance difference, its stars included.
+- The predictive stream was tuned once per seed and then shared by all gates. Whether a gate also changes what the
+  predictive stream should learn is asked only by the `joint` rows of the components.
+- Whatever learns normality per scene flags what is normal and was never seen. The ablations' tables measure ranking
+  only; what false alarms cost stands in [the detection tables](results/demo.md).
 """
 
 

@@ -19,7 +19,8 @@ from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.run_step import run_folder
 from zsad_lib.results import report_cards, tables
 
-SHOWN = {  # profile -> data set in words, its picture, what the picture shows; the first that has been run opens the page
+# profile -> data set in words, its picture, what the picture shows; the first that has been run opens the page
+SHOWN = {
     "demo": (
         "SceneRules", "headline.png",
         "Every method and every content-free floor on the embedded benchmark, with 95 % intervals",

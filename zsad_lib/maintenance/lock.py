@@ -15,9 +15,10 @@ NEWEST = ROOT / "build" / "newest"  # environment and home of the trial with tod
 OLDEST = "3.11"  # pins hold from this Python on
 # One lock for every system and Python; extras stay, because conda's pip resolves while it installs.
 STYLE = (
-    "--universal", "--python-version", OLDEST, "--no-strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url",
+    "--universal", "--python-version", OLDEST, "--no-strip-extras", "--no-header", "--no-annotate",
+    "--no-emit-index-url",
 )  # fmt: skip
-STRICT = '''"""Put there by `make lock-check`: what the kit's own lines call and a library gives up is an error in this environment."""
+STRICT = '''"""Put there by `make lock-check`: what the kit's own lines call and a library gives up is an error here."""
 import warnings
 
 for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):

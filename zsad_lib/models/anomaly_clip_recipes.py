@@ -49,11 +49,13 @@ STAND_IN = Recipe(  # chosen on validation cameras, clip AUC of two seeds; `epoc
 )
 
 UCF_CLASSES = (
-    "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery", "Shooting",
+    "Abuse", "Arrest", "Arson", "Assault", "Burglary", "Explosion", "Fighting", "Normal", "RoadAccidents", "Robbery",
+    "Shooting",
     "Shoplifting", "Stealing", "Vandalism",
 )  # fmt: skip
 SHANGHAITECH_CLASSES = (
-    "car", "chasing", "circuit", "fall", "fighting", "hurdle", "jumping", "monocycle", "normal", "push", "robbery", "running",
+    "car", "chasing", "circuit", "fall", "fighting", "hurdle", "jumping", "monocycle", "normal", "push", "robbery",
+    "running",
     "skateboard", "step", "stoop", "throwing object", "vaudeville", "vehicle",
 )  # fmt: skip
 XD_CLASSES = ("Abuse", "Car_accident", "Explosion", "Fighting", "Normal", "Riot", "Shooting")
@@ -66,7 +68,8 @@ def build(
     """An untrained model of the recipe's sizes."""
     names = sorted(class_names) if recipe.resorted else class_names
     return AnomalyCLIP(
-        clip, names, class_names.index(normal), recipe.num_context_tokens, recipe.num_segments, recipe.segment_len, recipe.embed_dim,
+        clip, names, class_names.index(normal), recipe.num_context_tokens, recipe.num_segments, recipe.segment_len,
+        recipe.embed_dim,
         recipe.depth, recipe.heads, recipe.concat_similarity, recipe.topk, recipe.topk, recipe.segment_dropout,
         vocabulary, recipe.temporal, recipe.directions_from_normal,
     )  # fmt: skip

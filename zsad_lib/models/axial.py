@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 SEGMENTS, FRAMES = 2, 3  # axes of a grid [B, C, N, S]
 REACH = 2  # segments on each side that a feed-forward sees: one per convolution
-STRIPS = 4  # a segment by itself costs its pair of feed-forwards 7 + 5 + 3 + 1 rows of convolution, a whole grid 4 rows per segment
+# a segment by itself costs its pair of feed-forwards 7 + 5 + 3 + 1 rows of convolution, a whole grid 4 rows per segment
+STRIPS = 4
 
 
 class AxisAttention(nn.Module):

@@ -66,7 +66,8 @@ def threshold(
         counts = confusion_matrix(frames.labels, is_alarm(score, levels[i]), labels=[False, True])
         shares = counts / counts.sum(1, keepdims=True)
         cells = [[f"{n:,}\n{share:.1%}" for n, share in zip(*row)] for row in zip(counts, shares)]
-        sns.heatmap(shares, vmin=0, vmax=1, cmap="cividis", annot=cells, fmt="", annot_kws={"size": 7}, cbar=False, ax=left,
+        sns.heatmap(shares, vmin=0, vmax=1, cmap="cividis", annot=cells, fmt="", annot_kws={"size": 7}, cbar=False,
+                    ax=left,
                     xticklabels=["silent", "alarm"], yticklabels=["normal", "abnormal"])  # fmt: skip
         left.set(title="frames", ylabel="truth")
         left.tick_params(length=0)

@@ -18,13 +18,17 @@ from zsad_lib.evaluate.floors import FLOORS
 
 STYLE = """
 :root { color-scheme: light dark;
-  --ink: #1c1c1c; --soft: #5c5c5c; --ground: #ffffff; --line: #d8d8d8; --note: #fff4df; --box: #f6f6f4; --link: #0b57a4; }
+  --ink: #1c1c1c; --soft: #5c5c5c; --ground: #ffffff; --line: #d8d8d8; --note: #fff4df; --box: #f6f6f4;
+  --link: #0b57a4; }
 @media (prefers-color-scheme: dark) { :root {
-  --ink: #e8e8e8; --soft: #a8a8a8; --ground: #16181b; --line: #3a3d42; --note: #3a2f1a; --box: #212428; --link: #8ab8f0; } }
+  --ink: #e8e8e8; --soft: #a8a8a8; --ground: #16181b; --line: #3a3d42; --note: #3a2f1a; --box: #212428;
+  --link: #8ab8f0; } }
 body { max-width: 76rem; margin: 0 auto; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--ground); overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; } h3 { font-size: 1.05rem; }
-p, li, figcaption, summary { max-width: 52rem; } a { color: var(--link); } code, pre { font: .85em/1.45 ui-monospace, monospace; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
+h3 { font-size: 1.05rem; }
+p, li, figcaption, summary { max-width: 52rem; } a { color: var(--link); }
+code, pre { font: .85em/1.45 ui-monospace, monospace; }
 pre { overflow-x: auto; overflow-wrap: normal; background: var(--box); padding: .6rem .8rem; border-radius: 4px; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; } .soft a { color: inherit; }
 .note { background: var(--note); padding: .6rem .8rem; border-radius: 4px; }
@@ -32,14 +36,19 @@ nav ul { columns: 14rem; padding-left: 1.1rem; margin: .4rem 0; }
 .wide { overflow-x: auto; overflow-wrap: normal; margin: .6rem 0 1.2rem; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); }
-.numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right; padding: .25rem 0 .25rem .6rem; }
+.numbers td { white-space: nowrap; } .numbers td + td, .numbers th + th { text-align: right;
+  padding: .25rem 0 .25rem .6rem; }
 .numbers td.text { white-space: normal; min-width: 6rem; }
-th a { color: inherit; text-decoration-style: dotted; } .floor td { color: var(--soft); } td[id]:target { background: var(--note); }
-details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; } summary h2 { display: inline; }
+th a { color: inherit; text-decoration-style: dotted; } .floor td { color: var(--soft); }
+td[id]:target { background: var(--note); }
+details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; }
+summary h2 { display: inline; }
 .folded { scroll-margin-top: 3rem; }
-figure { margin: 1.5rem 0; } img, video { max-width: 100%; height: auto; border-radius: 4px; } img { background: #ffffff; }
+figure { margin: 1.5rem 0; } img, video { max-width: 100%; height: auto; border-radius: 4px; }
+img { background: #ffffff; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
-.films figure { margin: 0; } .films video, .films img { width: 100%; display: block; } .poster { display: none !important; }
+.films figure { margin: 0; } .films video, .films img { width: 100%; display: block; }
+.poster { display: none !important; }
 .films video { object-fit: contain; object-position: top; background: var(--box); }
 .formula { margin: .6rem 0; padding: .3rem 0; overflow-x: auto; }
 math { font-family: math, "Latin Modern Math", "STIX Two Math", "Cambria Math", "DejaVu Math TeX Gyre", serif; }
@@ -48,10 +57,14 @@ math { font-family: math, "Latin Modern Math", "STIX Two Math", "Cambria Math", 
   body { padding: .7rem; font-size: 15px; } h1 { font-size: 1.3rem; } }
 @media print {
   :root { color-scheme: light;
-    --ink: #000000; --soft: #444444; --ground: #ffffff; --line: #bbbbbb; --box: #f4f4f4; --note: #fff4df; --link: #000000; }
-  @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } nav, video { display: none !important; }
-  .poster { display: block !important; } a { text-decoration: none; } .wide, pre { overflow: visible; } pre { white-space: pre-wrap; }
-  table { font-size: 6.5pt; } th, td { padding-right: .4rem; } .numbers td, .numbers th { white-space: normal; overflow-wrap: normal; }
+    --ink: #000000; --soft: #444444; --ground: #ffffff; --line: #bbbbbb; --box: #f4f4f4; --note: #fff4df;
+    --link: #000000; }
+  @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } nav, video { display: none !important;
+  }
+  .poster { display: block !important; } a { text-decoration: none; } .wide, pre { overflow: visible; }
+  pre { white-space: pre-wrap; }
+  table { font-size: 6.5pt; } th, td { padding-right: .4rem; } .numbers td, .numbers th { white-space: normal;
+  overflow-wrap: normal; }
   .numbers td + td, .numbers th + th { padding-left: .4rem; } thead { display: table-header-group; }
   figure, tr, img, math { break-inside: avoid; } h1, h2, h3, summary { break-after: avoid; }
   .picture img { width: var(--width); max-height: 220mm; }

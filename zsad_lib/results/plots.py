@@ -185,7 +185,8 @@ def scene_heatmap(table: pd.DataFrame, metric: str) -> Figure:
     order = [name for name in (*ORDER, *FLOORS) if name in cells.index]
     cells = cells.loc[order]
     figure, ax = plt.subplots(figsize=(style.PAGE * 0.72, 0.55 + 0.22 * len(cells)))
-    sns.heatmap(cells, ax=ax, vmin=min(0.5, cells.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f", annot_kws={"size": 7},
+    sns.heatmap(cells, ax=ax, vmin=min(0.5, cells.min(axis=None)), vmax=1, cmap="cividis", annot=True, fmt=".2f",
+                annot_kws={"size": 7},
                 linewidths=0.5, cbar_kws={"label": "ROC-AUC", "pad": 0.02})  # fmt: skip
     ax.set_yticklabels([style.words(name) for name in cells.index], rotation=0)
     level = metric.replace("_auc", "").replace("_", " ")

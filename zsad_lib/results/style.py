@@ -12,7 +12,8 @@ from zsad_lib.files import paths
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the full width of a two-column paper
 METHOD_COLOURS = {
     "full_memory": "#0173b2", "full": "#56b4e9", "paper": "#d55e00", "semantic": "#029e73", "predictive": "#cc78bc",
-    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "anomaly_clip": "#7a3b8f", "mil": "#b07cc6",
+    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "anomaly_clip": "#7a3b8f",
+    "mil": "#b07cc6",
     "clip_prompts": "#6b8e23",
 }  # fmt: skip
 FAMILY_COLOURS = {
