@@ -52,7 +52,7 @@ def content(value: object) -> str:
         return str(sorted(map(content, value)))
     if isinstance(value, (list, tuple)):
         return str([content(item) for item in value])
-    if hasattr(value, "tolist"):  # arrays and tensors
+    if hasattr(value, "tolist") and not isinstance(value, type):  # arrays and tensors
         return repr(value.tolist())
     return getattr(value, "__qualname__", type(value).__qualname__)
 

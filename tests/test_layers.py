@@ -208,6 +208,7 @@ import zsad_lib.ablations.trial
 assert z.train is zsad_lib.train and z.train.__name__ == "zsad_lib.methods.context_aware.train"
 assert video is z.video and video.read_video is z.read_video and video.resize is zsad_lib.files.decoding.resize
 assert z.paths.__spec__.name == "zsad_lib.files.paths"
+assert callable(z.figures.style)  # the function, not the module of that name
 assert BASE is zsad_lib.ablations.trial.BASE and z.pipeline.run_folder and z.own_video.score_video is z.score_video
 for name in (*z.KEPT, *z._NAMES):
     getattr(z, name)

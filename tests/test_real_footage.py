@@ -170,7 +170,7 @@ def small_official(name: str):
 def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(download, patch, tmp_path):
     patch.setenv("ZSAD_HOME", str(tmp_path))
     patch.setattr(published_weights, "fetch", lambda name, offline: name)
-    patch.setattr(published_weights, "load", lambda name, path: small_official(name))
+    patch.setattr(published_weights, "load_published", lambda name, path: small_official(name))
     patch.setattr(published_weights, "known_sha256", lambda name: name)
     outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=None, video_dim=24, scene_dim=16, text_dim=16)
     patch.setattr(train, "outline", lambda kind: outline)

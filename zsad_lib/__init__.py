@@ -182,8 +182,9 @@ class _Parts(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         for home in MOVED[self.__name__] if not name.startswith("__") else ():
-            if hasattr(part := importlib.import_module(f"zsad_lib.{home}"), name):
-                return getattr(part, name)
+            value = getattr(importlib.import_module(full_name(home)), name, None)
+            if value is not None and not isinstance(value, ModuleType):  # a part's own name, no module that it imports
+                return value
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 

@@ -7,7 +7,9 @@ Rows have `delta`, `delta_low`, `delta_high` (95 %, percentiles of the draws) an
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+import torch
 
+from zsad_lib.models.gates import GATES
 from zsad_lib.results.tables import difference_cell
 
 
@@ -56,3 +58,14 @@ def list_kinds(kinds: Mapping[str, Sequence[str]]) -> str:
 def list_evidence(rows: pd.DataFrame) -> str:
     """The names of the rows that have a difference, by what it shows."""
     return list_kinds(sort_by_evidence(rows[rows.delta.notna()]))
+
+
+def has_interaction(kind: str) -> bool:
+    """Whether what a gate does to a caption depends on the caption; False for what is no gate."""
+    if kind not in GATES:
+        return False
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        layer, texts, context = GATES[kind](8, 8).eval(), torch.randn(2, 8), torch.randn(8)
+        shift = layer(texts, context) - texts  # [2 captions, D]
+    return not torch.allclose(shift[0], shift[1], atol=1e-5)

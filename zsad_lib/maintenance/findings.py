@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from zsad_lib.ablations.grids import REPORTED, WEAKLY, grid
 from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance.evidence import (
     delta_cell,
+    has_interaction,
     has_star,
     list_evidence,
     list_kinds,
@@ -150,7 +150,7 @@ def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, s
 
 def _furthest(rows: pd.DataFrame, winner: str) -> str:
     """How far the contextual family gets with an interaction, with swaps, with both and with neither."""
-    trained, interact = rows.variant.isin(GATES) & (rows.variant != "none"), rows.variant.map(_interacts)
+    trained, interact = rows.variant.isin(GATES) & (rows.variant != "none"), rows.variant.map(has_interaction)
     swaps = rows.objective != "plain"  # `reject` learns from swaps as well
     kinds = {
         "no gate, no context": rows.variant == "none",
@@ -178,17 +178,6 @@ def _furthest(rows: pd.DataFrame, winner: str) -> str:
         "`swap` and `reject` have."
     )
     return to_markdown(cells, about)
-
-
-def _interacts(kind: str) -> bool:
-    """Whether what a gate does to a caption depends on the caption; False for what is no gate."""
-    if kind not in GATES:
-        return False
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        layer, texts, context = GATES[kind](8, 8).eval(), torch.randn(2, 8), torch.randn(8)
-        shift = layer(texts, context) - texts  # [2 captions, D]
-    return not torch.allclose(shift[0], shift[1], atol=1e-5)
 
 
 def _gate_rows() -> str:
