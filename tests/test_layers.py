@@ -197,6 +197,9 @@ def test_old_paths_lead_to_the_new_ones_or_say_where_they_are():
         ModuleNotFoundError, match="^data_prep.weak_lists is now data_prep.video_level_lists; change the import$"
     ):
         importlib.import_module("data_prep.weak_lists")
+    command = [sys.executable, "-m", "zsad_lib.ablate"]
+    started = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT, check=False)
+    assert started.returncode and started.stderr.count("\n") == 1 and "zsad_lib.ablations.run" in started.stderr
     code = """
 import zsad_lib as z
 import zsad_lib.train, zsad_lib.video as video

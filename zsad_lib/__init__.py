@@ -168,13 +168,17 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         homes = MOVED[spec.name]
         if len(homes) > 1:
             return _Parts(spec.name)
-        module = importlib.import_module(f"zsad_lib.{homes[0]}")
+        module = importlib.import_module(full_name(homes[0]))
         spec.loader_state = module.__spec__  # the import system is about to write over it
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         if not isinstance(module, _Parts):
             module.__spec__ = module.__spec__.loader_state
+
+    def get_code(self, name: str) -> None:
+        """For ``python -m``: where a module has moved, what it ran is a command of the kit."""
+        raise ImportError(f"{name} is now {full_name(MOVED[name][0])}; python -m zsad_lib lists all commands")
 
 
 class _Parts(ModuleType):
