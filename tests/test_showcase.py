@@ -45,7 +45,10 @@ def make_run(home: Path, name: str, metrics: list[str], changed: bool = False) -
     table = pd.DataFrame(rows)
     table.to_csv(run / "tables" / "detection.csv", index=False)
     tables.save(table, run / "tables" / "detection", "Toy")
-    result = {"git": {"commit": "0123456789abcdef", "changed": changed}, "profile": {"seeds": [0, 1]}}
+    result = {
+        "git": {"commit": "0123456789abcdef", "changed": changed},
+        "profile": {"seeds": [0, 1], "far_target": 0.3},
+    }
     (run / "evaluate" / "result.json").write_text(json.dumps({**result, "versions": {"torch": "9.9"}}))
     (run / "figures" / "headline.png").write_bytes(b"picture of " + name.encode())
     (run / "scores" / "full").mkdir(parents=True)
@@ -71,7 +74,7 @@ def test_both_runs_reach_readme_and_docs(kit, capsys):
     assert "`random` | the strongest floor" in " ".join(table.split()) and table.count("\n| ") == 1 + 2 * 3
     demo, ped2 = re.findall(r"^- \*\*.*", table, re.MULTILINE)
     assert "run `demo`, revision 0123456789, torch 9.9. Clip AUC ranks" in demo and "9 videos, 90 frames" in demo
-    assert "Mean over 2 seeds" in demo and "(docs/results/demo.md)" in demo and "alarm" in demo
+    assert "Mean over 2 seeds" in demo and "(docs/results/demo.md)" in demo and "lets 30% of the frames" in demo
     assert (
         "revision" not in ped2 and "(docs/results/ped2.md)" in ped2
     )  # the working copy had changes: no revision to name

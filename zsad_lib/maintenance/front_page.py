@@ -65,11 +65,12 @@ def show(home: Path) -> list[str]:
     kept = results / "front_page.json"
     shown = paths.read_json(kept) if kept.is_file() else {}
     for name, (data_set, picture, words) in SHOWN.items():
-        profile = get_profile(name)
-        run = run_folder(profile)
-        if not (run / "evaluate" / "result.json").is_file():
+        run = run_folder(get_profile(name))
+        result = run / "evaluate" / "result.json"
+        if not result.is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
             continue
+        profile = get_profile(name, far_target=paths.read_json(result)["profile"]["far_target"])  # the run's own
         copy(run / "tables" / "detection.md", results / f"{name}.md")
         copy(run / "figures" / "headline.png", results / picture)
         if (run / "tables" / "comparison.md").is_file():

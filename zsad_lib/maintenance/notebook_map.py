@@ -47,7 +47,8 @@ def measured(profile: str) -> dict[str, float]:
     run."""
     run, found = run_folder(get_profile(profile)), {}
     for path in paths.executed(run / "notebooks"):
-        found[path.stem] = paths.read_json(path)["metadata"]["papermill"]["duration"]
+        if seconds := paths.read_json(path)["metadata"]["papermill"]["duration"]:  # none of one that ended in an error
+            found[path.stem] = seconds
     steps = [run / step / "result.json" for step in steps_of(get_profile(profile))]
     if found and all(file.is_file() for file in steps):
         found[STEPS] = sum(paths.read_json(file)["seconds"] for file in steps)
