@@ -18,10 +18,11 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.annotations import lines
 from zsad_lib.files.downloads import sha256_file, unpack
+from zsad_lib.files.frame_folders import list_frames
 from zsad_lib.files.manifest import save_manifest
 from zsad_lib.files.pixel_masks import FOLDER, write_masks
 from zsad_lib.files.spans import format_spans
-from zsad_lib.files.video import iter_frames, list_frames
+from zsad_lib.files.video import iter_frames
 
 HOME = "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm"
 ARCHIVE = "UCSD_Anomaly_Dataset.tar.gz"

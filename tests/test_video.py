@@ -14,7 +14,8 @@ from PIL import Image
 from data_prep.scene_rules.world import HEIGHT, WIDTH
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.decoding import declared_seconds
-from zsad_lib.files.video import iter_frames, list_frames, probe, read_video, timed_frames, write_video
+from zsad_lib.files.frame_folders import list_frames
+from zsad_lib.files.video import iter_frames, probe, read_video, timed_frames, write_video
 
 
 def moving_square(n: int, height: int = 48, width: int = 64) -> np.ndarray:

@@ -114,7 +114,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
     "zsad_lib.tables": ("results.tables", "results.run_tables"),
     "zsad_lib.train": ("methods.context_aware.train",),
     "zsad_lib.trial": ("ablations.trial",),
-    "zsad_lib.video": ("files.video", "files.decoding"),
+    "zsad_lib.video": ("files.video", "files.decoding", "files.frame_folders"),
     "zsad_lib.weak": ("methods.anomaly_clip.train",),
     "zsad_lib.weak_ablate": ("ablations.anomaly_clip_grid", "ablations.grids"),
     "zsad_lib.weak_score": ("methods.anomaly_clip.score",),

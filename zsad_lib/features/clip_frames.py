@@ -43,8 +43,9 @@ from zsad_lib.files.annotations import stem
 from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, describe_file
+from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
 from zsad_lib.files.manifest import load_manifest
-from zsad_lib.files.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, iter_frames
+from zsad_lib.files.video import VIDEO_SUFFIXES, iter_frames
 from zsad_lib.files.weights import tensors_sha256
 from zsad_lib.models.text import build_clip
 from zsad_lib.pipeline.progress import report_progress

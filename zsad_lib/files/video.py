@@ -10,7 +10,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import re
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,9 +21,9 @@ import numpy as np
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.decoding import Damage, Size, decode, existing, read_frames, resize, rgb_converter, within
+from zsad_lib.files.frame_folders import list_frames, read_image
 from zsad_lib.files.paths import atomic
 
-IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
 JUMP = 10.0
@@ -41,14 +40,6 @@ class VideoInfo:
     height: int  # pixels
 
 
-def list_frames(folder: str | Path) -> list[Path]:
-    """The images of a frame folder in natural order (2 before 10), without hidden files like macOS' ``._001.tif``."""
-    images = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not images:
-        raise ZsadError(f"{folder}: no frames in this folder; expected {', '.join(IMAGE_SUFFIXES)} files")
-    return sorted(images, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name.lower())])
-
-
 def probe(path: str | Path) -> VideoInfo:
     """Counts the frames by decoding them all, and reads size and rate.
 
@@ -58,7 +49,7 @@ def probe(path: str | Path) -> VideoInfo:
     path = existing(path)
     if path.is_dir():
         frames = list_frames(path)
-        height, width = _read_image(frames[0]).shape[:2]
+        height, width = read_image(frames[0]).shape[:2]
         return VideoInfo(len(frames), float("nan"), width, height)
     frames = decode(path)
     first, fps = next(frames)
@@ -89,7 +80,7 @@ def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator
     path, damage = existing(path), Damage()
     if path.is_dir():
         for number, image in enumerate(list_frames(path)):
-            yield float("nan"), _read_image(image) if number % step == 0 else None
+            yield float("nan"), read_image(image) if number % step == 0 else None
         return
     to_rgb, last, shift, apart = rgb_converter(), 0.0, None, collections.deque(maxlen=RECENT)
     for number, (frame, fps) in enumerate(decode(path, damage)):
@@ -165,7 +156,7 @@ def iter_frames(path: str | Path, size: Size | None = None) -> Iterator[np.ndarr
     """
     path = existing(path)
     to_rgb = rgb_converter()
-    frames = map(_read_image, list_frames(path)) if path.is_dir() else (to_rgb(frame) for frame, _ in decode(path))
+    frames = map(read_image, list_frames(path)) if path.is_dir() else (to_rgb(frame) for frame, _ in decode(path))
     for frame in frames:
         yield resize(frame, size)
 
@@ -204,7 +195,7 @@ def read_video(
             raise ZsadError(f"{path}: frame {min(indices)} does not exist; frame numbers start at 0")
     if path.is_dir():
         files = list_frames(path)
-        frames = [resize(_read_image(files[i]), size) for i in within(path, indices, len(files))]
+        frames = [resize(read_image(files[i]), size) for i in within(path, indices, len(files))]
     else:
         frames = read_frames(path, indices, size, decoder, decoded)
     shapes = sorted({frame.shape for frame in frames})
@@ -253,15 +244,3 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
                 n_frames += 1
             container.mux(stream.encode(None))
     return n_frames
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ZsadError(f"{path}: more than 8 bits per channel; convert the frames to 8 bits")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ZsadError(f"{path}: not a readable image ({error}); fetch it again") from error

@@ -24,9 +24,10 @@ from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, chunks
 from zsad_lib.features.window_plan import WINDOW, at_frames, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
+from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
 from zsad_lib.files.paths import file_errors
 from zsad_lib.files.score_files import prompt_column
-from zsad_lib.files.video import IMAGE_SUFFIXES, timed_frames
+from zsad_lib.files.video import timed_frames
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
