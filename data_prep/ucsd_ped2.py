@@ -160,7 +160,7 @@ def _check_frames(folder: Path, count: int) -> str:
     if not folder.is_dir():
         raise ZsadError(f"{folder}: this folder of frames is missing; unpack {ARCHIVE} again")
     files = list_frames(folder)
-    numbers = {int(file.stem) for file in files if file.stem.isdigit()}
+    numbers = {int(file.stem) for file in files if file.stem.isdecimal()}
     if absent := sorted(set(range(1, count + 1)) - numbers):
         raise ZsadError(f"{folder}: frame {absent[0]:03d} is missing ({count} expected); unpack {ARCHIVE} again")
     if len(files) != count:

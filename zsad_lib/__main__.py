@@ -117,6 +117,7 @@ def features(
 
     from zsad_lib.features import clip_frames
     from zsad_lib.features.backbones import processes
+    from zsad_lib.files.video_folders import list_videos
     from zsad_lib.files.weights import SHIPPED
     from zsad_lib.processes import read_shard
 
@@ -124,7 +125,7 @@ def features(
     if weights:
         encoder, cores = partial(clip_frames.official_encoder, weights), processes(cores)
     folder = out or videos.resolve().parent / f"{videos.resolve().name}-features"
-    listed = clip_frames.list_videos(videos.resolve())
+    listed = list_videos(videos.resolve())
     files = clip_frames.extract(listed, folder, encoder, read_shard(shard), allow_missing, jobs or cores)
     print(f"{len(files)} of {len(listed)} videos: features in {folder}")
 

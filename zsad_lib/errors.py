@@ -2,8 +2,14 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+
+_ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]+:/{1,2})(\S+?)(?=[:,;.)'\"]*(?:\s|$))", re.IGNORECASE)
+_PAIR = re.compile(r"([?&;#/_])([^?&;#/=]*=)?([^?&;#/]*)")
+_SECRET = re.compile(r"pass|pwd|token|secret|auth|key|user|login|sig", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ZsadError(Exception):
@@ -16,6 +22,37 @@ class ZsadError(Exception):
     ...
     zsad_lib.errors.ZsadError: labels.csv: no rows; give one line per video
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(without_secrets(str(message))))
+
+
+def one_line(text: str) -> str:
+    """Text in which control characters, as a file's name may hold them, are written out.
+
+    >>> print(one_line("two\\nlines.mp4"))
+    two\\nlines.mp4
+    """
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def without_secrets(text: str) -> str:
+    """Text whose addresses show neither user and password nor what may be a key: of ``name=value`` small numbers stay.
+
+    >>> without_secrets("rtsp://admin:p@ss/w@10.0.0.5:554/cam?channel=1&token=ab12: cannot be read")
+    'rtsp://***@10.0.0.5:554/cam?channel=1&token=***: cannot be read'
+    """
+
+    def masked(address: re.Match) -> str:
+        known, at, place = address[2].rpartition("@")
+        return f"{address[1]}{'***@' if at else ''}{_PAIR.sub(shown, place)}"
+
+    def shown(pair: re.Match) -> str:
+        before, name, value = pair[1], pair[2] or "", pair[3]
+        plain = not value or (not name and before in "/_") or (value.isdecimal() and len(value) < 3)
+        return f"{before}{name}{value if plain and not (value and _SECRET.search(name)) else '***'}"
+
+    return _ADDRESS.sub(masked, text)
 
 
 @contextlib.contextmanager

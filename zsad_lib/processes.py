@@ -33,7 +33,7 @@ def read_shard(text: str) -> tuple[int, int]:
     (1, 4)
     """
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise ZsadError(f"shard {text!r}: give i/n with i from 0 to n - 1, as 0/4 for the first of four machines")
     return int(number), int(count)
 

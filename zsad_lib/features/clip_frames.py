@@ -43,9 +43,10 @@ from zsad_lib.files.annotations import stem
 from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, describe_file
-from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
+from zsad_lib.files.frame_folders import list_frames
 from zsad_lib.files.manifest import load_manifest
-from zsad_lib.files.video import VIDEO_SUFFIXES, iter_frames
+from zsad_lib.files.video import iter_frames
+from zsad_lib.files.video_folders import list_videos as list_videos  # its home of old
 from zsad_lib.files.weights import tensors_sha256
 from zsad_lib.models.text import build_clip
 from zsad_lib.pipeline.progress import report_progress
@@ -223,28 +224,9 @@ def listed_features(run: Path, row: Any) -> Tensor:
     return features
 
 
-def list_videos(folder: str | Path) -> list[Path]:
-    """Video files below `folder`, dead links among them, and folders of frames, which hold pictures and no video.
-
-    Raises:
-        ZsadError: no such folder, or nothing in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ZsadError(f"{folder}: no such folder; give the folder with the videos")
-    visible = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".")]  # "._x.mp4" is no video
-    files = [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
-    frames = {path.parent for path in visible if path.suffix.lower() in IMAGE_SUFFIXES} - {
-        path.parent for path in files
-    }
-    if not files and not frames:
-        raise ZsadError(f"{folder}: no videos below it; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
-    return files + sorted(frames)
-
-
 def _source(video: Path) -> dict[str, str]:
     """Header entries on one video: what decodes it, and name, size and time of its files."""
-    files = sorted(video.iterdir()) if video.is_dir() else [video]
+    files = list_frames(video) if video.is_dir() else [video]
     facts = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     decoder = f"pillow {PIL.__version__}" if video.is_dir() else f"pyav {av.__version__}"
     return {"decoder": decoder, "video": hashlib.sha256(facts.encode()).hexdigest()[:16]}

@@ -42,13 +42,18 @@ def resize(frame: np.ndarray, size: Size | None) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def local(path: Path) -> str:
+    """A file's path as FFmpeg takes it: with a colon in the name, it is no protocol."""
+    return f"file:{path}"
+
+
 def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
     """Opens a video file; ZsadError where it is none, or nothing but a header. The caller closes the container."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
     try:
-        container = av.open(str(path))
+        container = av.open(local(path), options={"protocol_whitelist": "file,crypto,data"})
     except (av.FFmpegError, OSError) as error:
         advice = "or truncated; fetch it again or convert it to .mp4"
         raise ZsadError(f"{path}: not a readable video ({error.strerror}), {advice}") from error
@@ -187,7 +192,7 @@ def _read_decord(
         n_packets = sum(1 for p in packets_of(path, container, stream, damage) if p.size and not p.is_discard)
     try:
         decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(str(path), num_threads=1, fault_tol=1)
+        reader = decord.VideoReader(local(path), num_threads=1, fault_tol=1)
         if len(reader) != n_packets or decoded not in (None, n_packets):
             return None
         numbers = within(path, indices, n_packets)

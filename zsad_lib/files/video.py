@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.files.decoding import Damage, Size, decode, existing, read_frames, resize, rgb_converter, within
+from zsad_lib.files.decoding import Damage, Size, decode, existing, local, read_frames, resize, rgb_converter, within
 from zsad_lib.files.frame_folders import list_frames, read_image
 from zsad_lib.files.paths import atomic
 
@@ -204,7 +204,7 @@ def read_video(
     return np.stack(frames)  # [T, H, W, 3]
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18, note: str = "") -> int:
     """Writes H.264 in yuv420p (plays everywhere), whole or not at all.
 
     The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock
@@ -215,6 +215,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
         frames: uint8 [H, W, 3] each, all of one size; an odd size is padded by one repeated row or column.
         fps: frames per second, > 0.
         crf: x264's constant rate factor, 0 (lossless) .. 51.
+        note: comment in the file's header.
 
     Returns:
         Number of frames written.
@@ -230,7 +231,9 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
     options = {"movflags": "+faststart"} if Path(path).suffix in (".mp4", ".mov") else {}
     n_frames = 0
     with atomic(path, mode=None) as temporary:
-        with av.open(str(temporary), "w", options=options) as container:
+        with av.open(local(temporary), "w", options=options) as container:
+            if note:
+                container.metadata["comment"] = note
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
             stream.options = {"crf": str(crf), "preset": "veryfast"}

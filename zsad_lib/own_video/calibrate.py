@@ -26,10 +26,10 @@ from zsad_lib.config import FAR_TARGET
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.inputs import normal_thresholds
 from zsad_lib.features.backbones import stand_ins
-from zsad_lib.features.clip_frames import list_videos
 from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import WINDOW, to_frames
 from zsad_lib.files import paths
+from zsad_lib.files.video_folders import list_videos
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.context_aware.scorer import Scorer, save_scorer
 from zsad_lib.methods.context_aware.scores import joint

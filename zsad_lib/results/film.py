@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from zsad_lib.evaluate.events import alarms
 from zsad_lib.files.decoding import resize
+from zsad_lib.files.own_results import FILM_NOTE
 from zsad_lib.files.score_files import prompt_columns, prompt_of
 from zsad_lib.files.spans import labels_to_spans, parse_spans
 from zsad_lib.files.video import timed_frames, write_video
@@ -95,7 +96,7 @@ def write_film(
             yield np.concatenate([picture, _flow(line, width, font), _bars(words, shares[number], font), under, legend])
 
     film = report_progress(draw_frames(), "frames drawn", len(table)) if progress else draw_frames()
-    return write_video(target, film, fps, crf=23)
+    return write_video(target, film, fps, crf=23, note=FILM_NOTE)
 
 
 @cache
