@@ -1,4 +1,4 @@
-"""Folders of frames as cameras, exporters and people leave them: in the right order and upright, or told, or refused."""
+"""Folders of frames as cameras and people leave them: in the right order and upright, or told, or refused."""
 
 import struct
 import zlib
@@ -73,14 +73,7 @@ def test_what_is_plain_is_not_told(tmp_path, capsys, names):
 
 
 @pytest.mark.parametrize(
-    "names",
-    [
-        ("1.jpg", "1.png", "2.jpg"),
-        ("1.png", "01.png"),
-        ("7.PNG", "7.png"),
-        ("a.bmp", "a.tif"),
-        ("t0.5.png", "t0.50.png"),
-    ],
+    "names", [("1.jpg", "1.png", "2.jpg"), ("1.png", "01.png"), ("7.PNG", "7.png"), ("a.bmp", "a.tif")]
 )
 def test_one_frame_twice_is_refused(tmp_path, names):
     fill(tmp_path, *names)

@@ -5,6 +5,7 @@ what it needs when it runs: neither the list of commands nor a run in which noth
 """
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -33,11 +34,13 @@ def score(
     no_overlay: bool,
 ) -> None:
     """Scores one video: its table, then its pictures."""
+    from zsad_lib.files.own_results import note_video
     from zsad_lib.files.paths import atomic
     from zsad_lib.own_video.events import in_words, read_truth
-    from zsad_lib.own_video.scoring import output_for, score_video
+    from zsad_lib.own_video.output_folder import output_for
+    from zsad_lib.own_video.scoring import score_video
 
-    if re.match(r"\w+://", video):
+    if re.match(r"\w+://", video) and not os.path.exists(video):
         raise ZsadError(
             f"{video}: an address is no file; `live {video}` (make live SOURCE=...) scores a stream as it comes"
         )
@@ -48,6 +51,10 @@ def score(
     table = score_video(path, run=run, words=words, causal=causal, fps=fps, progress=True)
     from zsad_lib.own_video import pictures  # drawing loads slowly, and a file that is no video shall not wait for it
 
+    target = output_for(path, output)  # again: another process may have taken the name meanwhile
+    folder = target.with_suffix("")
+    note_video(folder, path)
+    print(f"{path}: results in {Path.cwd() / target}, and {folder.name} beside it", file=sys.stderr)
     with atomic(target) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
     if labels:  # scores are safe by now, should the labels not fit
@@ -57,7 +64,6 @@ def score(
     top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
     highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
     print(f"{len(table)} frames{highest}, written to {target}")
-    folder = target.with_suffix("")
     files = pictures.write_all(path, table, folder, not no_overlay, progress=True)
     print(in_words(table))
     print(f"{', '.join(file.name for file in files.values())} in {folder}; {pictures.threshold_kind(table)}")
@@ -183,7 +189,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "notebooks": dict(nargs="*", metavar="KEY=VALUE | NOTEBOOK", help="settings of the profile, as JOBS=2; notebooks"),
     "--run": dict(help="run whose detector is used, as runs/demo; default: the one shipped with the kit"),
     "--causal": dict(action=SWITCH, help="use only what a live camera has shown so far"),
-    "--output": dict(type=Path, help="CSV to write; default: <video name>.scores.csv in this folder"),
+    "--output": dict(type=Path, help="CSV to write; default: <video name>.scores.csv in the current folder"),
     "--fps": dict(type=float, help="frames per second of folders of frames; default: 10"),
     "evaluate --fps": dict(type=float, help="frames per second, for delays and false alarms per hour"),
     "--captions": dict(type=Path, help="text file: one sentence per line on what is normal there"),
@@ -272,6 +278,11 @@ COMMANDS: dict[str, dict[str, Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 (something is missing), 2 (``error: <line>``), 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a name may hold letters that the console has not, or bytes that are none
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else list(arguments)
     name, command = choose(words[:1])
     options = read(name, command, words[1:])

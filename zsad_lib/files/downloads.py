@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, without_secrets
 from zsad_lib.files.paths import PARTIAL, file_errors, make_folder
 from zsad_lib.pipeline.progress import report_progress
 
@@ -73,7 +73,7 @@ def fetch(
             except ZsadError as error:
                 if number == len(urls) or (part.exists() and part.stat().st_size > had):
                     raise  # another address would start from the beginning
-                print(f"{error}; trying {urls[number]}", file=sys.stderr)
+                print(without_secrets(f"{error}; trying {urls[number]}"), file=sys.stderr)
         os.replace(part, target)
         tag.unlink(missing_ok=True)
     return target

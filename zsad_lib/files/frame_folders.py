@@ -56,7 +56,7 @@ def list_frames(folder: str | Path) -> list[Path]:
     for line in _doubts(images, [keys[name] for name in images]):
         _tell(f"{folder}: {line}")
     if others := [name for name in names if name.lower().endswith(OTHER_SUFFIXES)]:
-        _tell(f"{folder}: left out, as no frames: {len(others)} ({others[0]}); frames end in {', '.join(IMAGE_SUFFIXES)}")
+        _tell(f"{folder}: left out, as no frames: {len(others)} ({others[0]}); expected {', '.join(IMAGE_SUFFIXES)}")
     return [folder / name for name in images]
 
 

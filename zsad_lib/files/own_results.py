@@ -11,18 +11,19 @@ EVENTS, SOURCE = "events.csv", "video.json"  # what a folder of pictures always 
 EVENTS_START = "event,start_s,end_s,first_frame"
 
 
-def begins_with(path: Path, start: str) -> bool:
+def begins_with(path: Path, start: str, or_empty: bool = False) -> bool:
     """Whether a file begins with these letters; one that cannot be read does not."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(start)) == start.encode()
+            found = file.read(len(start))
+        return found == start.encode() or (or_empty and not found)
     except OSError:
         return False
 
 
 def is_pictures(folder: Path) -> bool:
     """Whether a folder holds what the kit draws of a scored video."""
-    return (folder / SOURCE).is_file() or begins_with(folder / EVENTS, EVENTS_START)
+    return (folder / SOURCE).is_file() or begins_with(folder / EVENTS, EVENTS_START, or_empty=True)
 
 
 def note_video(folder: Path, video: Path) -> None:

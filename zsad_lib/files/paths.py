@@ -97,7 +97,7 @@ def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iter
                 os.close(descriptor)
                 yield temporary
             else:
-                text = None if "b" in mode else {"encoding": "utf-8", "newline": ""}
+                text = None if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
                 with os.fdopen(descriptor, mode, **(text or {})) as handle:
                     yield handle
             umask = os.umask(0)

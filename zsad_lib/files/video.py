@@ -117,7 +117,7 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
     import av.format
 
     av.logging.set_level(av.logging.PANIC)
-    if camera := source.isdigit():
+    if camera := source.isdecimal():
         address, options, remedy = f"/dev/video{source}", {"format": "v4l2"}, "number, plug and rights"
     else:
         address, options = source, {"timeout": timeout}
@@ -128,8 +128,11 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
         try:
             yield
         except (av.FFmpegError, OSError, IndexError) as error:
-            reason, name = getattr(error, "strerror", None) or str(error), f"{'camera ' * camera}{address}"
-            raise ZsadError(f"{name}: cannot be read ({reason}); check {remedy}") from error
+            reason = getattr(error, "strerror", None) or str(error)
+            name = f"{'camera ' * camera}{address.replace(' ', '%20')}"
+            raise ZsadError(
+                f"{name}: cannot be read ({reason}); check {remedy}"
+            ) from None  # its text holds the password
 
     def frames() -> Iterator[tuple[float, np.ndarray]]:
         to_rgb = rgb_converter()

@@ -9,7 +9,7 @@ from zsad_lib.extensions import first_use
 
 _HOME = {  # public name -> the module of zsad_lib that holds it
     "frame_table": "own_video.scoring",
-    "output_for": "own_video.scoring",
+    "output_for": "own_video.output_folder",
     "score_video": "own_video.scoring",
     "score_windows": "own_video.scoring",
     "seen_frames": "own_video.scoring",

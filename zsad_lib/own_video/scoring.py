@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,6 @@ from zsad_lib.features.extraction import Extractor, chunks
 from zsad_lib.features.window_plan import WINDOW, at_frames, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
-from zsad_lib.files.paths import file_errors
 from zsad_lib.files.score_files import prompt_column
 from zsad_lib.files.video import timed_frames
 from zsad_lib.methods.context_aware.scorer import Scorer
@@ -34,43 +32,6 @@ from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.pipeline.progress import report_progress
 
 TABLE = ("frame", "time_s", "score")  # the columns that a score table begins with
-
-
-def output_for(video: Path, given: Path | None) -> Path:
-    """Where the scores of a video go; beside them, in a folder of the same name without its ending, the pictures.
-
-    Refuses, before anything is computed, what could not be written, or would overwrite what this kit did not make.
-
-    Args:
-        video: file or folder of frames.
-        given: CSV to write; None: ``<name>.scores.csv`` in the current folder.
-
-    Raises:
-        ZsadError: names the file or folder in the way.
-    """
-    output, another = given or Path(f"{video.resolve().stem}.scores.csv"), "give --output another name"
-    folder = output.with_suffix("")
-    if output.suffix.lower() != ".csv":
-        raise ZsadError(f"{output}: scores are a table; give a file that ends in .csv, as {folder}.csv")
-    if output.exists() and not _is_table(output):
-        raise ZsadError(f"{output}: exists and is no score table of this kit; {another}")
-    if folder.exists() and not folder.is_dir():
-        raise ZsadError(f"{folder}: the pictures need a folder of this name, and it is a file; {another}")
-    if folder.resolve() in (video.resolve(), *video.resolve().parents):
-        raise ZsadError(f"{folder}: the pictures would go to the video itself; {another}")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "events.csv").is_file():
-        raise ZsadError(f"{folder}: the pictures need this folder, and it holds other files; {another}")
-    parent = next(parent for parent in output.absolute().parents if parent.exists())
-    for target in [parent] + [folder] * folder.is_dir():
-        if not target.is_dir() or not os.access(target, os.W_OK | os.X_OK):
-            raise ZsadError(f"{output}: cannot write into {target}; choose a writable folder")
-    return output
-
-
-def _is_table(path: Path) -> bool:
-    start = ",".join(TABLE).encode()
-    with file_errors(path), open(path, "rb") as file:
-        return file.read(len(start)) == start
 
 
 def step_for(rate: float) -> int:

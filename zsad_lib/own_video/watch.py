@@ -13,15 +13,17 @@ import collections
 import itertools
 import math
 import queue
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, without_secrets
 from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.features.backbones import STAND_IN_SIZE
 from zsad_lib.features.window_plan import WINDOW
@@ -64,7 +66,8 @@ class Camera:
 
     def __init__(self, source: str):
         self.source = source
-        self.is_path = not (source.isdigit() or "://" in source)
+        is_address = re.match(r"[A-Za-z][\w+.-]*://", source) and not Path(source).exists()
+        self.is_path = not (re.fullmatch("[0-9]+", source) or is_address)
         self.live = not self.is_path
         self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
         self._first: list[tuple[float, float]] | None = (
@@ -135,7 +138,7 @@ class Camera:
                     yield item
                 if is_file:
                     return
-                reason = f"{self.source}: the stream ended"
+                reason = without_secrets(f"{self.source}: the stream ended")
             except ZsadError as error:
                 if not opened:  # more likely a wrong address than a camera that will be there soon
                     raise
