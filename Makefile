@@ -47,14 +47,25 @@ TESTS ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
+GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
+	NORMAL SOURCE DURATION FAR CAPTIONS PROMPTS SCENE TRUTH FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+quoted = '$(subst ','\'',$1)'
+# A path as one word that is no option; what holds a newline, or a password, reaches the shell through the environment.
+export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL SOURCE DURATION FAR CAPTIONS PROMPTS SCENE TRUTH FPS
+define NEWLINE
+
+
+endef
+path = $(if $(findstring $(NEWLINE),$($1)),"$$$1",$(if $(filter -%,$(firstword $($1))),./)$(call quoted,$($1)))
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),'$(name)=$($(name))')) \
-	$(foreach item,$(SET),'$(item)')
+SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),$(call quoted,$(name)=$($(name))))) \
+	$(foreach item,$(SET),$(call quoted,$(item)))
 ZSAD = $(PYTHON) -m zsad_lib
-# What may hold any letter, a quote too, reaches the shell through the environment.
-export VIDEO RUN TRUTH CAPTIONS PROMPTS SCENE NORMAL FAR FPS
-WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene "$$SCENE")
-STEP = $(ZSAD) step --profile '$(PROFILE)' $(SETTINGS)
+WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene="$$SCENE")
+PROFILED = --profile $(call quoted,$(PROFILE))
+STEP = $(ZSAD) step $(PROFILED) $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
 PYTEST = OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(PYTHON) -m pytest -n $(or $(JOBS),auto) --maxprocesses 4 --dist loadfile
 NBSTRIPOUT = $(VENV)/bin/nbstripout --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill metadata.widgets'
@@ -89,8 +100,8 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
-	@$(ZSAD) run --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
-	@$(ZSAD) report --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) run $(PROFILED) $(SETTINGS) $(NOTEBOOKS)
+	@$(ZSAD) report $(PROFILED) $(SETTINGS)
 
 test: env  ## the whole test suite with coverage, and every notebook in the smoke profile
 	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
@@ -105,26 +116,26 @@ data tables figures: env
 	@$(STEP) $@
 data:  ## check the data set of PROFILE, or say where to get it: [DATA_ROOT=folder] [SPLIT=name] [ALLOW_MISSING=1]
 train: env  ## train the detector; on several GPUs: LAUNCH="torchrun --nproc-per-node 2", see docs/gpu.md
-	@$(STEP) $(if $(LAUNCH),--launch '$(LAUNCH)') $@
+	@$(STEP) $(if $(LAUNCH),--launch $(call quoted,$(LAUNCH))) $@
 tables:  ## write the tables
 figures:  ## draw the figures
 
 weights: env  ## fetch and verify the published weights of PROFILE: [WEIGHTS_ROOT=folder] [MIRROR=address] [CHECK=1: fetch nothing]
-	@$(ZSAD) weights --profile '$(PROFILE)' $(if $(filter-out 0 no,$(CHECK)),--check) \
-		$(if $(WEIGHTS_ROOT),--root '$(WEIGHTS_ROOT)') $(if $(MIRROR),--mirror '$(MIRROR)')
+	@$(ZSAD) weights $(PROFILED) $(if $(filter-out 0 no,$(CHECK)),--check) \
+		$(if $(WEIGHTS_ROOT),--root $(call path,WEIGHTS_ROOT)) $(if $(MIRROR),--mirror "$$MIRROR")
 
 cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on this device: hours and disk per stage
-	@$(ZSAD) cost --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) cost $(PROFILED) $(SETTINGS)
 
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
-	@$(ZSAD) floors --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) floors $(PROFILED) $(SETTINGS)
 
 features: env  ## the frozen features of PROFILE, once, or a machine's share: [SHARD=0/4]; CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai]
 ifdef VIDEOS
-	@$(ZSAD) features '$(VIDEOS)' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(if $(SHARD),--shard '$(SHARD)') \
-		$(if $(JOBS),--jobs '$(JOBS)') $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
+	@$(ZSAD) features $(call path,VIDEOS) $(if $(WEIGHTS),--weights $(call path,WEIGHTS)) $(if $(SHARD),--shard $(call quoted,$(SHARD))) \
+		$(if $(JOBS),--jobs $(call quoted,$(JOBS))) $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
 else
-	@$(STEP) $(if $(SHARD),--shard '$(SHARD)') features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
+	@$(STEP) $(if $(SHARD),--shard $(call quoted,$(SHARD))) features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
 endif
 
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
@@ -144,24 +155,24 @@ calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal vide
 		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
 
 live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
-	@$(ZSAD) live '$(SOURCE)' $(if $(RUN),--run '$(RUN)') $(if $(DURATION),--seconds '$(DURATION)') $(WORDS)
+	@$(ZSAD) live $(if $(RUN),--run "$$RUN") $(if $(DURATION),--seconds "$$DURATION") $(WORDS) -- "$$SOURCE"
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
 ifneq ($(SCORES)$(LABELS),)
-	@$(ZSAD) evaluate '$(SCORES)' '$(LABELS)'
+	@$(ZSAD) evaluate $(call path,SCORES) $(call path,LABELS)
 else
 	@$(STEP) evaluate
 endif
 
 ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
-	@$(ZSAD) ablate --profile '$(PROFILE)' --grid '$(GRID)' $(if $(CLUSTER),--cluster '$(CLUSTER)') $(SETTINGS) \
+	@$(ZSAD) ablate $(PROFILED) --grid $(call quoted,$(GRID)) $(if $(CLUSTER),--cluster $(call quoted,$(CLUSTER))) $(SETTINGS) \
 		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 
 report: env  ## write the report page again from what has been computed
-	@$(ZSAD) report --profile '$(PROFILE)' $(SETTINGS)
+	@$(ZSAD) report $(PROFILED) $(SETTINGS)
 
 status: env  ## what is up to date and what would run
-	@$(ZSAD) status --profile '$(PROFILE)' $(SETTINGS) $(NOTEBOOKS)
+	@$(ZSAD) status $(PROFILED) $(SETTINGS) $(NOTEBOOKS)
 
 bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
 	@$(ZSAD) bench
@@ -200,7 +211,7 @@ lock-check: env  ## which pins are yanked or gone, and whether today's newest ve
 
 fresh:  ## try the committed kit as a newcomer, on every Python of this machine: [COLD=1: empty caches] [PYTHONS='3.11 3.13'] [TESTS=quick|all|none]
 	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/fresh.py $(if $(filter-out 0 no,$(COLD)),--cold) \
-		$(if $(PYTHONS),--pythons '$(PYTHONS)') $(if $(TESTS),--tests '$(TESTS)')
+		$(if $(PYTHONS),--pythons $(call quoted,$(PYTHONS))) $(if $(TESTS),--tests $(call quoted,$(TESTS)))
 
 clean:  ## remove results and caches; keeps data/, cache/weights and .venv
 	@rm -rf runs $(filter-out cache/weights,$(wildcard cache/*)) build .pytest_cache .ruff_cache .coverage .coverage.*
@@ -223,4 +234,4 @@ ifneq ($(ENV_MARK),$(shell [ -x $(PYTHON) ] && cat $(VENV)/.ready 2>/dev/null))
 endif
 
 $(VENV)/.ready:
-	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/set_up.py --mark "$(ENV_MARK)" $(if $(INSTALLER),--with '$(INSTALLER)')
+	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/set_up.py --mark "$(ENV_MARK)" $(if $(INSTALLER),--with $(call quoted,$(INSTALLER)))

@@ -26,6 +26,7 @@ from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_featur
 from zsad_lib.files.manifest import COLUMNS, load_manifest, save_manifest
 from zsad_lib.files.spans import labels_to_spans
 from zsad_lib.files.video import iter_frames, probe
+from zsad_lib.files.video_folders import why_no_video
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.processes import parallel
 
@@ -88,10 +89,10 @@ def find(root: Path, pattern: str) -> dict[str, Path]:
             folders.clear()
             continue
         walked.add(real)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not why_no_video(name))
         for name in (*sorted(files), *folders):
             match = compiled.fullmatch((path := Path(folder, name)).relative_to(root).as_posix())
-            if not match or name.startswith("."):
+            if not match or why_no_video(name):
                 continue
             first = found.setdefault(match[1], path)
             if first.is_file() and path.is_file() and not _same(first, path):

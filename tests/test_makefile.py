@@ -174,3 +174,44 @@ def test_lock_names_no_index_and_pins_with_hashes():
     pins = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert all("==" in line for line in pins) and not any("://" in line or line.startswith("-") for line in lines)
     assert sum("--hash=sha256:" in line for line in lines) >= len(pins)
+
+
+ODD = """-it's "my" $HOME $(x) a`b`\\ c;d*.e"""  # of a path: all that a shell or make might read something into
+ODD_TARGETS = [  # target, the variable that holds a path or a text, further ones
+    *[("score", name, "VIDEO=v") for name in ("VIDEO", "RUN", "TRUTH", "CAPTIONS", "PROMPTS", "SCENE")],
+    *[("calibrate", name, "NORMAL=n") for name in ("NORMAL", "RUN", "CAPTIONS")],
+    *[("live", name, "SOURCE=s") for name in ("SOURCE", "RUN", "CAPTIONS", "SCENE")],
+    *[("evaluate", name, "SCORES=s", "LABELS=l") for name in ("SCORES", "LABELS")],
+    *[("features", name, "VIDEOS=v") for name in ("VIDEOS", "WEIGHTS", "SHARD")],
+    *[("weights", name) for name in ("PROFILE", "WEIGHTS_ROOT", "MIRROR")],
+    *[
+        (target, "DATA_ROOT")
+        for target in ("data", "train", "floors", "cost", "report", "status", "ablate", "reproduce")
+    ],
+    *[("train", name) for name in ("PROFILE", "LAUNCH", "SPLIT")],
+    *[("ablate", name) for name in ("GRID", "CLUSTER")],
+]
+
+
+@pytest.mark.parametrize("target, name, others", [(target, name, others) for target, name, *others in ODD_TARGETS])
+def test_what_is_given_arrives_letter_by_letter(clone, target, name, others):
+    (clone / ".venv/bin/python").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n', encoding="utf-8")
+    others = [one for one in others if not one.startswith(f"{name}=")]
+    for environment in ({}, {name: ODD}):  # on the command line, and in the environment
+        done = make(target, *others, *([] if environment else [f"{name}={ODD}"]), cwd=clone, **environment)
+        assert done.returncode == 0, done.stderr
+        assert f"{ODD}>" in done.stdout and re.search(r"[<=/]" + re.escape(ODD), done.stdout)
+
+
+def test_a_newline_arrives_and_a_password_is_not_shown(clone):
+    (clone / ".venv/bin/python").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n', encoding="utf-8")
+    for target, name in (("score", "VIDEO"), ("live", "SOURCE"), ("features", "VIDEOS"), ("calibrate", "NORMAL")):
+        assert "<two\nlines>" in make(target, f"{name}=two\nlines", cwd=clone).stdout
+    assert "secret" not in make("-n", "live", "SOURCE=rtsp://admin:secret@10.0.0.5/live", cwd=clone).stdout
+
+
+def test_what_is_given_is_never_run(clone, tmp_path):
+    for target, name in (("score", "VIDEO"), ("live", "SOURCE"), ("data", "DATA_ROOT"), ("evaluate", "SCORES")):
+        for value in (f"$(shell touch {tmp_path}/run)", f"`touch {tmp_path}/run`", f"'; touch {tmp_path}/run; '"):
+            make(target, f"{name}={value}", cwd=clone)
+    assert not (tmp_path / "run").exists()

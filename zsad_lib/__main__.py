@@ -81,10 +81,10 @@ def calibrate(
     allow_missing: bool,
 ) -> None:
     """Fits the detector to a camera."""
-    from zsad_lib.own_video.calibrate import calibrate, in_words
+    from zsad_lib.own_video.calibrate import calibrate, in_words, name_for
     from zsad_lib.own_video.detector import read_sentences
 
-    name = name or f"calibrated-{normal.resolve().name}"
+    name = name or name_for(normal)
     sentences = read_sentences(captions) if captions else ()
     use_one_thread()
     target, _ = calibrate(normal, name, run, far, sentences, fps=fps, allow_missing=allow_missing)

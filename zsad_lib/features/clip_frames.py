@@ -13,6 +13,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -165,13 +166,14 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
         header = encoder.header | _source(video)
         if _finished(target, header):
             return video, target, ""
+        _refuse_others(target, video)
         features = video_features(encoder, video)
     except ZsadError as error:
         return video, target, str(error)
     except Exception as error:  # of a decoder, over a damaged file: the others go on, and the run fails at the end
         return video, target, f"{video}: {type(error).__name__}: {error}"
     with paths.atomic(target, mode=None) as temporary:
-        save_file({"features": features.contiguous()}, temporary, header)
+        save_file({"features": features.contiguous()}, temporary, header | {"source": _name(video)})
     return video, target, ""
 
 
@@ -235,6 +237,27 @@ def _source(video: Path) -> dict[str, str]:
 def _finished(target: Path, header: dict[str, str]) -> bool:
     try:
         with safe_open(target, framework="pt") as file:
-            return file.metadata() == header
+            return header.items() <= (file.metadata() or {}).items()
     except (SafetensorError, OSError):
         return False
+
+
+def _name(video: Path) -> str:
+    """The path of a video as a header holds it, in letters."""
+    return os.fsencode(video.absolute()).decode("utf-8", "backslashreplace")
+
+
+def _refuse_others(target: Path, video: Path) -> None:
+    """ZsadError where a file of features is somebody else's, or of another video that is still there."""
+    try:
+        with safe_open(target, framework="pt") as file:
+            header = file.metadata() or {}
+    except OSError:
+        return
+    except SafetensorError:  # the kit's own, when a disk has lost its end, is made again
+        header = {"preprocessing": ""} if target.read_bytes()[8:].startswith(b'{"__metadata__"') else {}
+    if "preprocessing" not in header:
+        raise ZsadError(f"{target}: exists and was not made by this kit; give --out another folder")
+    source = header.get("source", "")
+    if source not in ("", _name(video)) and os.path.exists(source):
+        raise ZsadError(f"{target}: holds the features of {source}; give --out another folder for {video}")

@@ -13,6 +13,7 @@ Notebook: 50_score_your_video
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from array import array
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ def calibrate(
     frames = {number: to_frames(windows[number], video.length) for number, video in enumerate(held_out)}
     threshold, causal = (float(normal_thresholds(scores, far)[0]) for scores in (frames, windows))
     meta |= {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
+    meta["folder"] = os.fspath(Path(normal).resolve())
     spent = sum(video.seconds for video in held_out)
     meta["measured_on"] = {"videos": len(held_out), "seconds": spent, "windows": count}
     if target.exists():
@@ -146,12 +148,28 @@ def in_words(target: Path) -> str:
     )
 
 
+def name_for(normal: str | Path) -> str:
+    """Name of the run for a folder of normal videos: ``calibrated-<folder>``, or with the folders above it in front
+    where the detector of that name was calibrated from another folder."""
+    folder = Path(normal).resolve()
+    name = folder.name
+    for parent in (*folder.parents, None):
+        target = _file(f"calibrated-{name}")
+        if parent is None or not target.is_file() or load_weights(target)[1].get("folder") == os.fspath(folder):
+            break
+        name = f"{parent.name}-{name}" if parent.name else name
+    return f"calibrated-{name}"
+
+
+def _file(name: str) -> Path:
+    return paths.runs() / name / "score" / "full" / "0" / "scorer.safetensors"
+
+
 def _target(name: str) -> Path:
     """File of the detector; ZsadError where the name belongs to something else."""
     if Path(name).name != name:
         raise ZsadError(f"{name!r}: the name of a run is one folder below {paths.runs()}; give a name without a slash")
-    folder = paths.runs() / name
-    target = folder / "score" / "full" / "0" / "scorer.safetensors"
+    folder, target = paths.runs() / name, _file(name)
     calibrated = target.is_file() and "normal" in load_weights(target)[1]
     if folder.exists() and not calibrated:
         raise ZsadError(f"{folder}: a run that is no calibration lies there; give another name")

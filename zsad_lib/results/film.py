@@ -28,6 +28,7 @@ from zsad_lib.files.video import timed_frames, write_video
 from zsad_lib.pipeline.progress import report_progress
 
 WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words can be read, and wider ones down
+TALLEST = 4096  # pixels: a taller picture has black sides; an encoder takes no film of any height
 STRIP = 0.22  # height of the curve, as a share of the picture's width
 BORDER = 0.02  # width of the frame that shows an alarm, as a share of the picture's width
 WORDS = 0.6  # share of the width for a prompt's words; its bar has the rest
@@ -74,6 +75,8 @@ def write_film(
     first = next(frames)
     width = int(np.clip(first.shape[1], *WIDTHS))
     height, font = max(2, round(first.shape[0] * width / first.shape[1])), _font(max(11, width // 60))
+    height, shown = min(height, TALLEST), round(width * min(1, TALLEST / height)) or 1
+    sides = ((0, 0), ((width - shown) // 2, (width - shown + 1) // 2), (0, 0))
     alarm, seconds, score = alarms(table, threshold), table["time_s"].to_numpy(), table["score"].to_numpy()
     warmup = table["warmup"].to_numpy()
     truth = table["truth"].to_numpy() if "truth" in table else np.zeros(len(table), bool)
@@ -86,7 +89,7 @@ def write_film(
 
     def draw_frames() -> Iterator[np.ndarray]:
         for number, frame in enumerate(itertools.chain([first], frames)):
-            picture = resize(frame, (height, width)).copy()  # some recorders change size in the middle
+            picture = np.pad(resize(frame, (height, shown)), sides)  # some recorders change size in the middle
             under = strip.copy()
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
             under[:, max(0, cursor[number] - 1) : cursor[number] + 1] = INK
