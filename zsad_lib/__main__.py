@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zsad_lib.config import FAR_TARGET, Profile, get_profile
-from zsad_lib.errors import ZsadError, run_command
+from zsad_lib.errors import ZsadError, one_line, run_command
 
 if TYPE_CHECKING:
     from zsad_lib.own_video.detector import Words
@@ -54,7 +54,7 @@ def score(
     target = output_for(path, output)  # again: another process may have taken the name meanwhile
     folder = target.with_suffix("")
     note_video(folder, path)
-    print(f"{path}: results in {Path.cwd() / target}, and {folder.name} beside it", file=sys.stderr)
+    print(one_line(f"{path}: results in {Path.cwd() / target}, and {folder.name} beside it"), file=sys.stderr)
     with atomic(target) as handle:
         table.to_csv(handle, index=False, lineterminator="\n")
     if labels:  # scores are safe by now, should the labels not fit
@@ -63,10 +63,10 @@ def score(
             table.to_csv(handle, index=False, lineterminator="\n")
     top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
     highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
-    print(f"{len(table)} frames{highest}, written to {target}")
+    print(one_line(f"{len(table)} frames{highest}, written to {target}"))
     files = pictures.write_all(path, table, folder, not no_overlay, progress=True)
     print(in_words(table))
-    print(f"{', '.join(file.name for file in files.values())} in {folder}; {pictures.threshold_kind(table)}")
+    print(one_line(f"{', '.join(file.name for file in files.values())} in {folder}; {pictures.threshold_kind(table)}"))
     if run is None:
         print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
 
@@ -284,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):  # a name may hold letters that the console has not, or bytes that are none
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else list(arguments)
+    words = [re.sub(r"\s", "%20", word) if re.match(r"\w[\w+.-]+://", word) else word for word in words]  # as in a URL
     name, command = choose(words[:1])
     options = read(name, command, words[1:])
     is_child = options.get("child", False)

@@ -198,7 +198,7 @@ def _read_decord(
         numbers = within(path, indices, n_packets)
         frames = (reader.get_batch(numbers[i : i + 64]).asnumpy() for i in range(0, len(numbers), 64))
         return [resize(frame, size) for batch in frames for frame in batch]
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError):
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, UnicodeError):  # it takes UTF-8 alone
         return None
 
 

@@ -23,7 +23,7 @@ def begins_with(path: Path, start: str, or_empty: bool = False) -> bool:
 
 def is_pictures(folder: Path) -> bool:
     """Whether a folder holds what the kit draws of a scored video."""
-    return (folder / SOURCE).is_file() or begins_with(folder / EVENTS, EVENTS_START, or_empty=True)
+    return begins_with(folder / SOURCE, "{") or begins_with(folder / EVENTS, EVENTS_START, or_empty=True)
 
 
 def note_video(folder: Path, video: Path) -> None:

@@ -95,18 +95,17 @@ def list_videos(folder: str | Path) -> list[Path]:
     thumbnails = [here for here, names in pictures.items() if videos and _are_thumbnails(here, names, videos)]
     left_out.setdefault("thumbnails", []).extend(thumbnails)
     listed = sorted(videos) + sorted(pictures.keys() - thumbnails)
-    print(f"{one_line(str(folder))}: videos used: {len(listed)}{_named(listed, folder)}", file=sys.stderr, flush=True)
-    for reason, paths in left_out.items():
-        if paths:
-            line = f"{one_line(str(folder))}: left out as {reason}: {len(paths)}{_named(sorted(paths), folder)}"
-            print(line, file=sys.stderr, flush=True)
+    others = [f"left out as {why}: {len(some)}{_named(sorted(some), folder)}" for why, some in left_out.items() if some]
     if not listed:
-        raise ZsadError(f"{folder}: no videos below it; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
+        found = "; ".join(["no videos below it", *others])
+        raise ZsadError(f"{folder}: {found}; expected {', '.join(VIDEO_SUFFIXES)} or folders of frames")
+    for line in (f"videos used: {len(listed)}{_named(listed, folder)}", *others):
+        print(one_line(f"{folder}: {line}"), file=sys.stderr, flush=True)
     return listed
 
 
 def _named(paths: Iterable[Path], folder: Path) -> str:
-    names = [one_line(str(path.relative_to(folder))) if path != folder else one_line(path.name) for path in paths]
+    names = [str(path.relative_to(folder)) for path in paths]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f" ({', '.join(names[:NAMED])}{more})" if names else ""
 
