@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,6 +155,16 @@ def test_unpacks_what_is_wanted(make, name, tmp_path):
         (make_zip, [("a\\..\\..\\evil", b"x")], "outside"),
         (make_zip, [("C:/evil", b"x")], "outside"),
         (make_zip, [("big", b"0" * 2000)], "1000 bytes"),
+        *(
+            (make, [(name, b"") for name in names], "name of another one")
+            for make in (tar, make_zip)
+            for names in (["a", "a/b"], ["a/b", "a"], ["a", "./a"], ["a/b", "a/b/c/d"], [""], ["."])
+        ),
+        (tar, [("folder", (tarfile.DIRTYPE, "")), ("folder", b"x")], "name of another one"),
+        (tar, [("file", b"x"), ("file", (tarfile.DIRTYPE, ""))], "name of another one"),
+        (tar, [("n" * 300, b"x")], "cannot be written here"),
+        (make_zip, [("n" * 300, b"x")], "cannot be written here"),
+        (tar, [("device", (tarfile.CHRTYPE, ""))], "link or device"),
     ],
 )
 def test_hostile_archives_leave_nothing(make, members, reason, tmp_path):
@@ -162,6 +173,73 @@ def test_hostile_archives_leave_nothing(make, members, reason, tmp_path):
     with pytest.raises(ZsadError, match=reason):
         unpack(archive, tmp_path / "out", max_files=5, max_bytes=1000)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def refuse(archive, reason):
+    """One line that names the archive, and nothing left."""
+    with pytest.raises(ZsadError, match=reason) as caught:
+        unpack(archive, archive.with_name("out"))
+    assert str(caught.value).startswith(str(archive)) and "\n" not in str(caught.value)
+    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
+
+
+def test_what_grows_beyond_all_measure_or_beyond_the_disk_is_refused(tmp_path, monkeypatch):
+    archive = tmp_path / "a"
+    info = tarfile.TarInfo("x")
+    info.size = 1 << 42
+    archive.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+    refuse(archive, "1073741824 bytes unpacked")
+    tar(archive, ("one", b"1"), ("two", bytes(2000)))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    refuse(archive, "2001 bytes or more, and 1000 are free")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_no_damage_goes_unseen(mode, tmp_path):
+    archive = tmp_path / "a"
+    noise = hashlib.sha512(b"").digest()
+    content = tar(archive, *((f"f{n}", noise * 8) for n in range(4)), mode=mode).read_bytes()
+    archive.write_bytes(content[: min(len(content) // 2, 3000)])
+    refuse(archive, "not a readable archive")
+    headers = range(1024, 4096, 1024)
+    for place in headers if mode == "w" else range(20, len(content), len(content) // 9):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        archive.write_bytes(changed)
+        refuse(archive, "not a readable archive")
+    if mode == "w":
+        for end in headers:  # cut where a member begins
+            archive.write_bytes(content[:end])
+            refuse(archive, "not a readable archive")
+
+
+def test_what_zip_files_hold_too(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", ("one", b"1" * 100))
+    content = archive.read_bytes()
+    archive.write_bytes(content.replace(b"1" * 100, b"1" * 99 + b"2"))
+    refuse(archive, "CRC")
+    archive.write_bytes(content[:-9])
+    refuse(archive, "not a readable archive")
+    central = content.rindex(b"PK\1\2") + 8
+    archive.write_bytes(content[:6] + b"\1" + content[7:central] + b"\1" + content[central + 1 :])
+    refuse(archive, "encrypted")
+    for text in (b"", b"PK", b"<html>not found</html>", b"Rar!" + bytes(600)):
+        archive.write_bytes(text)
+        refuse(archive, "not a readable archive")
+
+
+def test_an_archive_in_an_archive_stays_one(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", ("deep", b"1"))
+    folder = unpack(tar(tmp_path / "a.tar", ("inner.zip", inner.read_bytes()), mode="w"), tmp_path / "out")
+    assert (folder / "inner.zip").read_bytes() == inner.read_bytes() and len(list(folder.iterdir())) == 1
+
+
+def test_names_of_another_system(tmp_path):
+    folder = unpack(make_zip(tmp_path / "a.zip", ("set\\one.txt", b"1")), tmp_path / "out")
+    assert (folder / "set" / "one.txt").read_bytes() == b"1"
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    archive = tar(tmp_path / "a.tar.gz", (name, b"1"))
+    assert unpack(archive, tmp_path / "latin").joinpath(name).read_bytes() == b"1"
 
 
 def test_links_in_zip_archives_are_refused(tmp_path):

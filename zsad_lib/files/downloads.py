@@ -1,5 +1,6 @@
 """Downloading and unpacking data sets: resumable, checked, and never half done under the final name."""
 
+import contextlib
 import functools
 import hashlib
 import http.client
@@ -13,9 +14,9 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from zsad_lib.errors import ZsadError, without_secrets
 from zsad_lib.files.paths import PARTIAL, file_errors, make_folder
@@ -23,7 +24,7 @@ from zsad_lib.pipeline.progress import report_progress
 
 CHUNK = 1 << 20  # bytes read at once
 MAX_FILES, MAX_BYTES = 200_000, 1 << 37  # what an archive of a data set may hold: 128 GiB
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+MAX_GROWTH, SMALL = 100, 1 << 30  # times its own size, where that is more than a GiB: pictures and films grow little
 
 
 def sha256_file(path: str | Path) -> str:
@@ -99,8 +100,8 @@ def unpack(
         `folder`.
 
     Raises:
-        ZsadError: a damaged archive, or one that must not be trusted: members outside the folder, links, devices, too
-            many or too large; also when the folder exists or cannot be written.
+        ZsadError: a damaged archive, or one that must not be trusted: members outside the folder, links, devices, two
+            of one name, too many or too large; also when the folder exists or cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
@@ -108,23 +109,51 @@ def unpack(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ZsadError(f"{folder}: exists already; move it away to unpack {archive.name} again")
     make_folder(folder.parent)
+    max_bytes = min(max_bytes, max(SMALL, MAX_GROWTH * archive.stat().st_size))
     with file_errors(folder):
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
+        partial, room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent)), shutil.disk_usage(folder.parent).free
         try:
-            files = size = 0
-            for name, length, extract in _members(archive):
-                files, size = files + 1, size + length
-                if files > max_files or size > max_bytes:
-                    raise ZsadError(f"{archive}: more than {max_files} files or {max_bytes} bytes unpacked; refused")
-                if keep(name):
-                    extract(partial)
+            _extract(archive, partial, keep, max_files, max_bytes, room)
             partial.chmod(0o755)  # mkdtemp hides its folders from everybody else
             os.replace(partial, folder)
-        except _BROKEN as error:
-            raise ZsadError(f"{archive}: not a readable archive ({error}); fetch it again") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _extract(archive: Path, into: Path, keep: Callable[[str], bool], max_files: int, max_bytes: int, room: int) -> None:
+    files = size = 0
+    try:
+        for name, length, content in _members(archive):
+            files, size = files + 1, size + length
+            if files > max_files or size > max_bytes:
+                raise ZsadError(f"{archive}: more than {max_files} files or {max_bytes} bytes unpacked; refused")
+            if size > room:
+                raise ZsadError(f"{archive}: holds {size} bytes or more, and {room} are free there; free some space")
+            if keep(name):
+                _write(archive, name, content, into / name)
+    except (ZsadError, MemoryError):
+        raise
+    except Exception as error:  # of a dozen kinds: each format has its own, and each compression
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            raise  # a full disk
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        raise ZsadError(f"{archive}: not a readable archive ({reason}); fetch it again") from error
+
+
+def _write(archive: Path, name: str, content: Callable[[], IO[bytes]] | None, target: Path) -> None:
+    """Writes a member's content, or a folder for None, and nothing else of it: no owner, no mode."""
+    try:
+        (target.parent if content else target).mkdir(parents=True, exist_ok=True)
+        copy = open(target, "xb") if content else contextlib.nullcontext()
+    except (FileExistsError, NotADirectoryError) as error:  # on some disks A and a too, or two ways to write an accent
+        raise ZsadError(f"{archive}: member {name!r} has the name of another one; unpack it by hand") from error
+    except (OSError, ValueError) as error:  # too long for this disk, or with letters that it cannot write
+        raise ZsadError(f"{archive}: member {name!r} cannot be written here ({error}); unpack it elsewhere") from error
+    with copy:
+        if content:
+            with content() as original:
+                shutil.copyfileobj(original, copy, CHUNK)
 
 
 def _download(url: str, part: Path, tag: Path, sha256: str | None, check: Callable[[Path], object]) -> None:
@@ -170,29 +199,36 @@ def _receive(answer: http.client.HTTPResponse, part: Path, tag: Path, start: int
             raise ZsadError(f"{answer.url}: cut short at {file.tell()} of {total} bytes; run again to continue it")
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[Path], object]]]:
-    """(name, bytes, function that extracts it into a folder) for each file and folder, after its safety check."""
-    if zipfile.is_zipfile(archive):
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]] | None]]:
+    """(name, bytes, function that opens its content, or None) for each file and folder, after its safety check."""
+    with open(archive, "rb") as file:
+        is_zip = file.read(2) == b"PK"  # what is_zipfile looks for may also stand at the end of a tar with a zip in it
+    if is_zip:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
-                mode = stat.S_IFMT(info.external_attr >> 16)
-                _refuse(archive, info.filename, mode in (0, stat.S_IFREG, stat.S_IFDIR))
-                yield info.filename, info.file_size, lambda into, info=info: file.extract(info, into)
+                name, mode = info.filename.replace("\\", "/"), stat.S_IFMT(info.external_attr >> 16)
+                _refuse(archive, name, mode in (0, stat.S_IFREG, stat.S_IFDIR))
+                yield name, info.file_size, None if name.endswith("/") else functools.partial(file.open, info)
     else:
-        with tarfile.open(archive) as file:
+        with tarfile.open(archive, tarinfo=_Header) as file:
             for info in file:
                 _refuse(archive, info.name, info.isreg() or info.isdir())
-                yield info.name, info.size, functools.partial(_write, file, info)
+                yield info.name, info.size, None if info.isdir() else functools.partial(file.extractfile, info)
+            while file.fileobj.read(CHUNK):  # the sum of what was compressed stands at its end
+                pass
 
 
-def _write(file: tarfile.TarFile, info: tarfile.TarInfo, into: Path) -> None:
-    """Writes a member's content and nothing else of it: no owner, no mode (tarfile's own filter is not in every Python
-    3.11)."""
-    target = into / info.name
-    make_folder(target if info.isdir() else target.parent)
-    if info.isreg():
-        with file.extractfile(info) as content, open(target, "wb") as copy:
-            shutil.copyfileobj(content, copy, CHUNK)
+class _Header(tarfile.TarInfo):
+    """A member's header; one that cannot be read is no end of the archive, as it is to tarfile."""
+
+    @classmethod
+    def fromtarfile(cls, file: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(file)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {file.offset}") from error
 
 
 def _refuse(archive: Path, name: str, plain: bool) -> None:

@@ -1,8 +1,9 @@
 """The parts that the kit's HTML pages are made of. A page is one file that fetches nothing: pictures and films are
 inside.
 
-It is readable from 400 pixels of width on, in light and in dark; when printed, what is folded lies open and a film is
-its poster.
+What others have written, as a data set's card or a notebook, comes in through `clean`; a page has no script, and its
+policy forbids browsers to run any or to fetch. It is readable from 400 pixels of width on, in light and in dark; when
+printed, what is folded lies open and a film is its poster.
 """
 
 import base64
@@ -15,6 +16,28 @@ import pandas as pd
 
 from zsad_lib.errors import optional
 from zsad_lib.evaluate.floors import FLOORS
+
+POLICY = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+TAGS = (
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6"
+    " hr i img input ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead"
+    " tr u ul var"
+).split()
+ATTRIBUTES = {  # of every tag, and of some
+    "*": "class id title style".split(), "td": "colspan rowspan align".split(), "th": "colspan rowspan align".split(),
+    "img": "alt width height".split(), "input": "type checked disabled".split(), "details": ["open"],
+    "ol": ["start"], "col": ["span"], "table": ["border"],
+}  # fmt: skip
+ADDRESSES = {  # attributes that lead elsewhere -> what may stand in them: no script, and no picture that is fetched
+    "a href": r"(?:https?://|mailto:|#).*|[\w./%+ -]+(?:#.*)?",
+    "img src": r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[\w+/=\s]*",
+}
+LOOKS = (
+    "text-align vertical-align color background-color font-family font-size font-style font-weight text-decoration"
+    " white-space"
+).split()
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -82,7 +105,8 @@ def document(title: str, body: str, style: str = "", mark: str = "") -> str:
         style: CSS beside `STYLE`.
         mark: what made the page, kept in its head for whoever asks whether it has to be made again.
     """
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head += (
         '<meta name="generator" content="zsad'
         f' {mark}">\n<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style>'
@@ -113,7 +137,7 @@ def anchor(name: str) -> str:
 
 def contents(sections: Sequence[str]) -> str:
     """Links to the sections (HTML of `section` and `folded`), in their order."""
-    names = [re.search("<h2>(.*?)</h2>", text)[1] for text in sections]
+    names = [re.search("<h2>(.*?)</h2>", text, re.DOTALL)[1] for text in sections]
     links = [f'<li><a href="#{anchor(html.unescape(name))}">{name}</a></li>' for name in names]
     return f"<nav><ul>{''.join(links)}</ul></nav>"
 
@@ -189,22 +213,43 @@ def film(content: bytes, poster: bytes, text: str, shape: tuple[int, int]) -> st
         shape: (width, height) in pixels; room for the controls is added below.
     """
     still, text = data_uri(poster, "image/jpeg"), html.escape(text)
+    width, height = map(int, shape)
     return (
-        f'<figure><video controls muted loop playsinline preload="none" style="aspect-ratio: {shape[0]} /'
-        f' {shape[1] + 56}" poster="{still}" src="{data_uri(content, "video/mp4")}"></video><img class="poster"'
+        f'<figure><video controls muted loop playsinline preload="none" style="aspect-ratio: {width} /'
+        f' {height + 56}" poster="{still}" src="{data_uri(content, "video/mp4")}"></video><img class="poster"'
         f' alt="{text}" src="{still}"><figcaption>{text}</figcaption></figure>'
     )
 
 
+def clean(body: str) -> str:
+    """HTML of others without what could act or fetch: tags that are not `TAGS` become text, attributes go, ends are
+    set."""
+    with optional("notebooks"):
+        import bleach
+        from bleach.css_sanitizer import CSSSanitizer
+
+    def may_stay(tag: str, name: str, value: str) -> bool:
+        if pattern := ADDRESSES.get(f"{tag} {name}"):
+            return re.fullmatch(pattern, value, re.DOTALL) is not None
+        return name in ATTRIBUTES["*"] or name in ATTRIBUTES.get(tag, ())
+
+    looks = CSSSanitizer(LOOKS, allowed_svg_properties=())
+    protocols = {"http", "https", "mailto", "data"}
+    body = f"<div>{body}</div>"  # bleach loses what stands wrongly in a table that stands in nothing
+    return bleach.clean(body, TAGS, may_stay, protocols, strip_comments=True, css_sanitizer=looks)
+
+
 def markdown(text: str, kind: str = "") -> str:
-    """Markdown as HTML; its tables scroll in boxes of their own, its headings stand below the page's.
+    """Markdown as HTML; its tables scroll in boxes of their own, its headings stand below the page's. HTML in it is
+    shown as text.
 
     Args:
         kind: class of the tables.
     """
     with optional("notebooks"):
-        from nbconvert.filters.markdown import markdown2html
+        from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    body = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>| style="text-align:\s*left"', "", markdown2html(text))
+    body = clean(MarkdownWithMath(IPythonRenderer(exclude_anchor_links=True)).render(text))
+    body = re.sub(r' style="text-align:\s*left;?"', "", body)
     body = re.sub(r"(</?)h([1-3])\b", lambda part: f"{part[1]}h{int(part[2]) + 2}", body)
     return body.replace("<table", f'<div class="wide"><table class="{kind}"').replace("</table>", "</table></div>")

@@ -1,4 +1,5 @@
 """An executed notebook as one page that fetches nothing: formulas are MathML, pictures are inside, there is no script.
+Whatever a cell holds or gives out passes `html_page.clean`.
 
 nbconvert's own pages ask a network for MathJax and more; a page that is read in ten years, or in a lecture hall without
 Wi-Fi, must not.
@@ -24,6 +25,17 @@ with optional("notebooks"):
     from pygments.formatters import HtmlFormatter
     from traitlets.config import Config
 
+# What a formula may hold; the converter hands on what it finds in it, as in \text{<script>}.
+MATHML = set(
+    "math menclose merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow mspace msqrt"
+    " mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none".split()
+)
+MATHML_ATTRIBUTES = set(
+    "accent accentunder align columnalign columnlines columnspacing depth display displaystyle fence form frame height"
+    " largeop linebreak linethickness lspace mathbackground mathcolor mathvariant maxsize minsize movablelimits"
+    " notation rowlines rowspacing rspace scriptlevel separator stretchy symmetric voffset width".split()
+)
+FORMULA = r'<code class="(block|inline) formula">(.*?)</code>'  # a formula until the page has been cleaned
 # Kinds of an output, best first; no script and no widget: an explorer has drawn a picture as well.
 KINDS = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 STYLE = """
@@ -44,8 +56,8 @@ def write(notebook: Path) -> Path:
     config = Config(NbConvertBase={"display_data_priority": KINDS})
     body, _ = _Exporter(config=config, template_name="basic").from_filename(str(notebook))
     names = _names(notebook.parent)
-    body = _linked(body, names)
-    body = re.sub(r"<style>pre \{.*?</style>", "", body, flags=re.DOTALL)  # of shown source: it has light colours alone
+    body = _linked(html_page.clean(body), names)
+    body = re.sub(FORMULA, lambda formula: mathml(unescape(formula[2]), formula[1]), body, flags=re.DOTALL)
     target = notebook.with_suffix(".html")
     return paths.write_text(target, html_page.document(title(notebook), body, STYLE + _colours(), mark(names)))
 
@@ -102,7 +114,8 @@ def mathml(tex: str, display: str = "inline") -> str:
         tree = ElementTree.fromstring(re.sub(' xmlns="[^"]+"', "", convert(tidy, display=display)))  # HTML knows it
     except Exception:  # of many kinds, one per way to write wrong LaTeX
         return f"<code>{escape(tex)}</code>"
-    if "\\" in "".join(tree.itertext()):  # a command that the converter left as it was
+    others = any(part.tag not in MATHML or part.attrib.keys() - MATHML_ATTRIBUTES for part in tree.iter())
+    if others or "\\" in "".join(tree.itertext()):  # a command that the converter left as it was
         return f"<code>{escape(tex)}</code>"
     _mend(tree)
     text = ElementTree.tostring(tree, encoding="unicode")
@@ -124,25 +137,39 @@ def _mend(tree: ElementTree.Element) -> None:
 
 
 class _Renderer(IPythonRenderer):
-    """nbconvert's Markdown, with formulas as MathML."""
+    """nbconvert's Markdown, with formulas as `FORMULA` finds them."""
 
-    def inline_math(self, body: str) -> str:
-        return mathml(body)
+    def inline_math(self, body: str, display: str = "inline") -> str:
+        return f'<code class="{display} formula">{escape(body)}</code>'
 
     def block_math(self, body: str) -> str:
-        return mathml(body, "block")
+        return self.inline_math(body, "block")
 
     def block_html(self, html: str) -> str:
-        return re.sub(r"\$([^$\n]+)\$", lambda formula: mathml(unescape(formula[1])), html)  # in a folded hint
+        return re.sub(
+            r"\$([^$\n]+)\$", lambda formula: self.inline_math(unescape(formula[1])), html
+        )  # in a folded hint
 
     def latex_environment(self, name: str, body: str) -> str:
-        return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
 
 
 class _Exporter(HTMLExporter):
+    """What a cell holds is closed in itself, so that no cell takes in what follows it."""
+
     @pass_context
     def markdown2html(self, context, source):
-        return MarkdownWithMath(renderer=_Renderer(escape=False, exclude_anchor_links=True)).render(source)
+        renderer = _Renderer(escape=False, exclude_anchor_links=True)
+        return html_page.clean(MarkdownWithMath(renderer=renderer).render(source))
+
+    def from_notebook_node(self, nb, *arguments, **options):
+        for output in (output for cell in nb.cells for output in cell.get("outputs", ())):
+            if html := output.get("data", {}).get("text/html"):
+                # the looks of a table or of shown source, in light colours alone, and what moves it
+                text = re.sub(r"<(style|script)\b.*?</\1\s*>", "", "".join(html), flags=re.DOTALL | re.IGNORECASE)
+                output.data["text/html"] = html_page.clean(text)
+                output.metadata.pop("text/html", None)  # "isolated" asks for a frame
+        return super().from_notebook_node(nb, *arguments, **options)
 
 
 def _colours() -> str:

@@ -6,6 +6,7 @@ Everything on it has been computed and drawn by then, but for the numbers of the
 
 import html
 import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,10 @@ def _notebooks(run: Path) -> list[str]:
     """Links to the pages of the notebooks that ran to their end."""
     from zsad_lib.results import notebook_page  # seconds of imports
 
+    pages = {page: notebook_page.title(page.with_suffix(".ipynb")) for page in notebook_page.refresh(run / "notebooks")}
     items = [
-        "<li><a"
-        f' href="../notebooks/{page.name}">{html.escape(notebook_page.title(page.with_suffix(".ipynb")))}</a></li>'
-        for page in notebook_page.refresh(run / "notebooks")
+        f'<li><a href="../notebooks/{urllib.parse.quote(page.name)}">{html.escape(title)}</a></li>'
+        for page, title in pages.items()
     ]
     return [html_page.section("Executed notebooks", f"<ul>{''.join(items)}</ul>")] if items else []
 
