@@ -53,8 +53,9 @@ def test_mismatched_torchvision_and_unusable_gpu(monkeypatch):
 
 
 def test_decoders_that_differ_and_a_check_that_breaks(monkeypatch, capsys):
-    monkeypatch.setattr("zsad_lib.files.video.read_video", lambda path, decoder="decord": [decoder])
-    assert doctor._decoders().level == "warn"
+    assert doctor._decoders().level == "ok"
+    monkeypatch.setattr("zsad_lib.files.second_decoder.digest", lambda frame: "another")
+    assert doctor._decoders().found == "decord and PyAV differ: frame 0 is another picture there"
 
     def _broken_check():
         raise ImportError("libGL.so.1: cannot open\nmore")

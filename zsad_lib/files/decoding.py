@@ -1,7 +1,11 @@
-"""Packets and pictures of a video file, by PyAV or decord: what `zsad_lib.files.video` is made of."""
+"""Packets and pictures of a video file, by PyAV: what `zsad_lib.files.video` is made of.
+
+A frame's number is its place in a decode from the start, in every container and for every reader.
+"""
 
 import dataclasses
-import os
+import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,18 +56,63 @@ def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoSt
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
-    try:
+    _check_playlist(path)
+    try:  # as a file, whatever its name looks like, and with files as its only parts
         container = av.open(local(path), options={"protocol_whitelist": "file,crypto,data"})
     except (av.FFmpegError, OSError) as error:
         advice = "or truncated; fetch it again or convert it to .mp4"
         raise ZsadError(f"{path}: not a readable video ({error.strerror}), {advice}") from error
-    if container.streams.video:
-        return container, container.streams.video[0]
-    empty = not container.streams
-    container.close()
-    if empty:
-        raise ZsadError(f"{path}: nothing but a header in this file, it is truncated; fetch it again")
-    raise ZsadError(f"{path}: no video stream in this file; give a video such as .mp4, .avi or .mkv")
+    try:
+        return container, choose_stream(path, container)
+    except ZsadError:
+        container.close()
+        raise
+
+
+def choose_stream(name: str | Path, container: "av.container.InputContainer") -> "av.VideoStream":
+    """The video stream that every reader takes: of several the one marked default, else the first; a cover picture is
+    none. A choice is told once on standard error."""
+    from av.stream import Disposition
+
+    if not container.streams:
+        raise ZsadError(f"{name}: nothing but a header in this file, it is truncated; fetch it again")
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        found = "a cover picture, and no video" if container.streams.video else "no video stream"
+        raise ZsadError(f"{name}: {found} in this file; give a video such as .mp4, .avi or .mkv")
+    readable = [stream for stream in films if stream.codec_context is not None]
+    if not readable:
+        raise ZsadError(f"{name}: no decoder here for its video stream; convert it to H.264 in .mp4")
+    marked = [stream for stream in readable if stream.disposition & Disposition.default]
+    stream = (marked or readable)[0]
+    if len(films) > 1:
+        numbers = ", ".join(str(film.index) for film in films)
+        reason = "marked default" if len(marked) == 1 else "the first"
+        tell_once(f"{name}: several video streams, {numbers}; number {stream.index} is read, {reason}")
+    return stream
+
+
+@functools.cache
+def tell_once(line: str) -> None:
+    """A line on standard error, once in a process: a file is opened several times while it is scored."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_playlist(path: Path) -> None:
+    """Refuses an HLS playlist that is not whole here: FFmpeg leaves out the parts that it does not find, and waits for
+    new ones where the list has no end."""
+    with open(path, "rb") as file:
+        if file.read(7) != b"#EXTM3U":
+            return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    parts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if any(line.startswith("#EXT-X-STREAM-INF") for line in lines):
+        raise ZsadError(f"{path}: a playlist of playlists; give one of those that it names")
+    if not any(line.startswith("#EXT-X-ENDLIST") for line in lines):
+        raise ZsadError(f"{path}: a playlist without an end (#EXT-X-ENDLIST); give it when the recording is over")
+    for part in parts:
+        if not (path.parent / part).is_file():
+            raise ZsadError(f"{path}: its part {part} is no file here; fetch it too, or join the parts to one video")
 
 
 def packets_of(
@@ -119,12 +168,20 @@ def declared_seconds(path: str | Path) -> float:
 
 def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.VideoFrame, float]]":
     """Yields (frame, average frames per second); raises after the last good frame of a damaged file, or goes on and
-    fills `damage`."""
+    fills `damage`.
+
+    A raw stream, as .h264 and some .dav, holds no times: its frames have none either, and its rate is the one that it
+    declares in its own headers. FFmpeg would have it at 25 per second.
+    """
     import av
+    from av.format import Flags
 
     container, stream = open_container(path)
     with container:
-        fps = float(stream.average_rate or stream.guessed_rate or "nan")
+        raw = bool(container.format.flags & Flags.no_timestamps.value)
+        fps = float((not raw and stream.average_rate) or stream.guessed_rate or "nan")
+        if raw and not stream.codec_context.framerate:
+            tell_once(f"{path}: a raw stream that declares no rate; {fps:g} frames per second are assumed")
         n_frames = 0
         for packet in packets_of(path, container, stream, damage):
             try:
@@ -139,6 +196,8 @@ def decode(path: Path, damage: Damage | None = None) -> "Iterator[tuple[av.Video
                 raise ZsadError(f"{path}: {fault}, fetch or convert it again") from error
             for frame in frames:
                 n_frames += 1
+                if raw:
+                    frame.pts = None
                 yield frame, fps
         if n_frames == 0:
             raise ZsadError(f"{path}: the video holds no decodable frame; fetch it again")
@@ -164,42 +223,24 @@ def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
 def read_frames(
     path: Path, indices: list[int] | None, size: Size | None, decoder: str, decoded: int | None
 ) -> list[np.ndarray]:
-    """Frames of a video file for `read_video`: by decord where it can be trusted, else by decoding from the start."""
-    damage = None if decoded is None else Damage()
-    if decoder == "decord" and (frames := _read_decord(path, indices, size, decoded, damage)) is not None:
-        return frames
+    """Frames of a video file for `read_video`, by a decode from the start."""
+    from zsad_lib.files.second_decoder import digest, objection
+
     last, wanted = (None, None) if indices is None else (max(indices), set(indices))
-    kept, n_frames, to_rgb = {}, 0, rgb_converter()
-    for number, (frame, _) in enumerate(decode(path, damage)):
+    kept, contents, n_frames, to_rgb = {}, {}, 0, rgb_converter()
+    for number, (frame, _) in enumerate(decode(path, None if decoded is None else Damage())):
         n_frames = number + 1
         if wanted is None or number in wanted:
-            kept[number] = resize(to_rgb(frame), size)
+            picture = to_rgb(frame)
+            kept[number] = resize(picture, size)
+            if decoder == "decord":
+                contents[number] = digest(picture)
         if number == last:
             break
-    return [kept[i] for i in within(path, indices, n_frames)]
-
-
-def _read_decord(
-    path: Path, indices: list[int] | None, size: Size | None, decoded: int | None, damage: Damage | None
-) -> list[np.ndarray] | None:
-    """Frames through decord, or None where its count differs from the packets or from `decoded`, or a frame would be
-    made up."""
-    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "64")  # the default of 10240 looks like a hang on damaged files
-    import decord
-
-    container, stream = open_container(path)
-    with container:
-        n_packets = sum(1 for p in packets_of(path, container, stream, damage) if p.size and not p.is_discard)
-    try:
-        decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(local(path), num_threads=1, fault_tol=1)
-        if len(reader) != n_packets or decoded not in (None, n_packets):
-            return None
-        numbers = within(path, indices, n_packets)
-        frames = (reader.get_batch(numbers[i : i + 64]).asnumpy() for i in range(0, len(numbers), 64))
-        return [resize(frame, size) for batch in frames for frame in batch]
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, UnicodeError):  # it takes UTF-8 alone
-        return None
+    frames = [kept[i] for i in within(path, indices, n_frames)]
+    if contents and (reason := objection(path, contents)):
+        tell_once(f"{path}: decord does not agree: {reason}; the frames are PyAV's, from a decode from the start")
+    return frames
 
 
 def existing(path: str | Path) -> Path:
@@ -207,7 +248,11 @@ def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise ZsadError(f"{path}: no such video file or frame folder")
-    if path.is_file() and path.stat().st_size == 0:
+    if path.is_dir():
+        return path
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise ZsadError(f"{path}: a pipe or a device, no file; save the video as a file first")
+    if path.stat().st_size == 0:
         raise ZsadError(f"{path}: the file is empty; fetch it again")
     return path
 

@@ -1,7 +1,7 @@
 """Video in and out: files and folders of frames become uint8 RGB arrays, counted by what a decoder really returns.
 
-decord reads (random access), PyAV counts, streams, writes, and reads wherever decord's own frame count cannot be
-trusted: decord lists packets, repeats a neighbour for a frame it cannot decode, and only prints a warning.
+PyAV reads and writes. A frame's number is its place in a decode from the start, whatever the container; no seek is
+taken, since where one lands depends on the container, its index and its damage.
 
 Notebook: 00_start_here
 """
@@ -20,11 +20,25 @@ from typing import Literal
 import numpy as np
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.files.decoding import Damage, Size, decode, existing, local, read_frames, resize, rgb_converter, within
+from zsad_lib.files.decoding import (
+    Damage,
+    Size,
+    choose_stream,
+    decode,
+    existing,
+    local,
+    read_frames,
+    resize,
+    rgb_converter,
+    within,
+)
 from zsad_lib.files.frame_folders import list_frames, read_image
 from zsad_lib.files.paths import atomic
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv") + (
+    *(".asf", ".mxf", ".m2ts", ".mts", ".3gp", ".vob", ".ogv", ".dav"),
+    *(".h264", ".264", ".h265", ".265", ".hevc"),  # raw streams
+)
 # seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
 JUMP = 10.0
 RECENT = 30  # intervals whose median is the usual one
@@ -138,11 +152,12 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
         to_rgb = rgb_converter()
         clock = is_file or not container.format.flags & av.format.Flags.no_timestamps.value  # MJPEG's times are made up
         with stream_errors(), container:
-            for frame in container.decode(video=0):
+            for frame in container.decode(stream):
                 yield frame.time if clock and frame.time is not None else float("nan"), to_rgb(frame)
 
     with stream_errors():
         container = av.open(address, **options)
+    stream = choose_stream(source, container)
     is_file = not camera and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
     return is_file, frames()
 
@@ -168,16 +183,17 @@ def read_video(
     path: str | Path,
     indices: Sequence[int] | np.ndarray | None = None,
     size: Size | None = None,
-    decoder: Literal["decord", "pyav"] = "decord",
+    decoder: Literal["pyav", "decord"] = "pyav",
     decoded: int | None = None,
 ) -> np.ndarray:
-    """Reads frames by number; both decoders give the same frames.
+    """Reads frames by number: those that `iter_frames` gives at these places.
 
     Args:
         path: video file, or folder of .tif .jpg .png .bmp frames.
         indices: 0-based frame numbers in any order, repeats allowed; None reads all.
         size: output size in pixels, int or (height, width), bilinear with anti-aliasing; None keeps the size.
-        decoder: "decord" (seeks) or "pyav" (decodes from the start).
+        decoder: "pyav"; "decord": the same frames, and decord is asked whether it reads the same pictures. Where it
+            does not, standard error says so.
         decoded: frames that `timed_frames` gave: those are numbered, damage is passed over as there; None: a damaged
             file raises.
 
@@ -189,7 +205,7 @@ def read_video(
     """
     path = existing(path)
     if decoder not in ("decord", "pyav"):
-        raise ZsadError(f"decoder {decoder!r} is unknown; use 'decord' or 'pyav'")
+        raise ZsadError(f"decoder {decoder!r} is unknown; use 'pyav' or 'decord'")
     if indices is not None:
         indices = [int(i) for i in indices]
         if not indices:
@@ -210,8 +226,7 @@ def read_video(
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: int = 18, note: str = "") -> int:
     """Writes H.264 in yuv420p (plays everywhere), whole or not at all.
 
-    The same frames give the same bytes at the embedded benchmark's size. At others they need not: x264's macroblock
-    tree reads memory that nobody has written, and may choose another quantiser.
+    The same frames give the same bytes, on one machine.
 
     Args:
         path: target, usually ``.mp4``.
@@ -240,6 +255,11 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
             stream.options = {"crf": str(crf), "preset": "veryfast"}
+            if -(-width // 16) % 8:
+                # x264's AVX-512 code takes 8 macroblocks of a row at a time, and reads on where the row has ended: the
+                # quantisers then depend on what lies in memory there. Rows of whole eights, as the embedded
+                # benchmark's, end with them.
+                stream.options |= {"x264-params": "cpu-independent=1"}
             stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
             for image in itertools.chain([first], frames):
                 if image.shape != first.shape or image.dtype != np.uint8:

@@ -128,7 +128,9 @@ def explain(
     wanted = np.minimum(looked[:, None] * BLOCK_LEN + np.array(CLIP_FRAMES), last) * step  # [M, T]
     numbers, index = np.unique(wanted, return_inverse=True)
     index = index.reshape(wanted.shape)
-    small, pictures = (read_video(path, numbers, size)[index] for size in (STAND_IN_SIZE, SHOWN_SIZE))
+    small, pictures = (
+        read_video(path, numbers, size, decoded=len(seconds))[index] for size in (STAND_IN_SIZE, SHOWN_SIZE)
+    )
     small = torch.from_numpy(small)
     clips = normalise(small.to(device()), KINETICS).transpose(1, 2)  # [M, 3, T, H, W]
     relevance = rollout(tool.backbones.timesformer, clips).cpu()

@@ -88,7 +88,7 @@ def write_film(
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 
     def draw_frames() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(itertools.chain([first], frames)):
+        for number, frame in zip(range(len(table)), itertools.chain([first], frames)):  # a recording may grow meanwhile
             picture = np.pad(resize(frame, (height, shown)), sides)  # some recorders change size in the middle
             under = strip.copy()
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
