@@ -44,27 +44,45 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
 
 
 def at_frames(
-    windows: np.ndarray, n_frames: int, stride: int = 1, causal: bool = False, before: float | None = None
+    windows: np.ndarray, n_frames: int, seen: int | np.ndarray = 1, causal: bool = False, before: float | None = None
 ) -> np.ndarray:
-    """`to_frames` where every stride-th frame was seen: the others take the score of the last one seen, [..., W] ->
-    [..., n_frames]."""
-    return np.repeat(to_frames(windows, -(-n_frames // stride), causal, before), stride, axis=-1)[..., :n_frames]
+    """`to_frames` where not every frame was seen: the others take the score of the last one seen, [..., W] -> [...,
+    n_frames].
+
+    Args:
+        windows, causal, before: see `to_frames`.
+        n_frames: T, frames of the video.
+        seen: every so many-th frame was seen; or the numbers of the seen frames [S], 0 first.
+    """
+    last = last_seen(n_frames, seen)
+    return to_frames(windows, last[-1] + 1, causal, before)[..., last]
 
 
-def window_of(n_frames: int, n_windows: int, stride: int = 1, causal: bool = False) -> np.ndarray:
+def window_of(n_frames: int, n_windows: int, seen: int | np.ndarray = 1, causal: bool = False) -> np.ndarray:
     """The ONE window that speaks for each frame, where a mean says nothing, as of captions: its number, int [n_frames].
 
     Args:
-        n_frames: T, frames of the video, of which every stride-th was seen.
+        n_frames: T, frames of the video.
         n_windows: W, window i starts at seen frame i * BLOCK_LEN.
-        stride: see `at_frames`.
+        seen: see `at_frames`.
         causal: the latest window that has ENDED by then, -1 before the first; otherwise the last whose middle has
             passed.
 
     >>> window_of(40, 3)[[0, 15, 20, 25, 39]], window_of(40, 3, causal=True)[[28, 29, 33, 34, 39]]
     (array([0, 0, 1, 2, 2]), array([-1,  0,  0,  1,  2]))
     """
-    seen = np.arange(n_frames) // stride  # the last one seen at each frame
+    last = last_seen(n_frames, seen)
     if causal:
-        return np.clip((seen - WINDOW + 1) // BLOCK_LEN, -1, n_windows - 1)
-    return np.clip((seen - MIDDLE_FRAME) // BLOCK_LEN, 0, n_windows - 1)
+        return np.clip((last - WINDOW + 1) // BLOCK_LEN, -1, n_windows - 1)
+    return np.clip((last - MIDDLE_FRAME) // BLOCK_LEN, 0, n_windows - 1)
+
+
+def last_seen(n_frames: int, seen: int | np.ndarray) -> np.ndarray:
+    """Which of the seen frames (see `at_frames`) is the last at each frame, int [n_frames].
+
+    >>> last_seen(7, 3), last_seen(7, np.array([0, 2, 5]))
+    (array([0, 0, 0, 1, 1, 1, 2]), array([0, 0, 1, 1, 1, 2, 2]))
+    """
+    if np.ndim(seen) == 0:
+        return np.arange(n_frames) // seen
+    return np.searchsorted(seen, np.arange(n_frames), side="right") - 1

@@ -6,13 +6,11 @@ taken, since where one lands depends on the container, its index and its damage.
 Notebook: 00_start_here
 """
 
-import collections
 import contextlib
 import dataclasses
 import itertools
-import statistics
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -20,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.clock import clock_of
 from zsad_lib.files.decoding import (
     Damage,
     Size,
@@ -39,9 +38,6 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpe
     *(".asf", ".mxf", ".m2ts", ".mts", ".3gp", ".vob", ".ogv", ".dav"),
     *(".h264", ".264", ".h265", ".265", ".hevc"),  # raw streams
 )
-# seconds, and usual intervals, that two frames of a recording may lie apart; beyond both its clock was set anew
-JUMP = 10.0
-RECENT = 30  # intervals whose median is the usual one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +67,20 @@ def probe(path: str | Path) -> VideoInfo:
     return VideoInfo(1 + sum(1 for _ in frames), fps, *sides)
 
 
-def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator[tuple[float, np.ndarray | None]]:
-    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and every step-th
-    frame itself.
+def timed_frames(
+    path: str | Path, wanted: Callable[[float], bool] | None = None, tell: bool = True
+) -> Iterator[tuple[float, np.ndarray | None]]:
+    """Time of every frame of one's own video that can be decoded, in seconds from the first one, and the wanted frames
+    themselves.
 
-    A recording need not be whole: what cannot be decoded is passed over. Its times never fall: where its clock goes
-    back, or ahead by more than `JUMP` seconds and `JUMP` usual intervals, as after an encoder's restart, the frame
-    counts as one usual interval after the last one. A stream without time stamps counts as played at the rate that it
-    declares.
+    A recording need not be whole: what cannot be decoded is passed over. Its times never fall; `zsad_lib.files.clock`
+    holds the rule for those that are missing, out of order, or jump. A stream without time stamps counts as played at
+    the rate that it declares.
 
     Args:
         path: video file or folder of frames.
-        step: every how many-th frame is converted.
-        tell: say on standard error, once at the end, what was passed over.
+        wanted: tells by a frame's time, which it is asked for once and in order, whether it is converted; None: all.
+        tell: say on standard error, once at the end, what was passed over or assumed.
 
     Yields:
         Seconds (NaN in a folder of frames, which holds no time), and uint8 [H, W, 3], or None for the frames between.
@@ -93,23 +90,17 @@ def timed_frames(path: str | Path, step: int = 1, tell: bool = True) -> Iterator
     """
     path, damage = existing(path), Damage()
     if path.is_dir():
-        for number, image in enumerate(list_frames(path)):
-            yield float("nan"), read_image(image) if number % step == 0 else None
+        for image in list_frames(path):
+            now = float("nan")
+            yield now, read_image(image) if wanted is None or wanted(now) else None
         return
-    to_rgb, last, shift, apart = rgb_converter(), 0.0, None, collections.deque(maxlen=RECENT)
-    for number, (frame, fps) in enumerate(decode(path, damage)):
-        time = number / fps if frame.time is None else frame.time
-        shift = time if shift is None else shift
-        ahead, usual = time - shift - last, statistics.median(apart or [1 / fps])
-        if ahead < 0 or ahead > JUMP * max(1.0, usual):
-            damage.jumps += 1
-            shift = time - last - usual
-        elif number:
-            apart.append(ahead)
-        last = time - shift
-        yield last, to_rgb(frame) if number % step == 0 else None
-    if tell and str(damage):
-        print(f"{path}: {damage}", file=sys.stderr, flush=True)
+    to_rgb, (clock, stamp, assumed) = rgb_converter(), clock_of(path)
+    for frame, _ in decode(path, damage):
+        now = clock.time(stamp(frame))
+        yield now, to_rgb(frame) if wanted is None or wanted(now) else None
+    damage.jumps = clock.jumps
+    if tell and (told := "; ".join(filter(None, (str(damage), assumed)))):
+        print(f"{path}: {told}", file=sys.stderr, flush=True)
 
 
 def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tuple[float, np.ndarray]]]:

@@ -8,13 +8,13 @@ from typing import Any
 from zsad_lib.extensions import first_use
 
 _HOME = {  # public name -> the module of zsad_lib that holds it
+    "Seen": "own_video.ticks",
+    "Ticks": "own_video.ticks",
     "frame_table": "own_video.scoring",
     "output_for": "own_video.output_folder",
     "score_video": "own_video.scoring",
     "score_windows": "own_video.scoring",
     "seen_frames": "own_video.scoring",
-    "step_for": "own_video.scoring",
-    "thinning": "own_video.scoring",
     "window_features": "own_video.scoring",
 }
 

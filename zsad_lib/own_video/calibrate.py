@@ -15,8 +15,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +29,14 @@ from zsad_lib.features.backbones import stand_ins
 from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import WINDOW, to_frames
 from zsad_lib.files import paths
+from zsad_lib.files.video import timed_frames
 from zsad_lib.files.video_folders import list_videos
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.context_aware.scorer import Scorer, save_scorer
 from zsad_lib.methods.context_aware.scores import joint
-from zsad_lib.own_video.detector import RATE, TERMS, Words, own_scorer
-from zsad_lib.own_video.scoring import seen_frames, thinning, window_features
+from zsad_lib.own_video.detector import TERMS, Words, own_scorer
+from zsad_lib.own_video.scoring import seen_frames, window_features
+from zsad_lib.own_video.ticks import Seen
 
 CERTAIN = 10  # windows above the threshold, below which it is uncertain: their number varies by a third and more
 
@@ -75,15 +76,14 @@ def calibrate(
     target = _target(name)
     if Path(normal).is_file():
         raise ZsadError(f"{normal}: a file; give the folder that holds the normal videos, two or more")
-    steps = _readable(normal, fps, allow_missing)
-    videos = list(steps)
+    videos = _readable(normal, allow_missing)
     if len(videos) < 2:
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     (scorer, meta), tool = own_scorer(run, Words(normal=captions)), Extractor(stand_ins())
-    memory = torch.cat([memorise(scorer, video, steps[video], tool) for video in videos[::2]])
+    memory = torch.cat([memorise(scorer, video, tool, fps) for video in videos[::2]])
     scorer = dataclasses.replace(scorer, memory=memory, statistics={})
-    held_out = [_held_out(scorer, video, steps[video], tool, fps) for video in videos[1::2]]
-    held_out = [video for video in held_out if video.length >= WINDOW]  # a shorter one holds no whole window
+    held_out = [stretch for video in videos[1::2] for stretch in _held_out(scorer, video, tool, fps)]
+    held_out = [stretch for stretch in held_out if stretch.length >= WINDOW]  # a shorter one holds no whole window
     count = _count_windows(held_out, normal, far)
     scorer.calibrate([video.terms for video in held_out])
     windows = {number: scorer.fuse(video.terms, TERMS) for number, video in enumerate(held_out)}
@@ -92,7 +92,7 @@ def calibrate(
     meta |= {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
     meta["folder"] = os.fspath(Path(normal).resolve())
     spent = sum(video.seconds for video in held_out)
-    meta["measured_on"] = {"videos": len(held_out), "seconds": spent, "windows": count}
+    meta["measured_on"] = {"videos": len({video.path for video in held_out}), "seconds": spent, "windows": count}
     if target.exists():
         print(f"{target}: an earlier calibration of this name is replaced", file=sys.stderr)
     save_scorer(target, scorer, meta)
@@ -100,19 +100,22 @@ def calibrate(
 
 
 class _HeldOut(NamedTuple):
-    """A normal video that the memory has not seen."""
+    """A stretch of normal video that the memory has not seen."""
 
+    path: Path
     terms: dict[str, np.ndarray]  # `TERMS` and `caption`, [W] each
     length: int  # frames that were seen
     seconds: float
 
 
-def _held_out(scorer: Scorer, video: Path, step: int, tool: Extractor, fps: float | None) -> _HeldOut:
-    seconds = array("d")
-    pieces = list(scorer.terms(window_features(seen_frames(video, step, seconds), tool)))
+def _held_out(scorer: Scorer, video: Path, tool: Extractor, fps: float | None) -> Iterator[_HeldOut]:
+    seen = Seen()
+    pieces = list(scorer.terms(window_features(seen_frames(video, seen, fps), tool)))
     terms = {name: np.concatenate([piece[name] for piece in pieces]) for name in (*TERMS, "caption")}
-    spent = len(seconds) / (fps or RATE) if video.is_dir() else seconds[-1]
-    return _HeldOut(terms, -(-len(seconds) // step), spent)
+    for part in seen.parts():
+        own = {name: values[part.windows] for name, values in terms.items()}
+        times = seen.times[part.frames]
+        yield _HeldOut(video, own, len(part.at), times[-1] - times[0])
 
 
 def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float) -> int:
@@ -176,24 +179,25 @@ def _target(name: str) -> Path:
     return target
 
 
-def _readable(normal: str | Path, fps: float | None, allow_missing: bool) -> dict[Path, int]:
-    """The videos of a folder that can be read, each with its `thinning`; the others are told, all of them."""
-    steps, listed = {}, list_videos(normal)
+def _readable(normal: str | Path, allow_missing: bool) -> list[Path]:
+    """The videos of a folder that can be read; the others are told, all of them."""
+    videos, listed = [], list_videos(normal)
     for video in listed:
         try:
-            steps[video] = thinning(video, fps)
+            next(timed_frames(video))
+            videos.append(video)
         except ZsadError as error:
             print(f"skipped: {error}", file=sys.stderr, flush=True)
-    if (broken := len(listed) - len(steps)) and not allow_missing:
+    if (broken := len(listed) - len(videos)) and not allow_missing:
         advice = "mend or remove them, or go on without them by ALLOW_MISSING=1"
         raise ZsadError(f"{broken} of {len(listed)} videos cannot be read; {advice}")
-    return steps
+    return videos
 
 
 @torch.no_grad()
-def memorise(scorer: Scorer, video: Path, step: int, tool: Extractor) -> torch.Tensor:
-    """Joint vectors of all windows of one video, of which every step-th frame is seen: [W, J], as the neighbour memory
-    holds them."""
+def memorise(scorer: Scorer, video: Path, tool: Extractor, fps: float | None = None) -> torch.Tensor:
+    """Joint vectors of all windows of one video (`fps`: see `score_video`): [W, J], as the neighbour memory holds
+    them."""
     d = scorer.detector
-    pieces = window_features(seen_frames(video, step, array("d")), tool)
+    pieces = window_features(seen_frames(video, Seen(), fps), tool)
     return torch.cat([joint(d.anchor(piece.timesformer), d.standardised(piece.scene)) for piece in pieces])

@@ -23,6 +23,7 @@ from zsad_lib.files.manifest import frame_labels
 from zsad_lib.files.score_files import prompt_columns, read_series
 from zsad_lib.files.spans import format_spans, parse_spans
 from zsad_lib.own_video.detector import TERMS
+from zsad_lib.own_video.ticks import stretch_starts
 
 GAP_S = 1.0  # alarms that are closer than this are one event
 NAMED = 0.5  # probability of all abnormal prompts together from which on they describe a frame, not the captions
@@ -59,7 +60,7 @@ def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -
 
 
 def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Runs of alarm frames, those less than `GAP_S` seconds apart joined.
+    """Runs of alarm frames, those less than `GAP_S` seconds apart joined; none spans a pause of the recording.
 
     Args:
         table: of `score_video`.
@@ -70,9 +71,9 @@ def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
         `peak_score`, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
         `prompt_probability`.
     """
-    seconds, alarm_runs = table["time_s"].to_numpy(), runs(alarms(table, threshold), np.array([0]))
+    seconds = table["time_s"].to_numpy()
     joined: list[list[int]] = []
-    for begin, end in zip(alarm_runs.begin, alarm_runs.end):
+    for begin, end, _ in zip(*runs(alarms(table, threshold), stretch_starts(seconds))):  # pauses exceed `GAP_S`
         if joined and seconds[begin] - seconds[joined[-1][1] - 1] < GAP_S:
             joined[-1][1] = int(end)
         else:

@@ -21,7 +21,6 @@ Notebook: 51_explain_a_score
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +41,9 @@ from zsad_lib.methods.context_aware import scores
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.models.attention_rollout import rollout
 from zsad_lib.models.text import UNKNOWN, encode_captions, tokenize
-from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
-from zsad_lib.own_video.scoring import seen_frames, thinning, window_features
+from zsad_lib.own_video.detector import NO_WORDS, TERMS, Words, own_scorer
+from zsad_lib.own_video.scoring import seen_frames, window_features
+from zsad_lib.own_video.ticks import Seen
 
 LOOKED_AT = 60  # windows with pictures and attention, at most
 SHOWN_SIZE = (144, 192)  # height, width of those pictures
@@ -107,12 +107,12 @@ def explain(
         raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it out")
     scorer, meta = own_scorer(run, words)
     described, scorer.scene = scorer.scene, None  # each piece carries its scene, so that another one can take its place
-    tool, step, seconds = Extractor(stand_ins()), thinning(path), array("d")
+    tool, seen = Extractor(stand_ins()), Seen()
     if scenes is None:
         elsewhere = {} if "normal" in meta else training_scenes(scorer)  # a calibrated memory knows one place
     else:
         elsewhere = {name: scene_of(video, tool) for name, video in scenes.items()}
-    features = window_features(seen_frames(path, step, seconds), tool)
+    features = window_features(seen_frames(path, seen), tool)
     if described is not None:
         features = (piece._replace(scene=described.expand_as(piece.scene)) for piece in features)
     pieces = [_parts(scorer, elsewhere, piece) for piece in features]
@@ -120,17 +120,17 @@ def explain(
     vectors = {name: torch.from_numpy(part[name]) for name in ("embedding", "context", "ungated", "gated")}
     _, prompts = scores.prompt_scores(*vectors["gated"].tensor_split([len(scorer.captions)], -1))
     score = scorer.fuse(part, TERMS)
-    last = (len(seconds) - 1) // step  # number of the last frame that was seen
-    middle = np.minimum(np.arange(len(score)) * BLOCK_LEN + MIDDLE_FRAME, last)
-    times = middle / RATE if np.isnan(seconds).any() else np.array(seconds)[middle * step]
+    shown, parts = seen.shown(), list(seen.parts())  # [S] frame that each tick shows
+    starts = [part.ticks.start + BLOCK_LEN * np.arange(part.windows.stop - part.windows.start) for part in parts]
+    last = np.concatenate([np.full(len(some), part.ticks.stop - 1) for some, part in zip(starts, parts)])  # [W] tick
+    starts = np.concatenate(starts)  # [W] first tick of each window
+    times = np.array(seen.times)[shown[np.minimum(starts + MIDDLE_FRAME, last)]]
     looked = np.argsort(-score, kind="stable")[:LOOKED_AT] if at is None else [np.abs(times - s).argmin() for s in at]
     looked = np.unique(looked)
-    wanted = np.minimum(looked[:, None] * BLOCK_LEN + np.array(CLIP_FRAMES), last) * step  # [M, T]
-    numbers, index = np.unique(wanted, return_inverse=True)
-    index = index.reshape(wanted.shape)
-    small, pictures = (
-        read_video(path, numbers, size, decoded=len(seconds))[index] for size in (STAND_IN_SIZE, SHOWN_SIZE)
-    )
+    ticks = np.minimum(starts[looked, None] + np.array(CLIP_FRAMES), last[looked, None])  # [M, T]
+    numbers, index = np.unique(shown[ticks], return_inverse=True)
+    index, decoded = index.reshape(ticks.shape), len(seen.times)
+    small, pictures = (read_video(path, numbers, size, decoded=decoded)[index] for size in (STAND_IN_SIZE, SHOWN_SIZE))
     small = torch.from_numpy(small)
     clips = normalise(small.to(device()), KINETICS).transpose(1, 2)  # [M, 3, T, H, W]
     relevance = rollout(tool.backbones.timesformer, clips).cpu()
@@ -180,8 +180,7 @@ def cell_weights(errors: Tensor, motion: Tensor) -> Tensor:
 
 def scene_of(path: str | Path, tool: Extractor) -> Tensor:
     """Scene feature of a place: mean over the windows of a video of it, [S]."""
-    frames = seen_frames(path, thinning(path), array("d"))
-    return torch.cat([piece.scene for piece in window_features(frames, tool)]).mean(0)
+    return torch.cat([piece.scene for piece in window_features(seen_frames(path, Seen()), tool)]).mean(0)
 
 
 def training_scenes(scorer: Scorer) -> dict[str, Tensor]:

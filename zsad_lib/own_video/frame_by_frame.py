@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -23,7 +24,8 @@ from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, WINDOW
 from zsad_lib.files.decoding import resize
-from zsad_lib.own_video.detector import NO_WORDS, TERMS, Words, own_scorer
+from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video.ticks import Ticks, blend
 
 
 class Scored(NamedTuple):
@@ -38,12 +40,13 @@ class LiveScorer:
 
     Args:
         run: run with a trained or calibrated detector; None: the shipped one.
-        step: every step-th frame is seen, so that about `RATE` are per second.
+        step: of frames that are pushed without their time, every step-th is seen, so that `RATE` are per second.
         words: what the user says of the video.
 
     Attributes:
         threshold: of a calibrated detector; None without one.
         seconds: spent so far in each stage.
+        looked_at: frames that were seen so far; the others only take the score of the last one.
 
     Example:
         >>> scorer = LiveScorer()
@@ -56,28 +59,45 @@ class LiveScorer:
         self.threshold: float | None = meta.get("threshold_causal")
         self.tool, self.step = Extractor(stand_ins()), step
         self.seconds: collections.Counter[str] = collections.Counter()
+        self.looked_at = 0
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the frames so far: no window spans the gap before the next one."""
+        """Forgets the frames so far, and their clock: no window spans the gap before the next one."""
+        self.ticks, self.pushed = Ticks(), 0
+        self._forget()
+
+    def _forget(self) -> None:
         self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)
         self.blocks: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=NUM_BLOCKS)
-        self.pushed = self.seen = 0
+        self.seen = 0
         self.last = Scored(0.0, True)
 
-    def push(self, frame: np.ndarray) -> Scored:
-        """Takes the next frame uint8 [H, W, 3], of any size; gives its score."""
+    def push(self, frame: np.ndarray, now: float | None = None) -> Scored:
+        """Takes the next frame; gives its score.
+
+        Args:
+            frame: uint8 [H, W, 3], of any size.
+            now: its time in seconds, as `timed_frames` gives it, never before the last one's; None, or NaN: see `step`.
+        """
+        if now is None or math.isnan(now):
+            now = self.pushed / (RATE * self.step)
         self.pushed += 1
-        if (self.pushed - 1) % self.step == 0:
+        tick = self.ticks.take(now)
+        if tick.begins:
+            self._forget()
+        if tick.seen:
+            self.looked_at += 1
             with self._timed("resize"):
                 small = resize(frame, STAND_IN_SIZE)
-            terms = self.window(small)
-            if terms is not None:
-                self.last = Scored(float(self.scorer.fuse(terms, TERMS)[0]), False)
+            before = self.frames[-1] if self.frames else small
+            for shown in (*blend(before, small, tick.missed), small):
+                if (terms := self.window(shown)) is not None:
+                    self.last = Scored(float(self.scorer.fuse(terms, TERMS)[0]), False)
         return self.last
 
     def window(self, small: np.ndarray) -> dict[str, np.ndarray] | None:
-        """Takes the next SEEN frame, in the stand-ins' size; gives the terms of the window that ends with it, or None.
+        """Takes what the next tick shows, in the stand-ins' size; gives the terms of the window that ends, or None.
 
         Each block passes the lower layers of the predictive stream once, for all the windows that it lies in.
         """

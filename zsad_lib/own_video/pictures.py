@@ -16,6 +16,7 @@ from zsad_lib.files.spans import labels_to_spans, parse_spans
 from zsad_lib.files.video import read_video, timed_frames
 from zsad_lib.own_video.detector import RATE
 from zsad_lib.own_video.events import events, threshold_of
+from zsad_lib.own_video.ticks import stretch_starts
 from zsad_lib.results import style
 from zsad_lib.results.film import ALARM, OWN_THRESHOLD, TRUTH, extremes, hexed, write_film
 
@@ -51,11 +52,14 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     score, seconds, alarm = table["score"].to_numpy(), table["time_s"].to_numpy(), alarms(table, threshold)
     kept = extremes(score, PIECES)
     scored = np.where(table["warmup"], np.nan, score)  # before the first window has ended there is nothing to draw
-    axes.plot(seconds[kept], scored[kept], color=style.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
+    starts = stretch_starts(seconds)
+    pauses = np.searchsorted(kept, starts[1:])  # no line is drawn over them
+    line = (np.insert(values[kept], pauses, np.nan) for values in (seconds, scored))
+    axes.plot(*line, color=style.METHOD_COLOURS["full_memory"], linewidth=0.9, label="score")
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
     low, high = axes.get_ylim()
-    begins, ends, _ = runs(alarm, np.array([0]))
+    begins, ends, _ = runs(alarm, starts)
     spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(begins, ends)]
     axes.broken_barh(spans, (low, high - low), color=hexed(ALARM), alpha=0.15, linewidth=0.5, label="alarm")
     if "truth" in table:
@@ -121,7 +125,8 @@ def write_all(
     if (sheet := contact_sheet(path, listed, f"{name}: highest events", len(table))) is not None:
         files["peaks"], _ = style.save(sheet, folder / "peaks")
     if play:
-        apart = np.diff(table["time_s"])
+        seconds = table["time_s"].to_numpy()
+        apart = np.delete(np.diff(seconds), stretch_starts(seconds)[1:] - 1)  # without the pauses
         fps = 1 / apart.mean() if len(apart) and apart.mean() > 0 else RATE
         files["overlay"] = folder / "overlay.mp4"
         write_film(path, table, threshold, kind, files["overlay"], fps, progress)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import sys
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,58 +29,53 @@ from zsad_lib.files.video import timed_frames
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
+from zsad_lib.own_video.ticks import Seen, Tick, Ticks
 from zsad_lib.pipeline.progress import report_progress
 
+SLOW = 0.05  # share of blended frames from which on it is told
 TABLE = ("frame", "time_s", "score")  # the columns that a score table begins with
 
 
-def step_for(rate: float) -> int:
-    """Every how many-th frame is seen of so many per second: what is seen then comes nearest to `RATE`.
-
-    >>> [step_for(rate) for rate in (30.0, 25.0, 12.0, 1.0)]
-    [3, 3, 1, 1]
-    """
-    steps = {max(1, math.floor(rate / RATE)), max(1, math.ceil(rate / RATE))}
-    return min(steps, key=lambda step: abs(rate / step - RATE))
-
-
-def thinning(path: str | Path, fps: float | None = None) -> int:
-    """`step_for` the rate of a video; where its frames hold no time, of `fps`, which is `RATE` unless it is given.
-
-    The first `WINDOW` frames tell: no window ends before them, so that a video and its beginning are scored alike.
-    Where the rate varies later on, the frames that are seen lie apart as unevenly as the video's own.
-    """
-    if Path(path).is_dir():
-        return step_for(fps or RATE)
-    times = [seconds for seconds, _ in itertools.islice(timed_frames(path, sys.maxsize, tell=False), WINDOW)]
-    apart = np.median(np.diff(times)) if len(times) > 1 else np.nan
-    return step_for(1 / apart) if apart > 0 else 1
-
-
-def seen_frames(path: str | Path, step: int, seconds: array, progress: bool = False) -> Iterator[np.ndarray]:
-    """Every step-th frame of a video in the stand-ins' size.
+def seen_frames(
+    path: str | Path, seen: Seen, fps: float | None = None, progress: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What the ticks of a video show, see `Ticks`.
 
     Args:
         path: video.
-        step: of `thinning`.
-        seconds: array of doubles that receives the time of every decoded frame.
+        seen: receives times and ticks.
+        fps: see `score_video`.
         progress: tell on standard error how far it is.
+
+    Yields:
+        Number of the stretch, and the frame in the stand-ins' size.
     """
-    frames = timed_frames(path, step)
+    ticks, tick, stretch, last = Ticks(), Tick(False, 0, False), 0, None
+
+    def wanted(now: float) -> bool:
+        nonlocal tick
+        seen.times.append(len(seen.times) / (fps or RATE) if math.isnan(now) else now)
+        tick = ticks.take(seen.times[-1])
+        return tick.seen
+
+    frames = timed_frames(path, wanted)
     if progress:
         whole = declared_seconds(path)
-        frames = report_progress(frames, "frames scored", share=lambda _: seconds[-1] / whole if whole else 0.0)
-    for now, frame in frames:
-        seconds.append(now)
+        frames = report_progress(frames, "frames scored", share=lambda _: seen.times[-1] / whole if whole else 0.0)
+    for _, frame in frames:
         if frame is not None:
-            yield resize(frame, STAND_IN_SIZE)
+            small, stretch = resize(frame, STAND_IN_SIZE), stretch + tick.begins
+            for shown in seen.take(tick, last, small):
+                yield stretch, shown
+            last = small
 
 
-def window_features(frames: Iterable[np.ndarray], tool: Extractor) -> Iterator[VideoFeatures]:
+def window_features(frames: Iterable[tuple[int, np.ndarray]], tool: Extractor) -> Iterator[VideoFeatures]:
     """Features of the windows of `seen_frames`, one piece of the video after the other; without the motion of
     frames."""
-    for piece, _ in chunks(frames):
-        yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
+    for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
+        for piece, _ in chunks(frame for _, frame in stretch):
+            yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
 
 
 class WindowScores(NamedTuple):
@@ -95,16 +90,20 @@ class WindowScores(NamedTuple):
     terms: dict[str, np.ndarray]
 
 
-def score_windows(frames: Iterable[np.ndarray], run: str | None, words: Words, causal: bool = False) -> WindowScores:
+def score_windows(
+    frames: Iterable[tuple[int, np.ndarray]], run: str | None, words: Words, causal: bool = False
+) -> WindowScores:
     """Scores the windows of `seen_frames` piece by piece; causal: as a camera shows them, pushed through `LiveScorer`.
 
     Raises:
         ZsadError: see `own_scorer`.
     """
     if causal:
-        pushed = LiveScorer(run, words=words)
+        pushed, pieces = LiveScorer(run, words=words), []
         scorer, threshold = pushed.scorer, pushed.threshold
-        pieces = [terms for terms in map(pushed.window, frames) if terms is not None]
+        for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
+            pushed.restart()
+            pieces += [terms for _, frame in stretch if (terms := pushed.window(frame)) is not None]
     else:
         scorer, meta = own_scorer(run, words)
         threshold = meta.get("threshold")
@@ -114,21 +113,23 @@ def score_windows(frames: Iterable[np.ndarray], run: str | None, words: Words, c
     return WindowScores(scorer, threshold, terms)
 
 
-def frame_table(windows: WindowScores, times: np.ndarray, step: int, causal: bool = False) -> pd.DataFrame:
+def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.DataFrame:
     """Scores of windows as scores of frames, a row per decoded frame: the table that `score_video` describes.
 
     Args:
         windows: of `score_windows`.
-        times: [T] seconds of the decoded frames.
-        step: every step-th of them was seen.
+        seen: of `seen_frames`.
         causal: as the windows were scored.
     """
     scorer, _, terms = windows
-    latest = window_of(len(times), len(terms["caption"]), step, causal)  # [T]
+    parts, times = list(seen.parts(causal)), np.array(seen.times)
 
     def spread(values: np.ndarray, before: float) -> np.ndarray:  # [..., W] -> [..., T]
-        return at_frames(values, len(times), step, causal, before)
+        frames = [at_frames(values[..., p.windows], p.n_frames, p.at, causal, before) for p in parts]
+        return np.concatenate(frames, axis=-1)
 
+    latest = [window_of(p.n_frames, p.windows.stop - p.windows.start, p.at, causal) for p in parts]
+    latest = np.concatenate([np.where(some < 0, -1, some + p.windows.start) for some, p in zip(latest, parts)])  # [T]
     shares = spread(terms["prompts"].T, 0.0)  # [A, T]
     prompt = np.where(latest < 0, -1, shares.argmax(0))
     columns = dict(zip(TABLE, (np.arange(len(times)), times, spread(scorer.fuse(terms, TERMS), 0.0))))
@@ -182,20 +183,30 @@ def score_video(
     if fps is not None and not (0 < fps < math.inf and Path(path).is_dir()):
         advice = "give frames per second above 0, and only for a folder of frames: a video holds its times"
         raise ZsadError(f"fps={fps}: {advice}")
-    step, seconds = thinning(path, fps), array("d")
-    windows = score_windows(seen_frames(path, step, seconds, progress), run, words, causal)
-    times, assumed = np.array(seconds), []
-    if not np.isfinite(times).all():
-        times = np.arange(len(times)) / (fps or RATE)
-        if not fps:
-            assumed.append(f"its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise")
-    if (used := -(-len(times) // step)) < WINDOW and not causal:
-        assumed.append(
-            f"frames seen: {used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no "
-            "measurement of so short a video"
-        )
-    for line in assumed if progress else ():
+    seen = Seen()
+    windows = score_windows(seen_frames(path, seen, fps, progress), run, words, causal)
+    for line in _assumed(path, seen, fps, causal) if progress else ():
         print(f"{path}: {line}", file=sys.stderr)
-    table = frame_table(windows, times, step, causal)
+    table = frame_table(windows, seen, causal)
     table.attrs.update(run=run, threshold=windows.threshold, statistics=windows.scorer.statistics)
     return table
+
+
+def _assumed(path: str | Path, seen: Seen, fps: float | None, causal: bool) -> Iterator[str]:
+    """What a score of this video takes for granted, a line each."""
+    if Path(path).is_dir() and not fps:
+        yield f"its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise"
+    lengths = [len(part.at) for part in seen.parts()]
+    if len(lengths) > 1:
+        yield (f"pauses without a frame: {len(lengths) - 1}; no window spans them, the score begins anew after each")
+    if (filled := seen.filled()) > SLOW * len(seen.at):
+        yield (
+            f"frames come slower than {RATE:g} per second: {filled} of {len(seen.at)} that a window looks at lie"
+            " between two of the video and are blended from them, so its scores are less certain"
+        )
+    if (short := sum(length < WINDOW for length in lengths)) and not causal:
+        used = f"frames seen: {lengths[0]}" if len(lengths) == 1 else f"stretches with too few frames: {short}"
+        yield (
+            f"{used}, a window takes {WINDOW}; the last one was repeated to fill it, and the score is no measurement of"
+            " so short a video"
+        )

@@ -10,7 +10,6 @@ Notebook: 50_score_your_video
 from __future__ import annotations
 
 import collections
-import itertools
 import math
 import queue
 import re
@@ -25,17 +24,15 @@ import numpy as np
 
 from zsad_lib.errors import ZsadError, without_secrets
 from zsad_lib.evaluate.events import is_alarm
-from zsad_lib.features.backbones import STAND_IN_SIZE
 from zsad_lib.features.window_plan import WINDOW
-from zsad_lib.files.decoding import resize
+from zsad_lib.files.clock import Clock
 from zsad_lib.files.video import open_stream, timed_frames
 from zsad_lib.own_video.detector import NO_WORDS, Words
 from zsad_lib.own_video.frame_by_frame import LiveScorer
-from zsad_lib.own_video.scoring import step_for, thinning
+from zsad_lib.own_video.ticks import TICK
 
 WAITING = 30  # frames between camera and scorer, at most
 RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
-RATE_S = 2.0  # seconds of a stream that tell its rate
 DELAYS = 10_000  # latest frames that the report's delays are of: a camera never ends, and memory is bounded
 _END = None
 
@@ -44,7 +41,7 @@ class Arrived(NamedTuple):
     """A frame as it came."""
 
     at: float  # monotonic seconds
-    seconds: float  # on the source's own clock; NaN where it has none
+    seconds: float  # from the first frame since the stream was opened; NaN in a folder of frames
     frame: np.ndarray  # uint8 [H, W, 3]
     breaks: int  # times that the stream had been opened again
 
@@ -57,8 +54,6 @@ class Camera:
 
     Attributes:
         live: it does not wait; a file does, and so does a file at an address.
-        rate: frames per second of a stream, once `RATE_S` seconds of it have been read; 0 before. Measured anew after a
-            break.
         dropped: frames thrown away because nobody was ready for them.
         reconnected: how often a stream was opened again.
         reading: seconds spent on reading and decoding; of a camera, waiting for its next frame is among them.
@@ -69,10 +64,7 @@ class Camera:
         is_address = re.match(r"[A-Za-z][\w+.-]*://", source) and not Path(source).exists()
         self.is_path = not (re.fullmatch("[0-9]+", source) or is_address)
         self.live = not self.is_path
-        self.rate, self.dropped, self.reconnected, self.reading = 0.0, 0, 0, 0.0
-        self._first: list[tuple[float, float]] | None = (
-            None  # frames that tell the rate: arrival, the stream's own clock
-        )
+        self.dropped, self.reconnected, self.reading = 0, 0, 0.0
         self._frames: queue.Queue = queue.Queue(WAITING)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -97,22 +89,11 @@ class Camera:
                 self.reading += arrived - began
                 if self._stop.is_set():
                     return
-                if self._first is not None:
-                    self._measure(arrived, seconds)
                 self._put(Arrived(arrived, seconds, frame, self.reconnected))
                 began = time.monotonic()
         except BaseException as error:  # told where the frames are used
             self._error = error
         self._frames.put(_END)
-
-    def _measure(self, arrived: float, seconds: float) -> None:
-        """The stream's own clock tells the rate: opening reads ahead, and then many frames arrive at once."""
-        self._first.append((arrived, seconds))
-        times = [seconds for _, seconds in self._first if not math.isnan(seconds)]
-        if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
-            times = [arrived for arrived, _ in self._first]
-        if (spent := times[-1] - times[0]) >= RATE_S:
-            self.rate, self._first = (len(times) - 1) / spent, None
 
     def _put(self, item: Arrived) -> None:
         while self.live and self._frames.full():
@@ -132,8 +113,8 @@ class Camera:
         while True:
             try:
                 is_file, frames = open_stream(self.source)
-                self.live, self._first = not is_file, []
-                for item in frames:
+                self.live = not is_file
+                for item in self._timed(frames):
                     tries, opened = 0, True
                     yield item
                 if is_file:
@@ -152,14 +133,23 @@ class Camera:
                 return
             self.reconnected += 1
 
+    def _timed(self, frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+        """Times of the frames of `open_stream`, see `Clock`: of a stream whose own clock is missing or stands still, by
+        their arrival."""
+        clock, before, arrived = Clock(TICK), math.nan, time.monotonic()
+        for stamp, frame in frames:
+            passed, arrived = time.monotonic() - arrived, time.monotonic()
+            stands = math.isnan(stamp) or stamp == before
+            yield clock.time(None if stands else stamp, passed if self.live else None), frame
+            before = stamp
+
 
 def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at
     the end.
 
     `time_s` is the time in a file; of a camera, the seconds from the start to the frame's arrival. `alarm` is empty
-    without a calibrated detector. The first `RATE_S` seconds of a stream tell its rate; their frames are scored then,
-    which is before the first window has ended. After a break a whole window must come again.
+    without a calibrated detector. After a break or a pause a whole window must come again.
 
     Args:
         source: see `Camera`.
@@ -177,11 +167,9 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
     if seconds < 0:
         raise ZsadError(f"{seconds:g} seconds: give a positive number, or 0 for the whole source")
     camera = Camera(source)
-    step = thinning(source) if camera.is_path else None
-    scorer = LiveScorer(run, step or 1, words)
+    scorer = LiveScorer(run, words=words)
     began = time.monotonic()
     number, breaks, waited, delays, error = 0, 0, 0.0, collections.deque(maxlen=DELAYS), None
-    held: list[np.ndarray] = []  # small frames that wait for the rate
     yield "frame,time_s,delay_s,score,warmup,alarm"
     try:
         for arrived in camera:
@@ -189,16 +177,7 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
             if arrived.breaks > breaks:
                 breaks = arrived.breaks
                 scorer.restart()
-                held.clear()
-            if camera.rate and step_for(camera.rate) != step:
-                step = scorer.step = step_for(camera.rate)
-                scorer.restart()
-                for small in held:
-                    scorer.push(small)
-                held.clear()
-            if step is None:
-                held.append(resize(arrived.frame, STAND_IN_SIZE))
-            scored, limit = scorer.last if step is None else scorer.push(arrived.frame), scorer.threshold
+            scored, limit = scorer.push(arrived.frame, arrived.seconds), scorer.threshold
             delays.append(time.monotonic() - arrived.at)
             alarm = "" if limit is None else int(not scored.warmup and is_alarm(scored.score, limit))
             shown_at = arrived.at - began if camera.live or math.isnan(arrived.seconds) else arrived.seconds
@@ -212,9 +191,9 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
         if not number:
             raise
         error = lost
-    spent = max(time.monotonic() - began, 1e-9)
+    spent, each = max(time.monotonic() - began, 1e-9), number / max(1, scorer.looked_at)
     yield (
-        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {step or 1} of them seen; dropped"
+        f"# {number} frames in {spent:.1f} s, {number / spent:.1f} per second, 1 in {each:.2g} of them seen; dropped"
         f" {camera.dropped}, reconnected {camera.reconnected}"
     )
     if number:
