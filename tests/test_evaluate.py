@@ -428,7 +428,8 @@ def test_evaluate_folders(tmp_path, capsys):
         (tmp_path / part).mkdir()
     for video in scores:
         np.save(tmp_path / "scores" / f"{video}.npy", scores[video])
-        (tmp_path / "labels" / f"{video}.csv").write_text("frame,label\n" + "".join(f"0,{y}\n" for y in labels[video]))
+        rows = "".join(f"{t},{y}\n" for t, y in enumerate(labels[video]))
+        (tmp_path / "labels" / f"{video}.csv").write_text("frame,label\n" + rows)
     (tmp_path / "normal" / "n.csv").write_text("score\n0\n1\n")
     call = lambda: evaluate_folders(
         tmp_path / "scores", tmp_path / "labels", normal=tmp_path / "normal", fps=5, draws=9

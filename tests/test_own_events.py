@@ -77,7 +77,7 @@ def test_truth_is_read_from_spans_labels_and_ucf_crimes_lines(tmp_path):
         ("labels.csv", "camera.mp4", 11, r"of shape \[10\] for 11 frames"),
         ("ucf.txt", "absent.mp4", 10, "no line on absent"),
         ("ucf.txt", "camera.mp4", 5, "lies outside the video's 5 frames"),
-        ("absent.csv", "camera.mp4", 5, "no such label file"),
+        ("absent.csv", "camera.mp4", 5, "no such file"),
     ):
         with pytest.raises(ZsadError, match=message):
             events.read_truth(tmp_path / name, video)(frames)

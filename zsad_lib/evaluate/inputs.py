@@ -28,13 +28,26 @@ class Frames(NamedTuple):
         return np.add.reduceat(frames.astype(float), self.starts)
 
 
-def check_series(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-    """Each video's numbers as float64 [seeds, length]; ZsadError where they are empty, not finite or of other seeds."""
+def check_series(
+    values: Mapping[str, np.ndarray], what: str, labels: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Each video's numbers as float64 [seeds, length]; ZsadError where they are empty, not finite or of other seeds.
+
+    Where there are n `labels` of a video, an array [n, 1] counts as [n].
+    """
     if not values:
         raise ZsadError(f"no {what} given: at least one video is needed")
+    try:
+        videos = sorted(values)
+    except TypeError:
+        kinds = ", ".join(sorted({type(video).__name__ for video in values}))
+        raise ZsadError(f"{what}: videos are named by {kinds}; name all of them by one kind, as 'v0'") from None
     checked = {}
-    for video in sorted(values):
-        array = np.asarray(values[video])
+    for video in videos:
+        array = _array(values[video], f"{what} of {video}")
+        if array.shape[1:] == (1,) and labels is not None:  # a column of n frames, not n seeds of one frame
+            if 1 < len(array) == _array(labels.get(video, ()), f"labels of {video}").size:
+                array = array[:, 0]
         if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "biuf":
             raise ZsadError(
                 f"{what} of {video}: {array.dtype} {list(array.shape)}; give numbers [n] or [seeds, n], n > 0"
@@ -55,9 +68,24 @@ def check_series(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.nd
     return checked
 
 
+def _array(values: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # rows of several lengths, tensors on a GPU or with gradients
+        reason = " ".join(str(error).split())[:200]
+        raise ZsadError(f"{name}: no array ({reason}); give numbers [n] or [seeds, n], n > 0") from None
+
+
 def require(videos: Collection[str], given: Collection[str], what: str) -> None:
     """ZsadError that names the videos missing from `given`."""
-    if missing := sorted(set(videos) - set(given)):
+    if missing := sorted(map(str, set(videos) - set(given))):
+        names = {type(video).__name__: f"{type(video).__name__} {video!r}" for video in (*given, *videos)}
+        if len(names) > 1 and not set(missing) - set(map(str, given)):
+            raise ZsadError(f"{what}: videos are named {' here and '.join(names.values())} there; name them alike")
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ZsadError(f"{what}: none for {', '.join(missing[:3])}{more}; add them or leave these videos out")
 
@@ -74,7 +102,7 @@ def collect(scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) 
     Raises:
         ZsadError: missing videos, other lengths, scores that are not finite, labels other than 0 and 1.
     """
-    scores, labels = check_series(scores, "scores"), check_series(labels, "labels")
+    scores, labels = check_series(scores, "scores", labels), check_series(labels, "labels", labels)
     require(labels, scores, "scores")
     require(scores, labels, "labels")
     for video, label in labels.items():

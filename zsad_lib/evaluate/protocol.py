@@ -257,7 +257,7 @@ def estimates(
     if normalise not in ("none", "per-video"):
         raise ZsadError(f"normalise={normalise!r} is unknown: choose 'none' or 'per-video' (transductive)")
     scale = min_max if normalise == "per-video" else lambda array: array
-    frames = collect({video: scale(array) for video, array in check_series(scores, "scores").items()}, labels)
+    frames = collect({video: scale(array) for video, array in check_series(scores, "scores", labels).items()}, labels)
     thresholds = None if threshold is None else np.full(len(frames.scores), float(threshold))
     if threshold is None and normal_scores is not None:
         held_out = {video: scale(array) for video, array in check_series(normal_scores, "normal scores").items()}
@@ -298,8 +298,8 @@ def of_both_classes(
     scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], **options: Any
 ) -> list[Estimate]:
     """`estimates` with its options, of labels that must hold both classes: ZsadError where one is missing."""
-    present = {int(value) for array in labels.values() for value in np.unique(np.asarray(array)) if value in (0, 1)}
     rows = estimates(scores, labels, **options)
+    present = {int(value) for array in labels.values() for value in np.unique(np.asarray(array)) if value in (0, 1)}
     if len(present) < 2:
         only = "abnormal" if present == {1} else "normal"
         raise ZsadError(f"labels hold only {only} frames: ROC-AUC is undefined; give videos of both classes")

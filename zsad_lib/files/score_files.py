@@ -1,19 +1,26 @@
 """Files of frame scores and labels: one series per video, CSV or NPY, and the run folder's layout of seeds."""
 
 import os
+import re
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.csv_columns import NUMPY, Columns, beginning, index_of, is_number, open_regular, read_columns
 from zsad_lib.files.paths import PARTIAL, atomic, file_errors, make_folder
 
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
+FRAME = re.compile(r"frame([ _-]?(id|no|nr|num|number|idx|index))?")  # names of a column that numbers frames
+ROW_NUMBERS = ("", "unnamed: 0", "index")  # what pandas and R call a first column that they number rows in
+OTHERS = ("score", "label", "time_s", "warmup", "na", "n/a", "none", "null", "index")  # alone they name no such column
 
 
 class SeedScores(NamedTuple):
@@ -27,68 +34,165 @@ class SeedScores(NamedTuple):
     ]  # test video -> [S, n_frames, K] probabilities; empty where the method knows no classes
 
 
+class FrameSeries(NamedTuple):
+    """One video's numbers in the order of its frames, and what its file says of them."""
+
+    path: Path  # where it was read
+    values: np.ndarray  # [n] or [seeds, n]
+    warmup: np.ndarray  # bool [n], True where the kit's own causal scorer had not scored yet
+    first: int | None  # number of the first frame, 0 or 1; None where the file numbers none
+    untitled: bool  # the first row may be a heading "0", as pandas gives a column without a name
+
+
 def read_series(path: str | Path, column: str) -> np.ndarray:
+    """`read_frames` without what it says of them: the numbers alone."""
+    return read_frames(path, column).values
+
+
+def read_frames(path: str | Path, column: str) -> FrameSeries:
     """Reads one video's numbers.
 
     Args:
-        path: ``.npy`` (an array [n] or [seeds, n]) or ``.csv`` (commas; a header with `column`, or one column only,
-            whose header is optional).
+        path: ``.npy`` (an array [n], [n, 1] or [seeds, n]) or ``.csv`` (a heading with `column`, or one column only,
+            whose heading is optional). Where it has a column ``frame`` (from 0, or from 1) the rows are put in its
+            order; row numbers without a name and ``time_s`` must not fall.
         column: "score" or "label".
 
     Returns:
-        float64 [n] from CSV; the stored array from NPY.
+        The series; float64 [n] from CSV.
 
     Raises:
-        ZsadError: missing, empty or unreadable file; no such column; a value that is no number, as file:line.
+        ZsadError: missing, empty or unreadable file; no such column, or two; a frame that is missing or there twice; a
+            value that is no number; as file:line. Of an array: another shape or type.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise ZsadError(f"{path}: no such file; one file per video is needed") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ZsadError(f"{path}: not readable ({error}); give a .csv in UTF-8 or a .npy without objects") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    names = [name.strip() for name in lines[0].split(",")] if lines else []
-    header = 0 if all(_is_number(name) for name in names) else 1
-    if len(lines) == header:
+    if path.suffix.lower() == ".npy":
+        values = _read_array(path)
+        return FrameSeries(path, values, np.zeros(values.shape[-1], bool), None, False)
+    columns = read_columns(path, column, partial(_pick, column))
+    if not columns.lines:
         raise ZsadError(f"{path}: no rows; expected one {column} per frame")
-    if len(names) > 1 and column not in names:
-        raise ZsadError(f"{path}: no column {column!r} among {', '.join(names[:6])}; name it or give one column only")
-    index, values = names.index(column) if header and column in names else 0, []
-    for number, line in enumerate(lines[header:], start=header + 1):
+    for row in [row for row, cell in enumerate(columns.cells.get("without a name", ())) if cell.strip()][:1]:
+        cell = columns.cells["without a name"][row]
+        raise ZsadError(f"{columns.place(row)}: {cell[:60]!r} in a column without a name; name it or leave it out")
+    order, first = _order(columns)
+    marks = [cell.strip().lower() for cell in columns.cells.get("warmup", ())]
+    warmup = np.zeros(len(order), bool)
+    if set(marks) == {"true", "false"} or set(marks) == {"true"}:
+        warmup = np.array([mark == "true" for mark in marks])
+    head, *others = columns.cells[column]
+    whole = not columns.heading and head.strip().isdecimal()
+    untitled = whole and (head.strip() == "0" or not any(cell.strip().isdecimal() for cell in others))
+    return FrameSeries(path, columns.numbers(column)[order], warmup[order], first, untitled)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    with open_regular(path) as file:
+        if not (start := beginning(file, path)).startswith(NUMPY):
+            what = "it is no NumPy array" if start else "it is empty"
+            raise ZsadError(f"{path}: not readable: {what}; write numbers with np.save(path, array)")
         try:
-            values.append(float(line.split(",")[index]))
-        except (ValueError, IndexError):
-            got = f"expected a number in column {column!r}, got {line[:60]!r}"
-            raise ZsadError(f"{path}:{number}: {got}") from None
-    return np.array(values)
+            values = np.load(file, allow_pickle=False)
+        except Exception as error:  # NumPy reads a header as Python: a damaged one raises what Python's parser raises
+            reason = " ".join(str(error).split())
+            raise ZsadError(f"{path}: not readable ({reason}); write numbers with np.save(path, array)") from None
+    shape = list(values.shape)
+    if values.dtype.kind not in "biuf":
+        raise ZsadError(f"{path}: {values.dtype} {shape}; give numbers [n], one per frame")
+    if values.ndim == 2 and shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim not in (1, 2) or not values.size or (values.ndim == 2 and shape[0] > shape[1]):
+        raise ZsadError(f"{path}: an array {shape}; give [n], one number per frame, or [seeds, n], n > 0")
+    return values
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _pick(column: str, place: str, heading: list[str], first: list[str]) -> dict[str, int]:
+    """Which cells of a row are the number of a frame, and tell the order of the rows."""
+    unnamed = bool(heading) and heading[0] in ROW_NUMBERS
+    rest = heading[unnamed:]
+    alone = len(rest) == 1 and rest[0] not in OTHERS and not FRAME.fullmatch(rest[0])
+    if column in heading:
+        picked = {column: index_of(place, heading, column)}
+    elif not heading and len(first) == 1:
+        return {column: 0}
+    elif alone and (rest[0][:1].isalpha() or (unnamed and rest[0].isdecimal())):
+        picked = {column: int(unnamed)}
+    else:
+        names = ", ".join(" ".join(cell.split())[:40] for cell in first[:6])
+        raise ZsadError(f"{place}: no column {column!r} among {names}; name it or give one column only")
+    numbered = [name for name in heading if FRAME.fullmatch(name)]
+    frame = "frame" if "frame" in numbered else next(iter(numbered), None)
+    if frame:
+        picked["frame"] = index_of(place, heading, frame)
+    else:
+        picked |= {"row number": 0} if unnamed else {}
+        picked |= {"time_s": heading.index("time_s")} if "time_s" in heading else {}
+    if "" in heading[1:]:  # of commas at the ends of lines; or it takes the digits after decimal commas
+        picked["without a name"] = heading.index("", 1)
+    if column == "score" and heading[:2] == ["frame", "time_s"] and "warmup" in heading:  # of `score` and `live`
+        picked["warmup"] = heading.index("warmup")
+    return picked
 
 
-def read_folder(folder: str | Path, column: str) -> dict[str, np.ndarray]:
-    """All series of a folder, by file stem; ZsadError where it is missing, holds none, or holds a stem twice."""
+def _order(columns: Columns) -> tuple[np.ndarray, int | None]:
+    """Row numbers [n] in the order of the frames, and the first frame's number.
+
+    A frame without a row shifts all that follow, and one with two has two scores: both are refused.
+    """
+    rows = np.arange(len(columns.lines))
+    if "frame" in columns.cells:
+        frames = columns.frames("frame")
+        if np.array_equal(frames, rows):
+            return rows, 0
+        order = np.argsort(frames, kind="stable")
+        frames = frames[order]
+        before = np.concatenate([[0 if frames[0] == 1 else -1], frames[:-1]])
+        for at in np.flatnonzero(frames != before + 1)[:1]:
+            if frames[at] == before[at]:
+                what, advice = f"frame {frames[at]} stands already in line {columns.lines[order[at - 1]]}", "keep one"
+            else:
+                what = f"frame {frames[at]}, but there is no row for frame {before[at] + 1}"
+                advice = "give a row per frame, or leave the column out where the rows are in order"
+            raise ZsadError(f"{columns.place(order[at])}: {what}; {advice}")
+        return order, int(frames[0])
+    for name, least in (("row number", 1), ("time_s", 0)):
+        if all(map(is_number, columns.cells.get(name, [""]))):
+            for row in np.flatnonzero(np.diff(columns.numbers(name)) < least)[:1] + 1:
+                what = f"{name} {columns.cells[name][row]} follows a higher one"
+                advice = "put the rows in the order of frames, or number them in a column `frame`"
+                raise ZsadError(f"{columns.place(row)}: {what}; {advice}")
+    return rows, None
+
+
+def read_folder(folder: str | Path, column: str) -> dict[str, FrameSeries]:
+    """All series of a folder by video: the file's stem, of ``x.scores.csv`` x; hidden files and folders are none.
+
+    Says once on standard error where frames are counted from 1.
+
+    Raises:
+        ZsadError: no such folder, none in it, a video twice, a file that `read_frames` refuses, or files of which some
+            count frames from 0 and some from 1.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ZsadError(f"{folder}: no such folder; give the folder with one CSV or NPY file per video")
-    series: dict[str, np.ndarray] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".csv", ".npy") and path.stem != RESULT_STEM and not path.name.startswith("."):
-            if path.stem in series:
-                raise ZsadError(f"{path}: {path.stem} is there twice, as .csv and .npy; keep one")
-            series[path.stem] = read_series(path, column)
-    if not series:
+        hidden = path.name.startswith(".") or path.is_dir()
+        if path.suffix.lower() in (".csv", ".npy") and path.stem != RESULT_STEM and not hidden:
+            video = re.sub(r"\.scores$", "", path.stem, flags=re.IGNORECASE)
+            if video in files:
+                raise ZsadError(f"{path}: {video} is there twice, {files[video].name} is of it too; keep one")
+            files[video] = path
+    if not files:
         raise ZsadError(f"{folder}: no .csv or .npy file; one per video is needed")
+    series = {video: read_frames(path, column) for video, path in files.items()}
+    from_one = [files[video] for video, read in series.items() if read.first == 1]
+    from_zero = [files[video] for video, read in series.items() if read.first == 0]
+    if from_one and from_zero:
+        raise ZsadError(f"{from_one[0]}: counts frames from 1, and {from_zero[0].name} from 0; count alike")
+    if from_one:
+        print(f"{folder}: frames are counted from 1 there, so that 1 is the first", file=sys.stderr)
     return series
 
 

@@ -5,10 +5,12 @@ Notebook: 01_prepare_data
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.csv_columns import index_of, read_columns
 
 NO_SPAN = (-1, -1)
 
@@ -31,6 +33,28 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
 def format_spans(spans: Iterable[tuple[int, int]]) -> str:
     """The inverse of `parse_spans`."""
     return ";".join(f"{first}-{last}" for first, last in spans)
+
+
+def read_spans(path: str | Path) -> str | None:
+    """Spans of a CSV file with a span per row, in columns `first_frame` and `last_frame`; None where it has no such.
+
+    Raises:
+        ZsadError: see `read_columns`; a span that is reversed or holds no numbers of frames, as file:line.
+    """
+
+    def pick(place: str, heading: list[str], first: list[str]) -> dict[str, int]:
+        names = ("first_frame", "last_frame") if "first_frame" in heading else ()
+        return {name: index_of(place, heading, name) for name in names}
+
+    columns = read_columns(path, "first_frame", pick)
+    if "first_frame" not in columns.heading:
+        return None
+    if not columns.lines:
+        return ""
+    spans = np.column_stack([columns.frames("first_frame"), columns.frames("last_frame")])
+    for row in np.flatnonzero(spans[:, 0] > spans[:, 1])[:1]:
+        raise ZsadError(f"{columns.place(row)}: span {spans[row, 0]}-{spans[row, 1]} is reversed; write first <= last")
+    return format_spans(spans)
 
 
 def labels_to_spans(labels: np.ndarray) -> str:

@@ -9,6 +9,7 @@ Notebook: 50_score_your_video
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ import pandas as pd
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.events import alarms, own_threshold, runs
-from zsad_lib.files.annotations import lines, read_temporal, stem
+from zsad_lib.files.annotations import read_temporal, stem
 from zsad_lib.files.manifest import frame_labels
-from zsad_lib.files.score_files import prompt_columns, read_series
-from zsad_lib.files.spans import format_spans, parse_spans
+from zsad_lib.files.score_files import prompt_columns, read_frames
+from zsad_lib.files.spans import read_spans
 from zsad_lib.own_video.detector import TERMS
 from zsad_lib.own_video.ticks import stretch_starts
 
@@ -111,9 +112,9 @@ def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarra
     """Ground truth of one video from a label file, which is read and checked at once, before hours of scoring.
 
     Args:
-        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`); ``.csv`` with a span per row (columns
-            `first_frame` and `last_frame`, inclusive, as events.csv has them); or UCF-Crime's temporal annotation,
-            which holds a line for the video.
+        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`), as `read_frames` reads it; ``.csv``
+            with a span per row (columns `first_frame` and `last_frame`, inclusive, as events.csv has them); or
+            UCF-Crime's temporal annotation, which holds a line for the video.
         video: its path.
 
     Returns:
@@ -123,27 +124,25 @@ def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarra
         ZsadError: a file that cannot be read, holds nothing on the video, or labels other than 0 and 1.
     """
     path, video = Path(path), Path(video)
-    if path.suffix not in (".csv", ".npy"):
+    if path.suffix.lower() not in (".csv", ".npy"):
         table = read_temporal(path).set_index("video")
         if stem(video.name) not in table.index:
             raise ZsadError(f"{path}: no line on {stem(video.name)}; the first column names the video")
         return partial(_within_spans, f"{path}: {video.name}", table.loc[stem(video.name), "spans"])
-    if path.suffix == ".csv" and "first_frame" in next(lines(path))[1].split(","):
-        spans = ""
-        if len(list(lines(path))) > 1:
-            spans = format_spans(zip(*(read_series(path, name).astype(int) for name in ("first_frame", "last_frame"))))
-        parse_spans(spans)
+    if path.suffix.lower() == ".csv" and (spans := read_spans(path)) is not None:
         return partial(_within_spans, f"{path}: {video.name}", spans)
-    labels = read_series(path, "label")
-    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+    labels = read_frames(path, "label")
+    if not np.isin(labels.values, (0, 1)).all():
         raise ZsadError(f"{path}: labels other than 0 and 1; give 0 for normal and 1 for abnormal, a number per frame")
-    labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels  # a column
+    if labels.first == 1:
+        print(f"{path}: frames are counted from 1 there, so that 1 is the first", file=sys.stderr)
 
     def check_length(n_frames: int) -> np.ndarray:
-        if labels.shape != (n_frames,):
-            shape = f"labels of shape {list(labels.shape)} for {n_frames} frames of {video.name}"
-            raise ZsadError(f"{path}: {shape}; give a number per frame")
-        return labels > 0
+        if labels.values.shape != (n_frames,):
+            shape = f"labels of shape {list(labels.values.shape)} for {n_frames} frames of {video.name}"
+            heading = "; is its first line, 0, a heading?" if labels.untitled else ""
+            raise ZsadError(f"{path}: {shape}; give a number per frame{heading}")
+        return labels.values > 0
 
     return check_length
 
