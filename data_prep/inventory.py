@@ -290,7 +290,7 @@ def collect(profile: Profile, folder: Path) -> Path:
     `list` in front."""
     folders = {folder: (profile.dataset, profile.split)}
     for result in sorted(paths.runs().glob("*/data/result.json")):
-        settings = paths.read_json(result)["profile"]
+        settings = paths.read_json(result, "profile")["profile"]
         if settings["dataset"] != "scene_rules":  # rendered, not prepared
             folders.setdefault(result.parent, (settings["dataset"], settings.get("split", "official")))
     tables = []

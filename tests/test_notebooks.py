@@ -15,6 +15,7 @@ from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import fingerprints, run_notebooks, run_step
+from zsad_lib.pipeline.artefacts import write_result
 
 REPOSITORY = Path(run_step.__file__).parents[2]
 SETUP = "import zsad_lib as z\nrun = z.begin(globals())"
@@ -76,7 +77,7 @@ def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
     def fake(notebook, output, profile):
         ran.append(notebook.stem)
         output.write_bytes(notebook.read_bytes())
-        paths.write_json(folder / notebook.stem / "result.json", {})
+        write_result(folder / notebook.stem, {"artefacts": {}, "files": {}})
 
     monkeypatch.setattr(run_notebooks, "_papermill", fake)
     run_notebooks.execute([book], profile)

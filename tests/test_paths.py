@@ -32,7 +32,7 @@ def test_atomic_writes_text_bytes_and_by_path(tmp_path):
     with paths.atomic(tmp_path / "b.bin", "wb") as handle:
         handle.write(b"\x00")
     with paths.atomic(tmp_path / "c.npy", mode=None) as temporary:
-        assert temporary.suffix == ".npy" and temporary.parent == tmp_path
+        assert temporary.name == "c.npy" and temporary.parent.parent == tmp_path
         np.save(temporary, np.arange(3))
     assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "ä"
     assert (tmp_path / "b.bin").read_bytes() == b"\x00"

@@ -116,8 +116,10 @@ def test_needed_steps_run_first_and_only_once(toy):
     recorded = paths.read_json(toy / "runs" / "demo" / "train" / "result.json")
     assert recorded["metrics"] == {"total": 30} and recorded["artefacts"] == {"last": "4.txt"}
     assert set(recorded) == {
-        "fingerprint", "step", "profile", "seconds", "versions", "git", "metrics", "artefacts", "output_hash",
+        "fingerprint", "step", "profile", "seconds", "versions", "git", "metrics", "artefacts", "output_hash", "files",
+        "sha256",
     }  # fmt: skip
+    assert list(recorded["files"]) == [f"runs/demo/train/{item}.txt" for item in range(5)]
     assert recorded["profile"]["name"] == "demo" and "torch" in recorded["versions"]
     for name in ("log", "prepare", "train", "tables"):
         os.utime(toy / "toy" / f"{name}.py")

@@ -16,6 +16,7 @@ from zsad_lib.config import Profile, as_dict, get_profile, nearest, typed
 from zsad_lib.errors import ZsadError, optional
 from zsad_lib.files import paths
 from zsad_lib.pipeline import run_step
+from zsad_lib.pipeline.artefacts import record, write_result
 from zsad_lib.pipeline.progress import notebook_kernel
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Run:
             metrics: numbers by name.
             artefacts: files by name, or a list of files, absolute or relative to ``folder``; all must exist.
         """
+        stored = run_step.artefact_paths(artefacts, self.folder)
         result = {
             "notebook": self.name,
             "profile": as_dict(self.profile),
@@ -62,10 +64,10 @@ class Run:
             "seconds": round(time.monotonic() - self._start, 2),
             **run_step.provenance(),
             "metrics": dict(metrics or {}),
-            "artefacts": run_step.artefact_paths(artefacts, self.folder),
+            "artefacts": stored,
+            "files": record(self.folder.parents[1], [self.folder / path for path in stored.values()]),
         }
-        paths.write_json(self.folder / "result.json", result)
-        return result
+        return write_result(self.folder, result)
 
 
 def begin(namespace: dict[str, Any], **own: type) -> Run:

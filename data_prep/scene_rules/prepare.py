@@ -49,7 +49,8 @@ def prepare(profile: Profile, folder: Path) -> dict:
     metrics = {"clips": len(table), "frames": int(table.n_frames.sum())}
     metrics["manifest_sha256"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
     metrics |= {f"{split}_{group}": int(n) for (split, group), n in table.groupby(["split", "set"]).size().items()}
-    return {"metrics": metrics, "artefacts": {"manifest": manifest, "videos": home / "videos", "card": card}}
+    artefacts = {"manifest": manifest, "videos": home / "videos", "card": card}
+    return {"metrics": metrics, "artefacts": artefacts, "files": table["path"]}
 
 
 def _path(home: Path, spec: ClipSpec) -> Path:

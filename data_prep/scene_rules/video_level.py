@@ -61,4 +61,4 @@ def prepare(profile: Profile, folder: Path) -> dict:
     table = pd.concat([abnormal, load_manifest(folder.parent / "data")], ignore_index=True)
     table["action"] = [class_of(row.family, row.action) for row in table.itertuples()]
     table.loc[table.split == "train", ["spans", "caption"]] = ""
-    return save_labelled(table, CLASSES, class_prompts(), folder)
+    return save_labelled(table, CLASSES, class_prompts(), folder) | {"files": abnormal["path"]}

@@ -22,6 +22,7 @@ from zsad_lib.errors import ZsadError, optional
 from zsad_lib.evaluate.comparison import holm, paired_difference, tabulate
 from zsad_lib.evaluate.protocol import Estimate
 from zsad_lib.files import paths
+from zsad_lib.pipeline import artefacts
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.pipeline.run_step import run_folder
@@ -104,8 +105,10 @@ def write_tables(name: str, rows: Sequence[AnyRow], method: Method) -> Path:
     code = closure([__name__, type(method).__module__])
     declared = [dataclasses.asdict(row) for row in rows]
     key = digest([declared, method.made_from(rows), profile.bootstrap_draws, code])
-    if table.exists() and stamp.exists() and paths.read_json(stamp)["key"] == key:
-        return table
+    with contextlib.suppress(ZsadError):  # never made, or a broken stamp
+        made = paths.read_json(stamp, "key", "files")
+        if made["key"] == key and not artefacts.changed(run, made["files"]):
+            return table
     test = _evaluate(rows, method, "test")
     files = {"": tabulate(rows, test)}
     if name in ("gate", "held_out"):
@@ -122,7 +125,8 @@ def write_tables(name: str, rows: Sequence[AnyRow], method: Method) -> Path:
     title = f"{warning}Ablation grid {name}, profile {profile.run_name}"
     tables.save_ablation(files[""], run / "ablation" / f"ablation_{name}", title)
     run_tables.publish_ablations(run)
-    paths.write_json(stamp, {"key": key})
+    written = [file for home in (stamp.parent, table.parent) for file in home.glob(f"ablation_{name}*")]
+    paths.write_json(stamp, {"key": key, "files": artefacts.record(run, written)})
     return table
 
 

@@ -8,20 +8,18 @@ Notebook: 30_ablate_gate
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from zsad_lib.config import Profile
 from zsad_lib.features.backbones import EMBED_DIM, Backbones, stand_ins, weights_folder
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.files import paths
+from zsad_lib.files.weights import load_tensors, save_weights
 from zsad_lib.methods.context_aware.scores import joint, neighbour_score, predictive_terms
 from zsad_lib.methods.context_aware.train import Variant, load_detector, train_detector
 from zsad_lib.methods.context_aware.training_windows import Windows, load_windows
@@ -88,7 +86,7 @@ def freeze(profile: Profile, table: pd.DataFrame) -> Path:
             distinct = list(dict.fromkeys(captions))
             arrays["bank"] = encode_captions(backbones.clip, distinct, backbones.vocabulary)
             arrays["caption"] = torch.tensor([distinct.index(c) for c in captions])[arrays["place"][:, 0]]
-        _write(folder / f"{split}.safetensors", arrays, [row.video for row in rows])
+        save_weights(folder / f"{split}.safetensors", arrays, {"videos": [row.video for row in rows]})
     return folder
 
 
@@ -110,7 +108,7 @@ def tune(profile: Profile, table: pd.DataFrame, folder: Path, seed: int) -> Path
     windows = load_windows(profile, table[table.split == "train"], stand_ins(weights_folder(profile)), state=False)
     dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
     for split in SPLITS:
-        _write(folder / f"{split}-{seed}.safetensors", predict(profile, table[table.split == split], dpc), [])
+        save_weights(folder / f"{split}-{seed}.safetensors", predict(profile, table[table.split == split], dpc), {})
     return weights
 
 
@@ -128,10 +126,11 @@ def tuned_backbones(profile: Profile, folder: Path, seed: int) -> Backbones:
 
 def load(folder: Path, split: str, seed: int | None = None) -> Split:
     """Reads what `freeze` wrote of one split; the predictive stream's part is there with a seed, from `tune`."""
-    arrays, names = _read(folder / f"{split}.safetensors")
+    mend = f"delete {folder} and run `make ablate` again"
+    arrays, header = load_tensors(folder / f"{split}.safetensors", mend)
     nothing = torch.empty(0)
     if seed is not None:
-        arrays |= _read(folder / f"{split}-{seed}.safetensors")[0]
+        arrays |= load_tensors(folder / f"{split}-{seed}.safetensors", mend)[0]
     scene, caption, bank = arrays["scene"], arrays["caption"], arrays["bank"]
     dpc, plain = arrays.get("dpc", nothing), arrays.get("plain", nothing)
     windows = Windows(
@@ -139,7 +138,7 @@ def load(folder: Path, split: str, seed: int | None = None) -> Split:
         text=bank[caption], caption=caption, stem=[], cell_motion=[],
     )  # fmt: skip
     terms = {name: value for name, value in arrays.items() if name.startswith("s_")}
-    return Split(windows, terms, plain, names, bank)
+    return Split(windows, terms, plain, header.get("videos", []), bank)
 
 
 @torch.no_grad()
@@ -156,14 +155,3 @@ def with_stream(split: Split, stream: dict[str, Tensor]) -> Split:
     """The split under another predictive stream, of `predict`."""
     terms = split.terms | {name: value for name, value in stream.items() if name.startswith("s_")}
     return split._replace(windows=split.windows._replace(dpc=stream["dpc"]), terms=terms, plain=stream["plain"])
-
-
-def _write(file: Path, arrays: dict[str, Tensor], videos: list[str]) -> None:
-    with paths.atomic(file, mode=None) as temporary:
-        tensors = {name: value.contiguous() for name, value in arrays.items()}
-        save_file(tensors, temporary, {"videos": json.dumps(videos)})
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    with safe_open(file, framework="pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads(opened.metadata()["videos"])

@@ -20,15 +20,14 @@ from data_prep.scene_rules.prompts import prompts
 from data_prep.scene_rules.world import ACTIONS, SCENES, SEMANTIC
 from zsad_lib.ablations import frozen_windows
 from zsad_lib.config import Profile
-from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import stand_ins, weights_folder
-from zsad_lib.files import paths
 from zsad_lib.files.score_files import write_archive
 from zsad_lib.methods.context_aware.scores import prompt_scores, semantic_score
 from zsad_lib.methods.context_aware.train import Variant, load_detector, train_detector
 from zsad_lib.methods.context_aware.training_windows import Windows, load_windows, with_context
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.text import encode_captions
+from zsad_lib.pipeline import artefacts
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.released_defects import acting_in
 
@@ -102,16 +101,15 @@ def run_trial(profile: Profile, variant: Variant, seed: int, table: pd.DataFrame
         terms = {term: split.terms[term] for term in ("s_pred", "s_all", "s_peak", "s_mem")}
         terms |= text_terms(detector, given, banks, look_alike(train, split, variant.max_cosine))
         write_archive(folder / f"{name}.npz", {term: value.numpy() for term, value in terms.items()})
-    paths.write_json(folder / "result.json", {"key": key, "variant": dataclasses.asdict(variant), "seed": seed})
+    facts = {"key": key, "variant": dataclasses.asdict(variant), "seed": seed, "artefacts": {}}
+    artefacts.write_result(folder, facts | {"files": artefacts.record(folder, [folder])})
     return folder
 
 
 def finished(folder: Path, key: str) -> bool:
-    """Whether `folder` holds the whole result of a trial with this key."""
-    try:
-        return paths.read_json(folder / "result.json")["key"] == key
-    except (ZsadError, KeyError, TypeError):
-        return False
+    """Whether `folder` holds the whole result of a trial with this key, as it was written."""
+    result = artefacts.read_result(folder) or {}
+    return result.get("key") == key and not artefacts.changed(folder, result["files"])
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     headline = table[(table["group"] == "all") & (table["family"] == "all")]
     headline = headline[headline["metric"].isin(["clip_auc", "micro_auc"])]
     metrics = {f"{r.method} {r.variant} {r.metric}": r.value for r in headline.itertuples()}
-    return {"metrics": metrics, "artefacts": artefacts}
+    return {"metrics": metrics, "artefacts": artefacts, "files": [run / "scores" / name for name in FLOORS]}
 
 
 class Evaluated(NamedTuple):

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import weight_hashes
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
 from zsad_lib.files import paths
+from zsad_lib.files.clip_feature_files import AGAIN, MEND
+from zsad_lib.files.weights import load_tensors, save_weights
 from zsad_lib.released_defects import acting_in
 
 VERSION = 2  # of what is computed
@@ -55,17 +57,25 @@ def feature_file(folder: Path, row: Any) -> Path:
 
 def save_features(path: Path, features: VideoFeatures) -> None:
     """Write one video's features, whole or not at all."""
-    with paths.atomic(path, mode=None) as temporary:
-        save_file(
-            {name: getattr(features, name).contiguous() for name in TENSORS},
-            temporary,
-            {"n_frames": str(features.n_frames)},
-        )
+    save_weights(path, {name: getattr(features, name) for name in TENSORS}, {"n_frames": features.n_frames})
 
 
-def load_features(path: Path) -> VideoFeatures:
-    """Read one video's features."""
-    with safe_open(path, framework="pt") as file:
-        return VideoFeatures(
-            **{name: file.get_tensor(name) for name in TENSORS}, n_frames=int(file.metadata()["n_frames"])
-        )
+def load_features(path: Path, mend: str = MEND) -> VideoFeatures:
+    """Read one video's features; `mend` is what to do about a damaged file.
+
+    Raises:
+        ZsadError: missing, damaged or changed file, or one that `save_features` has not written.
+    """
+    tensors, header = load_tensors(path, mend)
+    if tensors.keys() != set(TENSORS) or not header.keys() >= {"n_frames", "sha256"}:
+        raise ZsadError(f"{path}: not a file of this kit's features with their hash; {mend}")
+    return VideoFeatures(**tensors, n_frames=header["n_frames"])
+
+
+def find_features(path: Path) -> VideoFeatures | None:
+    """Features where there is a file and it is whole; else None, and of a damaged file a line."""
+    try:
+        return load_features(path, AGAIN) if path.exists() else None
+    except ZsadError as error:
+        print(f"  {error}", file=sys.stderr, flush=True)
+        return None

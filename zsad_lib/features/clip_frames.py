@@ -23,8 +23,6 @@ import av
 import numpy as np
 import PIL
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zsad_lib.config import Profile
@@ -39,16 +37,15 @@ from zsad_lib.features.backbones import (
     stand_ins,
     weights_folder,
 )
-from zsad_lib.files import paths
 from zsad_lib.files.annotations import stem
-from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES, load_clip_features
+from zsad_lib.files.clip_feature_files import AGAIN, FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.foreign_checkpoints import TORCHSCRIPT, describe_file
 from zsad_lib.files.frame_folders import list_frames
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames
 from zsad_lib.files.video_folders import list_videos as list_videos  # its home of old
-from zsad_lib.files.weights import tensors_sha256
+from zsad_lib.files.weights import find_header, save_weights, tensors_sha256
 from zsad_lib.models.text import build_clip
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.processes import parallel
@@ -163,17 +160,16 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
     """The video, its feature file, and why there is none where it cannot be read."""
     encoder, target = make(), folder / f"{stem(video.name)}.safetensors"
     try:
-        header = encoder.header | _source(video)
-        if _finished(target, header):
+        header, found = encoder.header | _source(video), find_header(target, AGAIN)
+        if header.items() <= found.items():
             return video, target, ""
-        _refuse_others(target, video)
+        _refuse_others(target, video, found)
         features = video_features(encoder, video)
     except ZsadError as error:
         return video, target, str(error)
     except Exception as error:  # of a decoder, over a damaged file: the others go on, and the run fails at the end
         return video, target, f"{video}: {type(error).__name__}: {error}"
-    with paths.atomic(target, mode=None) as temporary:
-        save_file({"features": features.contiguous()}, temporary, header | {"source": _name(video)})
+    save_weights(target, {"features": features}, header | {"source": _name(video)}, plain=True)
     return video, target, ""
 
 
@@ -234,29 +230,17 @@ def _source(video: Path) -> dict[str, str]:
     return {"decoder": decoder, "video": hashlib.sha256(facts.encode()).hexdigest()[:16]}
 
 
-def _finished(target: Path, header: dict[str, str]) -> bool:
-    try:
-        with safe_open(target, framework="pt") as file:
-            return header.items() <= (file.metadata() or {}).items()
-    except (SafetensorError, OSError):
-        return False
-
-
 def _name(video: Path) -> str:
     """The path of a video as a header holds it, in letters."""
     return os.fsencode(video.absolute()).decode("utf-8", "backslashreplace")
 
 
-def _refuse_others(target: Path, video: Path) -> None:
-    """ZsadError where a file of features is somebody else's, or of another video that is still there."""
-    try:
-        with safe_open(target, framework="pt") as file:
-            header = file.metadata() or {}
-    except OSError:
-        return
-    except SafetensorError:  # the kit's own, when a disk has lost its end, is made again
-        header = {"preprocessing": ""} if target.read_bytes()[8:].startswith(b'{"__metadata__"') else {}
-    if "preprocessing" not in header:
+def _refuse_others(target: Path, video: Path, header: dict[str, str]) -> None:
+    """ZsadError where a file of features is somebody else's, or of another video that is still there.
+
+    One of the kit's own that a disk has damaged is made again.
+    """
+    if target.exists() and not header and not target.read_bytes()[8:].startswith(b'{"__metadata__"'):
         raise ZsadError(f"{target}: exists and was not made by this kit; give --out another folder")
     source = header.get("source", "")
     if source not in ("", _name(video)) and os.path.exists(source):

@@ -36,7 +36,7 @@ from zsad_lib.features.cache import (
     VideoFeatures,
     cache_folder,
     feature_file,
-    load_features,
+    find_features,
     save_features,
 )
 from zsad_lib.features.motion_floor import blurred_change
@@ -212,7 +212,9 @@ def extract(profile: Profile, folder: Path) -> dict:
     on."""
     table, computed = extract_share(profile, folder.parent)
     cache = cache_folder(profile)
-    return {"metrics": {"videos": len(table), "computed": computed}, "artefacts": {"cache": str(cache)}}
+    files = [feature_file(cache, row) for row in table.itertuples()]
+    metrics = {"videos": len(table), "computed": computed}
+    return {"metrics": metrics, "artefacts": {"cache": str(cache)}, "files": [*files, *cache.glob(NORM_STATS)]}
 
 
 def extract_share(profile: Profile, run: Path, shard: tuple[int, int] = (0, 1)) -> tuple[pd.DataFrame, int]:
@@ -227,7 +229,7 @@ def extract_share(profile: Profile, run: Path, shard: tuple[int, int] = (0, 1)) 
     table = load_manifest(run / "data")
     table = table[(table.split != "train") | (table.family == "normal")]
     cache, (number, count) = paths.make_folder(cache_folder(profile)), shard
-    missing = [row for row in table.iloc[number::count].itertuples() if not feature_file(cache, row).exists()]
+    missing = [row for row in table.iloc[number::count].itertuples() if find_features(feature_file(cache, row)) is None]
     if missing and profile.backbones == "official":
         fit_norm_stats(profile, table)
     tasks = [(profile, missing[i : i + TOGETHER]) for i in range(0, len(missing), TOGETHER)]
@@ -291,8 +293,7 @@ def _extract(profile: Profile, rows: list) -> int:
     tool, cache = extractor(profile), cache_folder(profile)
     unswitched = cache_folder(dataclasses.replace(profile, released=()))
     for row in rows:
-        without = feature_file(unswitched, row)
-        features = tool.video(row.path, load_features(without) if tool.released and without.exists() else None)
+        features = tool.video(row.path, find_features(feature_file(unswitched, row)) if tool.released else None)
         if features.n_frames != row.n_frames:
             raise ZsadError(
                 f"{row.path}: {features.n_frames} frames decoded, the manifest says {row.n_frames}; prepare the data"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.weights import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FEATURE_SUFFIXES = (".npy", ".safetensors")
+MEND, AGAIN = "delete it and run `make features`", "it is computed again"  # a damaged one, for readers and writers
 
 
 def load_clip_features(path: str | Path, expected: dict[str, str] | None = None, width: int | None = None) -> Tensor:
@@ -38,19 +40,14 @@ def load_clip_features(path: str | Path, expected: dict[str, str] | None = None,
 
 
 def _load_safetensors(path: str | Path, expected: dict[str, str] | None) -> Tensor:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            features = file.get_tensor("features")
-    except (SafetensorError, OSError) as error:
-        raise ZsadError(f"{path}: not a readable feature file ({error}); delete it and run `make features`") from error
+    tensors, header = load_tensors(path, MEND)
     for name, value in (expected or {}).items():
         if header.get(name) != value:
-            advice = "delete it and run `make features`"
-            raise ZsadError(f"{path}: {name} is {header.get(name)!r}, expected {value!r}; {advice}")
-    return features
+            raise ZsadError(f"{path}: {name} is {header.get(name)!r}, expected {value!r}; {MEND}")
+    if "features" not in tensors or not tensors["features"].is_floating_point():
+        held = ", ".join(f"{name} ({tensor.dtype})" for name, tensor in tensors.items())
+        raise ZsadError(f"{path}: holds {held or 'nothing'}; expected features, floating-point numbers; {MEND}")
+    return tensors["features"].float()
 
 
 def _load_npy(path: Path) -> Tensor:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import http.client
 import os
 import re
@@ -10,7 +9,6 @@ import shutil
 import stat
 import sys
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -19,18 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from zsad_lib.errors import ZsadError, without_secrets
-from zsad_lib.files.paths import PARTIAL, file_errors, make_folder
+from zsad_lib.files.paths import file_errors, make_folder, sha256_file
+from zsad_lib.files.unfinished import scratch
 from zsad_lib.pipeline.progress import report_progress
 
 CHUNK = 1 << 20  # bytes read at once
 MAX_FILES, MAX_BYTES = 200_000, 1 << 37  # what an archive of a data set may hold: 128 GiB
 MAX_GROWTH, SMALL = 100, 1 << 30  # times its own size, where that is more than a GiB: pictures and films grow little
-
-
-def sha256_file(path: str | Path) -> str:
-    """Hash of a file's bytes, as lower-case hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(
@@ -110,14 +103,10 @@ def unpack(
         raise ZsadError(f"{folder}: exists already; move it away to unpack {archive.name} again")
     make_folder(folder.parent)
     max_bytes = min(max_bytes, max(SMALL, MAX_GROWTH * archive.stat().st_size))
-    with file_errors(folder):
-        partial, room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent)), shutil.disk_usage(folder.parent).free
-        try:
-            _extract(archive, partial, keep, max_files, max_bytes, room)
-            partial.chmod(0o755)  # mkdtemp hides its folders from everybody else
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with file_errors(folder), scratch(folder.parent) as place:
+        partial, room = make_folder(place / folder.name), shutil.disk_usage(folder.parent).free
+        _extract(archive, partial, keep, max_files, max_bytes, room)
+        os.replace(partial, folder)
     return folder
 
 

@@ -2,19 +2,20 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.unfinished import PARTIAL, remove, scratch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTIAL = ".partial-"  # prefix of files that are being written; what a killed process left is removed by its step
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, in the quota or under a limit
 
 
 def root() -> Path:
@@ -52,10 +53,11 @@ def file_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         culprit = Path(error.filename or path)
-        if culprit.parent != Path(path).parent and not Path(path).is_relative_to(culprit):
+        unfinished = any(part.startswith(PARTIAL) for part in culprit.parts)
+        if not unfinished and culprit.parent != Path(path).parent and not Path(path).is_relative_to(culprit):
             raise  # the body read another file, and that one is the trouble
         reason = error.strerror or str(error)
-        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another name or a writable folder"
+        remedy = "free some space" if error.errno in FULL else "choose another name or a writable folder"
         raise ZsadError(f"{path}: cannot write ({reason}); {remedy}") from error
 
 
@@ -67,18 +69,18 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iterator[IO | Path]:
+def atomic(path: str | Path, mode: str | None = "w") -> Iterator[IO | Path]:
     """Writes `path` whole or not at all: a temporary file beside it takes its place once it is on disk.
 
     Args:
         path: target; its folder is created.
         mode: mode of the handle that is yielded ("w" text in UTF-8, "wb" bytes), or None to yield the temporary
-            path itself (same suffix as the target) for libraries that open files on their own.
-        flush: False: do not wait for the disk, for thousands of small files that `flush_all` follows.
+            path itself (same name as the target) for libraries that open files on their own.
 
     Raises:
         ZsadError: the folder or file cannot be written. The target is then what it was before.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic(Path(folder) / "note.txt") as handle:
     ...         _ = handle.write("whole")
@@ -87,29 +89,38 @@ def atomic(path: str | Path, mode: str | None = "w", flush: bool = True) -> Iter
     """
     path = Path(path)
     make_folder(path.parent)
-    temporary = None
-    try:
-        with file_errors(path):
-            suffix = path.suffix if mode is None else ".tmp"
-            descriptor, name = tempfile.mkstemp(prefix=PARTIAL, suffix=suffix, dir=path.parent)
-            temporary = Path(name)
-            if mode is None:
-                os.close(descriptor)
-                yield temporary
-            else:
-                text = None if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-                with os.fdopen(descriptor, mode, **(text or {})) as handle:
-                    yield handle
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp, and safetensors after it, hide their files from everybody else
-            if flush:
-                with open(temporary, "rb") as written:
-                    os.fsync(written.fileno())
-            os.replace(temporary, path)
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with file_errors(path), scratch(path.parent) as place:
+        temporary = place / path.name
+        if mode is None:
+            yield temporary
+        else:
+            text = None if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+            with open(temporary, mode, **(text or {})) as handle:
+                yield handle
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Writes a folder of many files whole or not at all: the one that is yielded takes the place of `path`.
+
+    It does not wait for the disk file by file: `flush_all` follows.
+
+    Raises:
+        ZsadError: the folder or a file cannot be written. The target is then what it was before.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    with file_errors(path), scratch(path.parent) as place:
+        temporary = make_folder(place / path.name)
+        yield temporary
+        remove(path)
+        os.replace(temporary, path)
 
 
 def flush_all() -> None:
@@ -140,17 +151,32 @@ def copy(source: str | Path, target: str | Path) -> Path:
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Writes `obj` as indented JSON, atomically; paths become strings and NumPy numbers plain numbers."""
-    write_text(path, json.dumps(obj, indent=1, default=_plain) + "\n")
+    write_text(path, to_json(obj))
 
 
-def read_json(path: str | Path) -> Any:
-    """Reads a JSON file; a missing or broken one is a ZsadError that names it."""
+def to_json(obj: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(obj, indent=1, default=_plain) + "\n"
+
+
+def read_json(path: str | Path, *names: str) -> Any:
+    """Reads a JSON file; a missing or broken one, or one without an object of these `names`, is a ZsadError that names
+    it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ZsadError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ZsadError(f"{path}: not readable as JSON ({error}); delete it and run again") from error
+    if names and not (isinstance(content, dict) and content.keys() >= set(names)):
+        raise ZsadError(f"{path}: no object with {', '.join(names)}; delete it and run again")
+    return content
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hash of a file's bytes, as lower-case hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -1,10 +1,7 @@
 """Files of frame scores and labels: one series per video, CSV or NPY, and the run folder's layout of seeds."""
 
-import os
 import re
-import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
@@ -15,7 +12,7 @@ import numpy as np
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.csv_columns import NUMPY, Columns, beginning, index_of, is_number, open_regular, read_columns
-from zsad_lib.files.paths import PARTIAL, atomic, file_errors, make_folder
+from zsad_lib.files.paths import atomic, whole_folder
 
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
 FRAME = re.compile(r"frame([ _-]?(id|no|nr|num|number|idx|index))?")  # names of a column that numbers frames
@@ -258,18 +255,10 @@ def write_scores(folder: Path, scores: Mapping[str, np.ndarray], fps: Mapping[st
         scores: video -> [n_frames].
         fps: video -> frames per second.
     """
-    make_folder(folder.parent)
-    with file_errors(folder):
-        temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
-        try:
-            temporary.chmod(0o755)
-            for video, series in scores.items():
-                rows = (f"{i},{i / fps[video]:.6g},{score:.9g}\n" for i, score in enumerate(series))
-                (temporary / f"{video}.csv").write_text("frame,time_s,score\n" + "".join(rows), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(folder) as temporary:
+        for video, series in scores.items():
+            rows = (f"{i},{i / fps[video]:.6g},{score:.9g}\n" for i, score in enumerate(series))
+            (temporary / f"{video}.csv").write_text("frame,time_s,score\n" + "".join(rows), encoding="utf-8")
 
 
 def prompt_column(prompt: str) -> str:
@@ -288,9 +277,8 @@ def prompt_of(column: str) -> str:
 
 
 def write_frames(path: Path, fps: float, columns: dict[str, np.ndarray]) -> None:
-    """One score file: columns frame, time_s, and `columns` [T] in their order; then `paths.flush_all`."""
+    """One score file of a `paths.whole_folder`: columns frame, time_s, and `columns` [T] in their order."""
     length = len(next(iter(columns.values())))
     rows = zip(*(values.tolist() for values in columns.values()))
     lines = [f"{t},{t / fps:.3f}," + ",".join(f"{value:.6g}" for value in row) for t, row in zip(range(length), rows)]
-    with atomic(path, flush=False) as handle:
-        handle.write(f"frame,time_s,{','.join(columns)}\n" + "\n".join(lines) + "\n")
+    path.write_text(f"frame,time_s,{','.join(columns)}\n" + "\n".join(lines) + "\n", encoding="utf-8", newline="")

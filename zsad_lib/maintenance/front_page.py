@@ -70,7 +70,8 @@ def show(home: Path) -> list[str]:
         if not result.is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
             continue
-        profile = get_profile(name, far_target=paths.read_json(result)["profile"]["far_target"])  # the run's own
+        settings = paths.read_json(result, "profile")["profile"]
+        profile = get_profile(name, far_target=settings["far_target"])  # the run's own
         copy(run / "tables" / "detection.md", results / f"{name}.md")
         copy(run / "figures" / "headline.png", results / picture)
         if (run / "tables" / "comparison.md").is_file():
@@ -155,7 +156,7 @@ def front_table(shown: dict[str, dict]) -> str:
 def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
     """Run, levels, split, prevalence, seeds and kind of interval, with the link to all rows."""
     run = run_folder(profile)
-    result = paths.read_json(run / "evaluate" / "result.json")
+    result = paths.read_json(run / "evaluate" / "result.json", "git", "versions")
     git = result["git"]
     revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
     origin = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"

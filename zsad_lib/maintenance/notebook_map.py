@@ -51,7 +51,7 @@ def measured(profile: str) -> dict[str, float]:
             found[path.stem] = seconds
     steps = [run / step / "result.json" for step in steps_of(get_profile(profile))]
     if found and all(file.is_file() for file in steps):
-        found[STEPS] = sum(paths.read_json(file)["seconds"] for file in steps)
+        found[STEPS] = sum(paths.read_json(file, "seconds")["seconds"] for file in steps)
     return found
 
 

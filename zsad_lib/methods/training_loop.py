@@ -9,6 +9,9 @@ under the key of its training.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
-from zsad_lib.files.weights import load_weights, save_weights
+from zsad_lib.files.weights import find_header, save_weights
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.processes import is_first
 
@@ -38,7 +41,7 @@ def training_key(module: str, *facts: Any) -> str:
 
 def is_trained(target: Path, key: str) -> bool:
     """Whether `target` holds the final weights of the training `key`."""
-    return target.exists() and load_weights(target)[1].get("key") == key
+    return find_header(target, "it is trained again").get("key") == key
 
 
 def run_steps(
@@ -81,16 +84,25 @@ def run_steps(
             recent = np.mean([losses[0] for losses in history[-every:]])
             print(f"{label}: {unit} {step + 1} of {count}, loss {recent:.3f}", flush=True)
         if folder and step + 1 < count and is_first():
+            content = io.BytesIO()
+            torch.save({"key": key, "history": history, "states": [one.state_dict() for one in stateful]}, content)
             with paths.atomic(folder / CHECKPOINT, mode="wb") as file:
-                torch.save({"key": key, "history": history, "states": [one.state_dict() for one in stateful]}, file)
+                file.write(hashlib.sha256(content.getbuffer()).digest())
+                file.write(content.getbuffer())
     return history
 
 
 def resume(checkpoint: Path, key: str, stateful: Sequence[Any]) -> list[list[float]]:
     """Puts `stateful` back to where a checkpoint of this training left them, and returns its losses; without one,
     none."""
-    saved = torch.load(checkpoint, weights_only=True, map_location="cpu") if checkpoint.exists() else {}
-    if saved.get("key") != key:
+    if not checkpoint.exists():
+        return []
+    data = checkpoint.read_bytes()
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        print(f"  {checkpoint}: damaged; the training starts anew", file=sys.stderr, flush=True)
+        return []
+    saved = torch.load(io.BytesIO(data[32:]), weights_only=True, map_location="cpu")
+    if saved["key"] != key:
         return []
     for one, state in zip(stateful, saved["states"], strict=True):
         one.load_state_dict(state)

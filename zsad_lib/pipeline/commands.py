@@ -9,7 +9,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline import run_notebooks
 from zsad_lib.pipeline.launch import compute_share, ensure_apart, ensure_launched, ensure_together
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.run_step import current, ensure, run_folder, steps_of
+from zsad_lib.pipeline.run_step import altered, ensure, in_words, run_folder, steps_of, survey
 from zsad_lib.processes import read_shard, together
 
 
@@ -58,7 +58,8 @@ def step(
 
 def status(profile: Profile, notebooks: Sequence[str]) -> None:
     """Prints of every step and of the notebooks whether they are up to date or would run."""
-    done = {step: current(step, profile) is not None for step in steps_of(profile)}
-    done |= {path.stem: run_notebooks.is_current(path, profile) for path in map(Path, notebooks)}
-    for name, up_to_date in done.items():
-        print(f"{name}: {'up to date' if up_to_date else 'to run'}")
+    for name, (mark, result) in survey(profile).items():
+        lost = [] if result else altered(name, profile, mark)
+        print(f"{name}: {'up to date' if result else 'to run'}" + (f", {in_words(lost)}" if lost else ""))
+    for path in map(Path, notebooks):
+        print(f"{path.stem}: {'up to date' if run_notebooks.is_current(path, profile) else 'to run'}")

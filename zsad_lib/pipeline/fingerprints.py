@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad_lib import MOVED, extensions, full_name
+from zsad_lib.files.paths import sha256_file
 from zsad_lib.files.weights import SHIPPED
 
 PACKAGES = {name: Path(__file__).parents[2] / name for name in ("zsad_lib", "data_prep")}  # whose modules are followed
@@ -177,5 +178,4 @@ def _state(path: Path) -> tuple[int, int]:
 @functools.lru_cache(maxsize=64)
 def _file_sha256(path: Path, mtime_ns: int, size: int) -> str:
     """Hash of a file's bytes, read again only where its time or size changed within this process."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(path)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from zsad_lib.config import Profile, as_dict, changes
 from zsad_lib.errors import ZsadError, optional
-from zsad_lib.files import paths
-from zsad_lib.pipeline import run_step
+from zsad_lib.files import paths, unfinished
+from zsad_lib.pipeline import artefacts, run_step
 from zsad_lib.pipeline.fingerprints import closure, digest, scan
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
@@ -62,11 +62,13 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
 def is_current(notebook: Path, profile: Profile) -> bool:
     """Whether the notebook ran to its end with this code, this profile and these results of the steps it needs."""
     folder = _folder(notebook, profile)
-    files = (folder / "result.json", folder / "stamp.json", _output(notebook, profile))
-    if not all(file.is_file() for file in files):
+    result = artefacts.read_result(folder)
+    if not result or artefacts.changed(run_step.run_folder(profile), result["files"]):
         return False
-    with contextlib.suppress(ZsadError):  # a broken stamp means: run again
-        stamp, states = paths.read_json(folder / "stamp.json"), run_step.survey(profile)
+    if not _output(notebook, profile).is_file():
+        return False
+    with contextlib.suppress(ZsadError):  # no stamp, or a broken one, means: run again
+        stamp, states = paths.read_json(folder / "stamp.json", "code", "steps"), run_step.survey(profile)
         return stamp == _stamp(notebook, profile, states) and all(states[step][1] for step in stamp["steps"])
     return False
 
@@ -127,7 +129,7 @@ def _run(notebook: Path, profile: Profile) -> None:
     folder, output = _folder(notebook, profile), _output(notebook, profile)
     paths.make_folder(folder)
     for name in ("result.json", "stamp.json"):
-        (folder / name).unlink(missing_ok=True)
+        unfinished.remove(folder / name)
     before = _facts(notebook, profile)[0]
     _papermill(notebook, output, profile)
     if not (folder / "result.json").is_file():

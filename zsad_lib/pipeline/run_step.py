@@ -1,6 +1,9 @@
 """The compute steps of each data set: run in order, skipped when nothing changed, resumed when interrupted.
 
-A step is done when its ``result.json`` is there with the step's current fingerprint: it is written last, and whole.
+A step is done when its ``result.json`` is there with the step's current fingerprint: it is written last, and whole. It
+records the hash of every file that the step wrote (and, as its last entry, its own): a file that was changed or lost
+since makes the step run again, and so does a ``result.json`` that the step has not written like that.
+
 Nothing here imports torch, so that finding out that nothing is to be done takes a second.
 """
 
@@ -19,10 +22,11 @@ from typing import Any
 
 from zsad_lib.config import Profile, as_dict, nearest
 from zsad_lib.errors import ZsadError
-from zsad_lib.files import paths
+from zsad_lib.files import paths, unfinished
+from zsad_lib.pipeline import artefacts
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.steps import STEPS
+from zsad_lib.pipeline.steps import PUBLISHED, STEPS
 
 # These change no number but by rounding; the data step sees its data_root in another way.
 NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
@@ -63,27 +67,51 @@ def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
         inputs = {need: (states[need][1] or {}).get("output_hash") or states[need][0] for need in needs}
         source = {} if needs else _listing(profile.data_root)
         mark = digest([step, target, closure([target.partition(":")[0]]), settings, inputs, source])
-        folder, result = run_folder(profile) / step, None
-        if all(states[need][1] for need in needs):
-            with contextlib.suppress(ZsadError):  # no result, or a broken one
-                result = paths.read_json(folder / "result.json")
+        folder = run_folder(profile) / step
+        result = artefacts.read_result(folder) if all(states[need][1] for need in needs) else None
         if result is not None and not (
-            result["fingerprint"] == mark and all((folder / path).exists() for path in result["artefacts"].values())
+            result.get("fingerprint") == mark
+            and all((folder / path).exists() for path in result["artefacts"].values())
+            and not artefacts.changed(folder.parent, result["files"])
         ):
             result = None
         states[step] = mark, result
     return states
 
 
+def altered(step: str, profile: Profile, mark: str) -> list[Path]:
+    """What was changed or lost since the step made it under the fingerprint `mark`; its ``result.json`` where that is
+    no longer as it was written."""
+    folder = run_folder(profile) / step
+    if (result := artefacts.read_result(folder)) is not None:
+        return artefacts.changed(folder.parent, result["files"]) if result.get("fingerprint") == mark else []
+    return [file for file in [folder / "result.json"] if file.exists() and _started(folder) == mark]
+
+
+def in_words(files: Sequence[Path]) -> str:
+    """The first of some altered files, and how many more there are."""
+    more = f" and {len(files) - 1} more" if files[1:] else ""
+    return f"{os.path.relpath(files[0])}{more} changed or missing since"
+
+
+def _started(folder: Path) -> Any:
+    """The fingerprint under which a run of the step in `folder` has begun last, as far as that can be read."""
+    with contextlib.suppress(ZsadError):
+        return paths.read_json(folder / "started.json")
+    return None
+
+
 def ensure(step: str, profile: Profile) -> dict[str, Any]:
     """Runs a step and what it needs, unless that has been done; prints one line for each step that runs.
 
-    A step is ``fn(profile, folder) -> dict(metrics=..., artefacts=..., output_hash=...)`` with `folder` =
-    ``runs/<run>/<step>/``. What an interrupted run of the same fingerprint left in `folder` is still there for the step
+    A step is ``fn(profile, folder) -> dict(metrics=..., artefacts=..., output_hash=..., files=...)`` with `folder` =
+    ``runs/<run>/<step>/``; `files` are those outside of it that the step wrote, or the folders that hold nothing else.
+    What an interrupted run of the same fingerprint left in `folder` is still there for the step
     to resume from; what another fingerprint left has been removed.
 
     Returns:
-        The content of ``result.json``: fingerprint, step, profile, seconds, versions, git, metrics, artefacts.
+        The content of ``result.json``: fingerprint, step, profile, seconds, versions, git, metrics, artefacts, the
+        hashes of all `files` that the step wrote, and the ``sha256`` of all these.
     """
     target, needs = declared(step, profile)
     if (result := current(step, profile)) is not None:
@@ -94,6 +122,10 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
         if (result := current(step, profile)) is not None:  # another process made it while this one waited
             return result
         folder, mark = run_folder(profile) / step, fingerprint(step, profile)
+        if lost := altered(step, profile, mark):
+            print(f"{step}: {in_words(lost)}; running again", flush=True)
+            for file in lost:
+                artefacts.forget(folder, file)
         _clear(folder, mark)
         print(f"{step}: running", flush=True)
         start = time.monotonic()
@@ -107,10 +139,11 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
             "metrics": outputs.get("metrics", {}),
             "artefacts": artefact_paths(outputs.get("artefacts", {}), folder),
             "output_hash": outputs.get("output_hash") or outputs.get("metrics", {}).get("manifest_sha256"),
+            "files": artefacts.record(folder.parent, [folder, *map(Path, outputs.get("files", ()))], PUBLISHED),
         }
-        paths.write_json(folder / "result.json", result)
+        result = artefacts.write_result(folder, result)
         print(f"{step}: done in {result['seconds']:.1f} s", flush=True)
-        return paths.read_json(folder / "result.json")
+        return result
 
 
 def provenance() -> dict[str, Any]:
@@ -154,15 +187,12 @@ def _listing(data_root: str) -> dict[str, int]:
 
 def _clear(folder: Path, mark: str) -> None:
     """Makes `folder` ready: empty, or with what an interrupted run of the same fingerprint has finished."""
-    started = folder / "started.json"
-    if not (started.is_file() and started.read_text(encoding="utf-8").strip() == f'"{mark}"') and folder.is_dir():
-        with paths.file_errors(folder):
-            shutil.rmtree(folder)
-    paths.make_folder(folder)
-    (folder / "result.json").unlink(missing_ok=True)
-    for partial in folder.rglob(f"{paths.PARTIAL}*"):
-        partial.unlink()
-    paths.write_json(started, mark)
+    with paths.file_errors(folder):
+        if folder.is_dir():
+            unfinished.remove(folder / "result.json" if _started(folder) == mark else folder)
+    for place in (paths.make_folder(folder).parent, paths.data(), paths.cache()):  # wherever a step may have written
+        unfinished.clear(place)
+    paths.write_json(folder / "started.json", mark)
 
 
 def import_function(target: str) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ no film.
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from zsad_lib.files.decoding import resize
 from zsad_lib.files.manifest import frame_labels, load_manifest
 from zsad_lib.files.own_results import FILM_NOTE
 from zsad_lib.files.score_files import read_seeds
+from zsad_lib.files.unfinished import scratch
 from zsad_lib.files.video import iter_frames, read_video, write_video
 from zsad_lib.pipeline.run_step import run_folder
 from zsad_lib.processes import parallel
@@ -93,15 +93,15 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
     limit = own_threshold(frames["score"].to_numpy()) if threshold is None else threshold
     kind = OWN_THRESHOLD if threshold is None else "threshold from held-out normal video"
     film, poster = stem.with_suffix(".mp4"), stem.with_suffix(".jpg")
-    with tempfile.TemporaryDirectory(dir=stem.parent, prefix=paths.PARTIAL) as scratch:
-        excerpt, whole = Path(scratch, "excerpt.mp4"), Path(scratch, "whole.mp4")
+    with scratch(stem.parent) as place:
+        excerpt, whole = place / "excerpt.mp4", place / "whole.mp4"
         write_video(excerpt, _pictures(row["path"], excerpted), rate / step)
         write_film(excerpt, table, limit, kind, whole, rate / step)
         small = whole
         for quality in QUALITIES:
             if small.stat().st_size <= BYTES:
                 break
-            small = Path(scratch, "small.mp4")
+            small = place / "small.mp4"
             write_video(small, iter_frames(whole), rate / step, quality, FILM_NOTE)
         os.replace(small, film)
     still = Image.fromarray(read_video(film, [int(table["score"].argmax())])[0])

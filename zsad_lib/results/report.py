@@ -57,7 +57,8 @@ def write(profile: Profile) -> Path:
     source = run / "evaluate" / "detection.csv"
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run `make reproduce PROFILE={profile.name}` first")
-    result, table = paths.read_json(run / "evaluate" / "result.json"), pd.read_csv(source)
+    result = paths.read_json(run / "evaluate" / "result.json", "git", "profile", "versions")
+    table = pd.read_csv(source)
     title = run_tables.heading(profile)
     glossary, terms = _glossary()
     sections = [
@@ -183,7 +184,7 @@ def _cards(profile: Profile, table: pd.DataFrame, run: Path) -> list[str]:
         texts["Data set"] = card.read_text(encoding="utf-8")
     sections = [html_page.folded(name, html_page.markdown(text)) for name, text in texts.items() if text]
     if not card.is_file() and result.is_file():
-        sections.append(html_page.folded("Data set", html_page.facts(paths.read_json(result)["metrics"])))
+        sections.append(html_page.folded("Data set", html_page.facts(paths.read_json(result, "metrics")["metrics"])))
     return sections
 
 

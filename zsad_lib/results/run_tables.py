@@ -24,7 +24,7 @@ def publish_ablations(run: Path) -> None:
 def heading(profile: Profile) -> str:
     """What a run's tables are about: data set, name and hash of its lists where it has more than one, and the run."""
     result = run_folder(profile) / "data" / "result.json"
-    facts = paths.read_json(result)["metrics"] if result.is_file() else {}
+    facts = paths.read_json(result, "metrics")["metrics"] if result.is_file() else {}
     split = f", split {facts['split']} (sha256 {facts['split_sha256'][:12]})" if "split" in facts else ""
     return f"Detection on {profile.dataset}{split}, profile {profile.run_name}"
 

@@ -75,11 +75,8 @@ def score_all(profile: Profile, folder: Path) -> dict:
     for name, seed in parallel(score_method, tasks, processes(profile.jobs)):
         print(f"  scored {name}, seed {seed}", flush=True)
     paths.flush_all()
-    methods = (*train.TRAINED, CAUSAL, ZERO_SHOT)
-    return {
-        "metrics": {"methods": len(methods)},
-        "artefacts": {name: folder.parent / "scores" / name for name in methods},
-    }
+    homes = {name: folder.parent / "scores" / name for name in (*train.TRAINED, CAUSAL, ZERO_SHOT)}
+    return {"metrics": {"methods": len(homes)}, "artefacts": homes, "files": homes.values()}
 
 
 def score_method(profile: Profile, name: str, seed: int, folder: Path) -> tuple[str, int]:
@@ -109,7 +106,7 @@ def write_method(
     normal.npz    held-out normal videos: score of every frame
 
     Args:
-        folder: ``scores/<method>/<seed>``.
+        folder: ``scores/<method>/<seed>``; replaced as a whole.
         joint: video -> probabilities of all classes [T, K].
         videos: rows of the manifest: test videos, and the held-out normal ones of split ``val``.
         normal_id: index of the normal class.
@@ -117,12 +114,13 @@ def write_method(
     """
     scores = {video: 1 - probabilities[:, normal_id] for video, probabilities in joint.items()}
     test = videos[videos.split == "test"]
-    for row in test.itertuples():
-        write_frames(folder / f"{row.video}.csv", row.fps, {"score": scores[row.video]})
-    write_archive(folder / "normal.npz", {v: scores[v] for v in videos.video[videos.split == "val"]})
-    if whole_clips:
-        write_archive(folder / "windows.npz", {v: window_means(scores[v]) for v in test.video})
-        write_archive(folder / "classes.npz", {v: joint[v].astype(np.float32) for v in test.video})
+    with paths.whole_folder(folder) as new:
+        for row in test.itertuples():
+            write_frames(new / f"{row.video}.csv", row.fps, {"score": scores[row.video]})
+        write_archive(new / "normal.npz", {v: scores[v] for v in videos.video[videos.split == "val"]})
+        if whole_clips:
+            write_archive(new / "windows.npz", {v: window_means(scores[v]) for v in test.video})
+            write_archive(new / "classes.npz", {v: joint[v].astype(np.float32) for v in test.video})
 
 
 def window_means(score: np.ndarray) -> np.ndarray:

@@ -24,12 +24,13 @@ from zsad_lib.features.window_plan import at_frames
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.score_files import write_archive, write_frames
-from zsad_lib.files.weights import load_weights
+from zsad_lib.files.weights import find_header, load_weights
 from zsad_lib.methods.context_aware.scorer import make_scorer, save_scorer, terms_of
 from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS, SEED_FREE, Terms
 from zsad_lib.methods.context_aware.train import load_detector, variants_of
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.models.text import encode_captions
+from zsad_lib.pipeline.artefacts import record
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
@@ -52,7 +53,14 @@ def score_all(profile: Profile, folder: Path) -> dict:
     return {
         "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},
         "artefacts": {"scores": str(run / "scores")},
+        "files": [home for task in tasks for home in homes(run, *task)],
     }
+
+
+def homes(run: Path, variant: str, seed: int) -> list[Path]:
+    """Folders of the scores that a trained variant and seed may give."""
+    names = [method for method, (source, _) in METHODS.items() if source == variant]
+    return [run / "scores" / name / str(seed) for method in names for name in (method, f"{method}@causal")]
 
 
 def score_variant(
@@ -74,7 +82,9 @@ def score_variant(
     target = folder / variant / str(seed) / "scorer.safetensors"
     meta, cache = load_weights(trained)[1], cache_folder(profile)
     key = digest([meta["sha256"], closure([__name__]), cache.name, len(table), sorted(profile.seeds)])
-    if target.exists() and load_weights(target)[1].get("key") == key:
+    written = lambda: digest(record(folder.parent, homes(folder.parent, variant, seed)))
+    made = find_header(target, "it is made again")
+    if made.get("key") == key and made.get("scores") == written():
         return variant, seed
     scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, acting_in(profile.released, "score"))
     terms = normal | terms_of(scorer, cache, table[table.split == "test"])
@@ -89,7 +99,8 @@ def score_variant(
     streams = dict(
         backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
     )
-    save_scorer(target, scorer, dict(key=key, variant=meta["variant"], seed=seed, profile=profile.name, **streams))
+    facts = dict(key=key, scores=written(), variant=meta["variant"], seed=seed, profile=profile.name)
+    save_scorer(target, scorer, facts | streams)
     return variant, seed
 
 
@@ -114,23 +125,24 @@ def write_method(
     """Writes the files of one method and seed (module docstring).
 
     Args:
-        folder: ``scores/<method>/<seed>``.
+        folder: ``scores/<method>/<seed>``; replaced as a whole.
         fused: video -> score of its windows [W].
         terms: video -> the terms that were added up; columns of ``<video>.csv`` beside the score.
         videos: rows of the manifest: test videos, and the held-out normal ones of split ``val``.
         stride: every stride-th frame was seen.
     """
     test, normal = {}, {}
-    for row in videos.itertuples():
-        frames = at_frames(fused[row.video], row.n_frames, stride)  # [T]
-        if row.split == "val":
-            normal[row.video] = frames
-            continue
-        columns = {name: at_frames(values, row.n_frames, stride) for name, values in terms[row.video].items()}
-        write_frames(folder / f"{row.video}.csv", row.fps, {"score": frames, **columns})
-        test[row.video] = fused[row.video]
-    write_archive(folder / "normal.npz", normal)
-    write_archive(folder / "windows.npz", test)
+    with paths.whole_folder(folder) as new:
+        for row in videos.itertuples():
+            frames = at_frames(fused[row.video], row.n_frames, stride)  # [T]
+            if row.split == "val":
+                normal[row.video] = frames
+                continue
+            columns = {name: at_frames(values, row.n_frames, stride) for name, values in terms[row.video].items()}
+            write_frames(new / f"{row.video}.csv", row.fps, {"score": frames, **columns})
+            test[row.video] = fused[row.video]
+        write_archive(new / "normal.npz", normal)
+        write_archive(new / "windows.npz", test)
 
 
 def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFrame, stride: int) -> None:
@@ -140,10 +152,11 @@ def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFram
     score. There is no ``windows.npz``: a clip's score reads whole clips.
     """
     normal = {}
-    for row in videos.itertuples():
-        frames = at_frames(fused[row.video], row.n_frames, stride, causal=True, before=np.nan)  # [T]
-        if row.split == "val":
-            normal[row.video] = frames[np.isfinite(frames)]
-        else:
-            write_frames(folder / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(frames)})
-    write_archive(folder / "normal.npz", normal)
+    with paths.whole_folder(folder) as new:
+        for row in videos.itertuples():
+            frames = at_frames(fused[row.video], row.n_frames, stride, causal=True, before=np.nan)  # [T]
+            if row.split == "val":
+                normal[row.video] = frames[np.isfinite(frames)]
+            else:
+                write_frames(new / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(frames)})
+        write_archive(new / "normal.npz", normal)

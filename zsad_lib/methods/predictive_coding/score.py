@@ -161,6 +161,7 @@ def score_all(profile: Profile, folder: Path) -> dict:
     return {
         "metrics": {"methods": sorted({method for method, _ in scores}), "n_videos": len(rows)},
         "artefacts": {"scores": run / "scores", "maps": run / "maps"},
+        "files": [run / kind / method / str(seed) for kind in ("scores", "maps") for method, seed in scores],
     }
 
 

@@ -1,0 +1,109 @@
+"""What a step wrote, by content: so a file that was changed or lost since is noticed, whoever or whatever did it.
+
+Times change no content: a copied tree is as good as the first one. Hashing all files would take long, though; so
+``runs/<run>/.hashes.json`` keeps the size and times that a file had when it was hashed, and while they are the same so
+is the hash. The time of the last change of the entry itself is among them, which no tool can set back.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.files.unfinished import PARTIAL, remove
+from zsad_lib.pipeline.fingerprints import digest
+
+OWN = ("started.json", "stamp.json", "result.json", "kernel.log", ".hashes.json")  # the pipeline's own files, beside
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes ``result.json`` into `folder`, whole, with its own hash as ``sha256``; returns what was written."""
+    result = json.loads(paths.to_json(result))
+    result["sha256"] = digest(result)
+    paths.write_json(folder / "result.json", result)
+    return result
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What `write_result` wrote into `folder`; None where there is nothing, or something else."""
+    with contextlib.suppress(ZsadError):
+        result = paths.read_json(folder / "result.json", "artefacts", "files", "sha256")
+        if result["sha256"] == digest({name: value for name, value in result.items() if name != "sha256"}):
+            return result
+    return None
+
+
+def record(run: Path, places: Iterable[Path], without: str = "") -> dict[str, str]:
+    """sha256 of every file in `places`, files and folders, by its path as in `find`; files that are not there: none.
+
+    Args:
+        run: the run folder, or another one, which keeps what was hashed.
+        places: absolute paths.
+        without: pattern of names that do not count.
+    """
+    files = set()
+    for place in places:
+        files.update(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else files.add(place)
+    counted = [
+        path
+        for path in sorted(files)
+        if not (path.name in OWN or any(part.startswith(PARTIAL) for part in path.parts) or path.match(without or "-"))
+    ]
+    hashes = dict(zip(map(_name, counted), _hashes(run, counted)))
+    return {name: sha256 for name, sha256 in hashes.items() if sha256}
+
+
+def changed(run: Path, recorded: dict[str, str]) -> list[Path]:
+    """The recorded files that are missing or have another content now."""
+    files = [find(name) for name in recorded]
+    return [file for file, now, then in zip(files, _hashes(run, files), recorded.values()) if now != then]
+
+
+def forget(folder: Path, file: Path) -> None:
+    """Removes a changed file of the step whose folder this is, with what was written together with it, so that none of
+    it is taken for finished."""
+    with paths.file_errors(file):
+        remove(file.parent if file.is_relative_to(folder) and file.parent != folder else file)
+
+
+def find(name: str) -> Path:
+    """File of a recorded path: relative to the kit's home where it lies below that, so that a tree can be moved."""
+    return paths.root() / name
+
+
+def _name(file: Path) -> str:
+    return file.relative_to(paths.root()).as_posix() if file.is_relative_to(paths.root()) else str(file)
+
+
+def _hashes(run: Path, files: list[Path]) -> list[str]:
+    """sha256 of each file, "" where there is none."""
+    known, new, found = _known(run), False, []
+    for file in files:
+        try:
+            state = file.stat()
+            seen = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+            entry = known.get(str(file))
+            if not (isinstance(entry, list) and entry[:-1] == seen):
+                known[str(file)] = entry = [*seen, paths.sha256_file(file)]
+                new = True
+            found.append(entry[-1])
+        except OSError:
+            found.append("")
+    if new and run.is_dir():
+        with contextlib.suppress(ZsadError):  # somebody else's run, to be read only
+            paths.write_text(run / ".hashes.json", json.dumps(known))
+    return found
+
+
+@functools.cache
+def _known(run: Path) -> dict[str, Any]:
+    """Absolute path -> size, times and sha256, as an earlier process has left them."""
+    with contextlib.suppress(ZsadError):
+        known = paths.read_json(run / ".hashes.json")
+        if isinstance(known, dict):
+            return known
+    return {}
