@@ -26,7 +26,10 @@ DATA = DataSet(
         "testing_videos/NN.avi                           21 videos",
         "ground_truth_demo/testing_label_mask/N_label.mat  pixel masks of the test videos",
     ),
-    files={"train": r"training_videos/(\d\d)\.avi", "test": r"testing_videos/(\d\d)\.avi"},
+    files={
+        part: rf"(?:{part}ing_videos|{part}ing/(?:videos|frames))/(\d\d)(?:\.(?:avi|mp4))?"
+        for part in ("train", "test")
+    },
     counts={"official": {"train": 16, "test": 21}},
     family="semantic",
     numbered=True,

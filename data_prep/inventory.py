@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -108,12 +109,23 @@ def _same(one: Path, other: Path) -> bool:
     return size == other.stat().st_size and (size > SMALL or one.read_bytes() == other.read_bytes())
 
 
-def label_file(root: str | Path, name: str) -> Path:
-    """A label file by its name, anywhere below `root`; ZsadError where there is none, or two that differ."""
-    files = find(Path(root), f"({re.escape(name)})")
+def label_file(root: str | Path, *names: str) -> Path:
+    """A label file anywhere below `root`, by its name, in small letters or in capitals; some have several public names.
+
+    Raises:
+        ZsadError: there is none, or there are two that do not say the same.
+    """
+    files = list(find(Path(root), f"(?i:({'|'.join(map(re.escape, names))}))").values())
     if not files:
-        raise ZsadError(f"{Path(root) / name}: no such label file here or in a folder below")
-    return files[name]
+        other = f" ({' or '.join(names[1:])} would do)" if names[1:] else ""
+        raise ZsadError(f"{Path(root) / names[0]}: no such label file here or in a folder below{other}")
+    for path in files[1:]:
+        if (
+            path.suffix.lower() == files[0].suffix.lower()
+            and path.read_bytes().split() != files[0].read_bytes().split()
+        ):
+            raise ZsadError(f"{path}: differs from {files[0]}, which is the same file by its name; keep one of them")
+    return min(files, key=lambda path: [name.lower() for name in names].index(path.name.lower()))
 
 
 def videos(data: DataSet, root: Path) -> pd.DataFrame:
@@ -122,6 +134,7 @@ def videos(data: DataSet, root: Path) -> pd.DataFrame:
     rows: dict[Path, tuple[str, str]] = {}
     for part, pattern in data.files.items():
         for name, path in sorted(find(root, pattern).items()):
+            name = urllib.parse.unquote(name)  # a mirror's address as the file's name: %23 for #
             rows.setdefault(path, (part, f"{part}_{name}" if data.numbered else name))
     return pd.DataFrame([(*row, path) for path, row in rows.items()], columns=["part", "video", "path"])
 

@@ -61,5 +61,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, int]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {stem(name): array_spans(archive[name], f"{path}: {name}") for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except ZsadError:
+        raise
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on a damaged file
         raise ZsadError(f"{path}: not a readable archive of arrays ({error}); fetch it again") from error

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep import inventory, video_level_lists
-from data_prep.inventory import NORMAL, DataSet, array_spans, find, label_file
+from data_prep.inventory import NORMAL, DataSet, array_spans, find
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 
@@ -26,12 +26,12 @@ DATA = DataSet(
     layout=(
         "training/videos/NN_NNN.avi             330 normal videos (or training/frames/NN_NNN/)",
         "testing/frames/NN_NNNN/NNN.jpg         107 abnormal videos",
-        "testing/test_frame_mask/NN_NNNN.npy    their frame labels",
-        "weak_split_shanghaitech.training.csv, .testing.csv    lists of SPLIT=weak",
+        "testing/test_frame_mask/NN_NNNN.npy    their frame labels (or frame_masks/, label/)",
+        "weak_split_shanghaitech.training.csv, .testing.csv    lists of SPLIT=weak (or SHANGHAI_train.txt, _test.txt)",
     ),
     files={
-        "train": r"training/(?:videos|frames)/(\d\d_\d{3})(?:\.avi)?",
-        "test": r"testing/(?:videos|frames)/(\d\d_\d{4})(?:\.avi)?",
+        part: rf"(?:videos|frames)/(\d\d_\d{{{digits}}})(?:\.(?:avi|mp4))?"
+        for part, digits in (("train", 3), ("test", 4))  # releases for SPLIT=weak mix them
     },
     counts={"weak": {"train": 238, "test": 199}, "one_class": {"train": 330, "test": 107}},
     family="mixed",
@@ -46,9 +46,9 @@ def prepare(profile: Profile, folder: Path) -> dict:
 
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     """One row per video; those of the official test part have a mask, which must hold an event."""
-    masks = find(root, r"test_frame_mask/(\d\d_\d{4})\.npy")
+    masks = find(root, r"(?:(?:test_?)?frame_?masks?|labels?)/(\d\d_\d{4})\.npy")
     if split == "weak":
-        table = video_level_lists.shanghaitech(label_file(root, "weak_split_shanghaitech.training.csv").parent)
+        table = video_level_lists.shanghaitech(root)
     else:
         parts = dict.fromkeys(found.video[found.part == "train"], "train") | dict.fromkeys(sorted(masks), "test")
         rows = [(v, part, NORMAL if part == "train" else "Abnormal", "", f"{root}: {v}") for v, part in parts.items()]
@@ -65,9 +65,10 @@ def read_mask(masks: Mapping[str, Path], row: Any) -> tuple[str, int]:
         raise ZsadError(f"{row.place}: {row.video} has no test_frame_mask/{row.video}.npy; get it from {DATA.home}")
     path = masks[row.video]
     try:
-        spans, count = array_spans(np.load(path, allow_pickle=False), str(path))
-    except (OSError, ValueError, EOFError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # a length that it has not is no memory that is short
+    except Exception as error:  # numpy raises a dozen kinds on a damaged file
         raise ZsadError(f"{path}: not a readable array ({error}); fetch it again") from error
+    spans, count = array_spans(values, str(path))
     if not spans:
         raise ZsadError(f"{path}: marks no frame, and {row.place} calls {row.video} abnormal")
     return spans, count

@@ -8,7 +8,6 @@ normality leaves them out. `make data PROFILE=ubnormal DATA_ROOT=...`.
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data_prep import inventory
@@ -16,7 +15,7 @@ from data_prep.inventory import NORMAL, DataSet, find, label_file
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.annotations import lines
-from zsad_lib.files.spans import labels_to_spans
+from zsad_lib.files.spans import format_spans
 
 LISTS = {"train": "training", "val": "validation", "test": "test"}
 DATA = DataSet(
@@ -62,13 +61,16 @@ def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
 
 def read_tracks(path: Path) -> str:
     """Spans in which at least one object behaves abnormally, from lines "object,first,last"."""
-    tracks = []
+    tracks: list[tuple[int, int]] = []
     for place, line in lines(path):
         match = re.fullmatch(r"([\d.]+),\s*(\d+)(?:\.0*)?,\s*(\d+)(?:\.0*)?", line)
         if not match or int(match[3]) < int(match[2]):
             raise ZsadError(f"{place}: expected `object,first,last` with first <= last, got {line[:60]!r}")
         tracks.append((int(match[2]), int(match[3])))
-    labels = np.zeros(max(last for _, last in tracks) + 1, np.uint8)
-    for first, last in tracks:
-        labels[first : last + 1] = 1
-    return labels_to_spans(labels)
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(tracks):
+        if spans and first <= spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], last))
+        else:
+            spans.append((first, last))
+    return format_spans(spans)

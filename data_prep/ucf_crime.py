@@ -30,9 +30,9 @@ DATA = DataSet(
     layout=(
         "<Class>/<name>_x264.mp4                      1,900 videos, in one folder or in the parts of the release",
         "Anomaly_Train.txt, Anomaly_Test.txt          official lists",
-        "Temporal_Anomaly_Annotation_for_Testing_Videos.txt",
+        "Temporal_Anomaly_Annotation_for_Testing_Videos.txt (or Temporal_Anomaly_Annotation.txt)",
         "test_frame_counts.txt                        optional: frames per test video, where no video is at hand",
-        "UCFCrime_Train.json, _Val.json, _Test.json   UCA's captions (SPLIT=uca and clean need them)",
+        "UCFCrime_Train.json, _Val.json, _Test.json   UCA's captions, or .txt (SPLIT=uca and clean need them)",
         "uca_normal_lists/Train.txt, Val.txt, Test.txt  optional: the zero-shot paper's lists",
     ),
     files={"": r"([^/]+_x264)\.mp4"},
@@ -79,11 +79,12 @@ def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     table["labelled"] = [counts.get(row.video, 0) if row.split == "test" else 0 for row in table.itertuples()]
     if split == "official":
         return table
-    parts = {part: set(read_captions(label_file(root, f"UCFCrime_{name}.json")).video) for part, name in PARTS.items()}
+    files = {part: label_file(root, f"UCFCrime_{name}.json", f"UCFCrime_{name}.txt") for part, name in PARTS.items()}
+    parts = {part: set(read_captions(path).video) for part, path in files.items()}
     row_of = table.set_index("video", drop=False)
-    for part, name in PARTS.items():
+    for part, path in files.items():
         if strange := sorted(parts[part] - set(row_of.video)):
-            raise ZsadError(f"UCFCrime_{name}.json: {strange[0]} is in neither of UCF-Crime's lists; fetch them again")
+            raise ZsadError(f"{path}: {strange[0]} is in neither of UCF-Crime's lists; fetch them again")
     if split == "clean":
         parts["test"] = set(row_of.video[row_of.split == "test"])
         parts |= {part: parts[part] - parts["test"] for part in ("train", "val")}
@@ -104,7 +105,7 @@ def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
     Of normal videos only, since nothing abnormal is described to a zero-shot detector.
 
     Returns:
-        None where neither UCA's JSON nor the lists lie below `root`.
+        None where neither UCA's files nor the lists lie below `root`.
     """
     sources = caption_lists(root)
     if not sources:
@@ -119,9 +120,9 @@ def captions(root: Path, table: pd.DataFrame) -> pd.DataFrame | None:
 
 def caption_lists(root: Path) -> dict[tuple[str, str], Path]:
     """("UCA" or "released", part) -> caption file, of those that lie below `root`."""
-    kinds = {"UCA": r"UCFCrime_(Train|Val|Test)\.json", "released": r"uca_normal_lists/(Train|Val|Test)\.txt"}
-    files = {kind: find(root, pattern) for kind, pattern in kinds.items()}
-    return {(kind, part): files[kind][name] for kind in kinds for part, name in PARTS.items() if name in files[kind]}
+    texts, lists = (find(root, rf"{name}(Train|Val|Test)\.txt") for name in ("UCFCrime_", "uca_normal_lists/"))
+    files = {"UCA": texts | find(root, r"UCFCrime_(Train|Val|Test)\.json"), "released": lists}
+    return {(kind, part): files[kind][name] for kind in files for part, name in PARTS.items() if name in files[kind]}
 
 
 def leaks(root: Path, test: pd.DataFrame) -> Mapping[str, list[str]]:

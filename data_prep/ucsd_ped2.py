@@ -95,7 +95,8 @@ def locate(data_root: str | Path) -> Path:
     """
     home = paths.data() / "ucsd_ped2"
     given = Path(data_root).expanduser().resolve() if data_root else home
-    archive, unpacked = given if given.is_file() else given / ARCHIVE, home / "unpacked"
+    archives = [given] if given.is_file() else sorted(given.glob("UCSD_Anomaly_Dataset*.[tz]*"))  # .v1p2.zip, .tar
+    archive, unpacked = archives[0] if archives else given / ARCHIVE, home / "unpacked"
     if archive.is_file() and not unpacked.exists():
         unpack(archive, unpacked, keep=lambda name: "UCSDped2" in Path(name).parts)
     for parent in (given, unpacked) if archive.is_file() else (given,):

@@ -30,10 +30,14 @@ XD_CODES = {
 PROMPT = "a video from a CCTV camera of a {}"  # AnomalyCLIP's zero-shot baseline
 COLUMNS = ["video", "split", "action", "spans", "place"]
 LISTED = ["video", "action", "place"]  # of a list, before it is joined with spans
+UCF_SPANS = (  # on the data set's page; in its archive Txt_formate, the authors' repository and VadCLIP's
+    "Temporal_Anomaly_Annotation_for_Testing_Videos.txt",
+    "Temporal_Anomaly_Annotation.txt",
+)
 
 
 def ucf_crime(folder: str | Path) -> pd.DataFrame:
-    """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt``, ``Temporal_Anomaly_Annotation_for_Testing_Videos.txt``.
+    """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt`` and the temporal annotation under one of `UCF_SPANS`.
 
     The files may lie anywhere below the folder. Every test video must be annotated, normal ones without a span, and
     spans must end inside the video where ``test_frame_counts.txt`` (name, first frame, last frame) is there too.
@@ -45,7 +49,7 @@ def ucf_crime(folder: str | Path) -> pd.DataFrame:
         ZsadError: a file that is missing or does not fit, as file:line.
     """
     train, test = (read_ucf_list(label_file(folder, f"Anomaly_{part}.txt")) for part in ("Train", "Test"))
-    annotation = label_file(folder, "Temporal_Anomaly_Annotation_for_Testing_Videos.txt")
+    annotation = label_file(folder, *UCF_SPANS)
     return _both(train, annotated(test, read_temporal(annotation), lengths=ucf_frame_counts(folder)))
 
 
@@ -57,12 +61,12 @@ def xd_violence(
     The classes stand in the names ("..._label_B2-G-0"); of several the first counts, as in AnomalyCLIP.
 
     Args:
-        folder: holds the annotation.
+        folder: the annotation lies somewhere below it.
         train: names of the training videos, which come as a folder and not as a list.
         test: names of the test videos; (): only the annotated ones.
         lengths: frames per test video, by decoding; spans must end inside.
     """
-    annotation = read_temporal(Path(folder) / "annotations.txt", with_class=False)
+    annotation = read_temporal(label_file(folder, "annotations.txt"), with_class=False)
     annotation["action"] = [xd_class(row.video, row.place) for row in annotation.itertuples()]
     listed = _xd_list(test, "test folder") if test else annotation[LISTED]
     return _both(_xd_list(train, "training folder"), annotated(listed, annotation, True, lengths))
@@ -75,20 +79,24 @@ def _xd_list(names: Iterable[str], place: str) -> pd.DataFrame:
 def shanghaitech(folder: str | Path) -> pd.DataFrame:
     """ShanghaiTech's split `weak`: ``weak_split_shanghaitech.training.csv`` and ``.testing.csv``, 238 and 199 videos.
 
+    Or ``SHANGHAI_train.txt`` and ``SHANGHAI_test.txt``, lines "folder/01_001 ..." without a heading.
+
     The lists hold no labels. An id of the official training part ("01_001") is normal; one of the official test part
     ("01_0014") is abnormal, and its frame labels lie in the data set's ``test_frame_mask``; `spans` stays empty here.
 
     Args:
-        folder: holds both lists.
+        folder: both lists lie somewhere below it.
 
     Raises:
         ZsadError: a file that is missing or does not fit, as file:line.
     """
     rows = []
     for split, name in (("train", "training"), ("test", "testing")):
-        path = Path(folder) / f"weak_split_shanghaitech.{name}.csv"
+        path = label_file(folder, f"weak_split_shanghaitech.{name}.csv", f"SHANGHAI_{split}.txt")
         (place, heading), *videos = lines(path)
-        if heading != "video-id":
+        if path.suffix.lower() == ".txt":
+            videos = [(place, line.split()[0].rpartition("/")[2]) for place, line in ((place, heading), *videos)]
+        elif heading != "video-id":
             raise ZsadError(f"{place}: expected the heading video-id, got {heading[:40]!r}")
         for place, video in videos:
             if not re.fullmatch(r"\d\d_\d{3,4}", video):

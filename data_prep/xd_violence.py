@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep import inventory, video_level_lists
-from data_prep.inventory import DataSet, label_file
+from data_prep.inventory import DataSet
 from zsad_lib.config import Profile
 
 DATA = DataSet(
@@ -24,7 +24,10 @@ DATA = DataSet(
         "test/*_label_*.mp4     800 videos (or videos/, test_videos/)",
         "annotations.txt        spans of the 500 abnormal test videos",
     ),
-    files={"test": r"(?:test|test_videos|videos)/([^/]+_label_[^/]+)\.mp4", "train": r"([^/]+_label_[^/]+)\.mp4"},
+    files={
+        "test": r"(?i:test(?:ing)?(?:_videos)?|videos)/([^/]+_label_[^/]+)\.mp4",
+        "train": r"([^/]+_label_[^/]+)\.mp4",
+    },
     counts={"official": {"train": 3954, "test": 800}},
     family="semantic",
 )
@@ -38,8 +41,7 @@ def prepare(profile: Profile, folder: Path) -> dict:
 def read(root: Path, split: str, found: pd.DataFrame) -> pd.DataFrame:
     """One row per video: the folders are the lists, and an annotated video that no folder holds is a missing test
     video."""
-    annotation = label_file(root, "annotations.txt")
-    annotated = list(video_level_lists.xd_violence(annotation.parent).video)
+    annotated = list(video_level_lists.xd_violence(root).video)
     train, test = (list(found.video[found.part == part]) for part in ("train", "test"))
     test += sorted(set(annotated) - set(test))
-    return video_level_lists.xd_violence(annotation.parent, train, test).assign(labelled=0)
+    return video_level_lists.xd_violence(root, train, test).assign(labelled=0)

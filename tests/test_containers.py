@@ -4,6 +4,7 @@ Each frame carries its number as black and white blocks, so that a frame tells w
 """
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import zsad_lib as z
-from zsad_lib.files.decoding import resize
+from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.video import probe, timed_frames
 from zsad_lib.own_video.explain import explain
 from zsad_lib.own_video.scoring import score_video
@@ -283,6 +284,11 @@ def several(path: Path, marked: int | None, cover: bool = False) -> Path:
                 frame.pts, frame.time_base = tick, 1 / RATE
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+    if cover:  # before the film, as many programs write it
+        data = path.read_bytes()
+        (moov, trak, udta) = (data.index(name) - 4 for name in (b"moov", b"trak", b"udta"))
+        end = moov + int.from_bytes(data[moov : moov + 4], "big")
+        path.write_bytes(data[:trak] + data[udta:end] + data[trak:udta] + data[end:])
     return path
 
 
@@ -302,14 +308,29 @@ def test_of_several_films_without_a_mark_the_first_is_read(tmp_path, capsys):
 
 
 def test_a_cover_picture_is_no_film(tmp_path, capsys):
-    check(several(tmp_path / "cover.mp4", marked=1, cover=True))
+    path = several(tmp_path / "cover.mp4", marked=1, cover=True)
+    with av.open(str(path)) as container:
+        assert container.streams[0].codec.name == "mjpeg"
+    check(path)
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.data
+def test_recordings_of_the_field_by_number(shared):
+    """decord's seek shows other frames in some of them, and never returns near the end of one."""
+    paths = sorted((shared / "data" / "field_cases" / "video").glob("*.*"))
+    if not paths:
+        pytest.skip("no field cases in ../shared")
+    for path in paths:
+        frames = in_time(lambda path=path: list(z.iter_frames(path)))
+        wanted = [len(frames) - 2, 80, len(frames) - 16, 80]
+        found = in_time(z.read_video, path, wanted)
+        np.testing.assert_array_equal(found, [frames[number] for number in wanted], err_msg=path.name)
+
+
 def test_a_clock_that_jumps_at_the_very_end_holds_nobody(tmp_path):
-    """decord's seek never returns there."""
-    whole, ticks = tmp_path / "jump.ts", [*EVEN[: N - 30], *range(10_000, 10_030)]
-    write(whole, "h264", ticks, coding={"g": "250"})
+    ticks = [*EVEN[: N - 10], *range(N + 6, N + 16)]
+    whole = write(tmp_path / "jump.ts", "h264", ticks, b_frames=True, coding={"g": "250"})
     assert in_time(lambda: shown(z.read_video(whole, WANTED, decoder="decord"))) == WANTED
 
 
@@ -339,3 +360,24 @@ def test_a_film_of_a_recording_that_grew_is_as_long_as_its_scores(tmp_path):
     with open(path, "ab") as file:
         file.write(write(tmp_path / "more.ts", "h264", first=N).read_bytes())
     assert write_film(path, table, float("nan"), "", tmp_path / "film.mp4", 30) == len(table) == N
+
+
+@pytest.mark.parametrize("suffix", ["h264", "m4v", "dav", "ts"])
+def test_a_long_file_of_nothing_is_given_up(tmp_path, monkeypatch, suffix):
+    """A recorder sets the room for a recording aside before it begins."""
+    monkeypatch.setattr("zsad_lib.files.decoding.PATIENCE", 0.5)
+    path = tmp_path / f"zeros.{suffix}"
+    with open(path, "wb") as file:
+        file.truncate(2**36)
+    with pytest.raises(z.ZsadError, match=f"zeros.{suffix}: "):
+        in_time(probe, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
+def test_a_pipe_or_a_device_is_one_line_and_no_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    for name in ("pipe.mp4", "zero.mp4"):
+        for reader in (probe, z.read_video, declared_seconds, score_video, lambda path: next(z.iter_frames(path))):
+            with pytest.raises(z.ZsadError, match=f"{name}: a pipe or a device"):
+                in_time(reader, tmp_path / name)

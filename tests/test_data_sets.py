@@ -220,6 +220,12 @@ def replaced(name, old, new):
 
 MASK = "ground_truth_demo/testing_label_mask/1_label.mat"
 TRACKS = "Scene2/abnormal_scene_2_scenario_2_annotations/abnormal_scene_2_scenario_2_tracks.txt"
+# A row of labels as numpy writes it, which claims to be longer than any memory.
+HUGE = (
+    b"\x93NUMPY\1\0\x76\0"
+    + b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999999,), }".ljust(117)
+    + b"\n0"
+)
 FAULTS = [
     ("shanghaitech", relabel("01_0014", EVENT + [0, 0]), "01_0014 has labels for 14 frames, and 12 are decoded"),
     ("shanghaitech", relabel("01_0014", EVENT[:-2]), "01_0014 has labels for 10 frames, and 12 are decoded"),
@@ -229,6 +235,9 @@ FAULTS = [
      "not a readable array"),
     ("shanghaitech", lambda root: (root / "testing/test_frame_mask/01_0014.npy").unlink(),
      "testing.csv:3: 01_0014 has no test_fr"),
+    *(("shanghaitech", lambda root, text=text: fill(root, {"testing/test_frame_mask/01_0014.npy": text}),
+       "01_0014.npy: not a readable array")
+      for text in (b"", b"PK\3\4" + bytes(50), b"\x93NUMPY\1\0\x76\0{'descr': '|u1' (", HUGE)),
     ("ucf_crime", replaced("lists/Anomaly_Test.txt", "Arson002", "Arson009"), "txt:1: Arson002_x264 is annotated, and"),
     ("ucf_crime", replaced("lists/Anomaly_Train.txt", "Abuse/", "Abusse/"), "Anomaly_Train.txt:1: class 'Abusse'"),
     ("ucf_crime", lambda root: fill(root, {"other/Arson002_x264.mp4": b"x"}), "differs from .*same name; keep one"),
@@ -244,12 +253,16 @@ FAULTS = [
     ("avenue", lambda root: savemat(root / MASK, {"volLabel": cells([np.ones((2, 2))] * 9)}),
      "test_01 has labels for 9"),
     ("nwpu_campus", lambda root: fill(root, {"NWPU_Campus_gt.npz": b"PK"}), "gt.npz: not a readable archive"),
+    *(("nwpu_campus", lambda root, text=text: fill(root, {"NWPU_Campus_gt.npz": text}),
+       "gt.npz: not a readable archive")
+      for text in (b"PK\3\4" + bytes(50), HUGE, b"\x93NUMPY\1\0\x76\0{'descr': '|u1' (")),
     ("nwpu_campus", lambda root: np.savez(root / "NWPU_Campus_gt.npz", D001_07=np.ones((3, 3))),
      "gt.npz: D001_07: expected a row"),
     ("nwpu_campus", lambda root: copy(root / "videos/Test/D001_07.avi", root / "videos/Test/D003_01.avi"),
      "no labels of D003_01"),
     ("nwpu_campus", lambda root: (root / "NWPU_Campus_gt.npz").rename(root / "x"), "no NWPU_Campus_gt.npz below it"),
     ("ubnormal", lambda root: fill(root, {TRACKS: "0,6,4\n"}), "tracks.txt:1: expected `object,first,last`"),
+    ("ubnormal", lambda root: fill(root, {TRACKS: "0,4,5\n1,8,99999999999999999\n"}), "outside the video's 12 frames"),
     ("ubnormal", lambda root: (root / TRACKS).unlink(), "video_names.txt:1: abnormal_scene_2_scenario_2 has no"),
     ("ubnormal", replaced("scripts/normal_test_video_names.txt", "normal", "odd"),
      "names.txt:1: expected normal_scene_N"),

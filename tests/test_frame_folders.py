@@ -10,7 +10,8 @@ from PIL import Image
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.frame_folders import list_frames, read_image
-from zsad_lib.files.video import iter_frames, read_video
+from zsad_lib.files.video import iter_frames, probe, read_video
+from zsad_lib.results.film import write_film
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -138,8 +139,12 @@ def claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"  # another program would run for it
+
+
 @pytest.mark.parametrize(
-    "content", [claims(100_000, 100_000), claims(64, 48), b"", b"\xff\xd8\xff", b"GIF89a", b"II*\0"]
+    "content",
+    [claims(100_000, 100_000), claims(12_000, 12_000), claims(64, 48), b"", b"\xff\xd8\xff", b"GIF89a", b"II*\0", EPS],
 )
 def test_pictures_that_cannot_be_read_are_one_line(tmp_path, content):
     fill(tmp_path, "0.png", "2.png")
@@ -148,3 +153,21 @@ def test_pictures_that_cannot_be_read_are_one_line(tmp_path, content):
         with pytest.raises(ZsadError, match=r"1\.png: .*; fetch it again") as refused:
             reader(tmp_path)
         assert "\n" not in str(refused.value)
+
+
+def test_damaged_exif_is_no_part_of_the_picture(tmp_path, recwarn):
+    damaged = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(range(30))
+    Image.new("RGB", (32, 24), (200, 0, 0)).save(tmp_path / "0.jpg", exif=damaged)
+    assert read_image(tmp_path / "0.jpg").shape == (24, 32, 3) and not recwarn.list
+
+
+@pytest.mark.parametrize("width, height", [(16, 2000), (2000, 16), (1, 1), (8, 3000)])
+def test_a_film_of_any_shape(tmp_path, scored, width, height):
+    (tmp_path / "frames").mkdir()
+    for number in range(2):
+        Image.new("RGB", (width, height), (250, 0, 0)).save(tmp_path / "frames" / f"{number}.png")
+    write_film(tmp_path / "frames", scored(np.zeros(2)), 1.0, "a threshold", tmp_path / "film.mp4", 10.0)
+    film = read_video(tmp_path / "film.mp4")
+    assert probe(tmp_path / "film.mp4").n_frames == 2 and max(film.shape[1:3]) < 5000
+    middle = film[0, min(1000, round(height * film.shape[2] / width / 2)), film.shape[2] // 2]
+    assert middle[0] > 150 > 100 > middle[1]  # the picture is in the middle

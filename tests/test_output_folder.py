@@ -122,19 +122,23 @@ def test_a_name_that_is_taken_meanwhile_is_left(score, monkeypatch, scored):
 
 @pytest.mark.parametrize("name", ["detection.csv", "detection.md", "detection.tex"])
 def test_evaluate_leaves_what_is_not_its_own(tmp_path, name):
-    for part, text in (("scores", "score\n0.1\n0.2\n"), ("labels", "label\n0\n1\n"), ("other", "score\n0.3\n0.1\n")):
+    for part, text in (
+        ("null \udcff", "score\n0.1\n0.2\n"),
+        ("labels", "label\n0\n1\n"),
+        ("other", "score\n0.3\n0.1\n"),
+    ):
         (tmp_path / part).mkdir()
-        (tmp_path / part / "v.csv").write_text(text, encoding="utf-8")
+        (tmp_path / part / "v \udcff.csv").write_text(text, encoding="utf-8")
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine", encoding="utf-8")
     with pytest.raises(ZsadError, match=rf"{name}: exists and is no table of this kit; give --out another folder"):
-        evaluate_folders(tmp_path / "scores", tmp_path / "labels", out, draws=2)
+        evaluate_folders(tmp_path / "null \udcff", tmp_path / "labels", out, draws=2)
     assert (out / name).read_text(encoding="utf-8") == "mine"
     (out / name).unlink()
     for _ in range(2):
-        evaluate_folders(tmp_path / "scores", tmp_path / "labels", out, draws=2)
-    with pytest.raises(ZsadError, match=r"detection\.csv: holds the evaluation of scores; give --out another"):
+        evaluate_folders(tmp_path / "null \udcff", tmp_path / "labels", out, draws=2)
+    with pytest.raises(ZsadError, match=r"detection\.csv: holds the evaluation of null .*; give --out another"):
         evaluate_folders(tmp_path / "other", tmp_path / "labels", out, draws=2)
 
 

@@ -163,11 +163,11 @@ def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeyp
     monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
     for number in range(8):
         Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    assert scoring.thinning(tmp_path) == 1 and scoring.thinning(tmp_path, 25.0) == 3
     table = scoring.score_video(tmp_path, fps=4.0, progress=True)
     assert table.time_s.tolist() == [number / 4 for number in range(8)]
-    [short] = capsys.readouterr().err.splitlines()
-    assert "frames seen: 8, a window takes 30" in short
+    slow, short = capsys.readouterr().err.splitlines()
+    assert "11 of 19 that a window looks at lie between two" in slow  # 1.75 seconds
+    assert "frames seen: 19, a window takes 30" in short
     assert scoring.score_video(tmp_path, progress=True).time_s.iloc[-1] == 0.7
     assert "10 per second are assumed" in capsys.readouterr().err.splitlines()[0]
     for path, fps, message in ((tmp_path / "0.png", None, "single picture"), (tmp_path, 0.0, "above 0")):

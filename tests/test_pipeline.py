@@ -1,7 +1,9 @@
 """Steps run once, resume after a kill, and run again only for what could change a number."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
-from zsad_lib.pipeline import fingerprints, launch, lock, run_step
+from zsad_lib.pipeline import artefacts, fingerprints, launch, lock, run_step
 
 STEPS = {
     "data": ("toy.prepare:prepare", ()),
@@ -166,6 +168,120 @@ def test_deleted_or_broken_files_are_made_again(toy):
     assert ran(toy) == ["data"]
 
 
+def flip_a_byte(file: Path) -> None:
+    """Changes the last byte, and neither size nor time of the last change."""
+    content, state = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+CHANGES = {  # what happens to a file of the step `train`, or of another one -> steps and items that run again
+    "flipped": (lambda run: flip_a_byte(run / "train" / "2.txt"), ["item 2"]),
+    "edited": (lambda run: (run / "train" / "2.txt").write_text("400"), ["item 2"]),
+    "emptied": (lambda run: (run / "train" / "2.txt").write_text(""), ["item 2"]),
+    "removed": (lambda run: (run / "train" / "2.txt").unlink(), ["item 2"]),
+    "a folder": (lambda run: ((run / "train" / "2.txt").unlink(), (run / "train" / "2.txt").mkdir()), ["item 2"]),
+    "manifest": (lambda run: (run / "data" / "manifest.csv").write_text("b"), ["data"]),
+    "outside": (lambda run: flip_a_byte(run / "scores" / "own" / "0.csv"), ["tables"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_files_make_their_step_run_again(toy, capsys, change):
+    writes = 'ran("tables"); home = folder.parent / "scores" / "own"; home.mkdir(parents=True, exist_ok=True)'
+    edit(toy, "tables", 'ran("tables")', f'{writes}; (home / "0.csv").write_text("5"); return dict(files=[home])')
+    profile, run = get_profile("demo"), toy / "runs" / "demo"
+    before = run_step.ensure("tables", profile)
+    ran(toy)
+    act, again = CHANGES[change]
+    act(run)
+    step = {"data": "data", "tables": "tables"}.get(again[0], "train")
+    assert run_step.current("tables", profile) is None and run_step.current(step, profile) is None
+    main(["status"])
+    capsys.readouterr()
+    run_step.ensure("tables", profile)
+    told = capsys.readouterr().out
+    assert re.match(rf"{step}: .*(2\.txt|manifest\.csv|0\.csv) changed or missing since; running again\n", told)
+    assert ran(toy) == again
+    assert run_step.current("train", profile)["metrics"] == {"total": 30}
+    assert (run / "train" / "2.txt").read_text() == "4" and (run / "scores" / "own" / "0.csv").read_text() == "5"
+    assert run_step.current("tables", profile)["files"] == before["files"]
+
+
+def test_status_names_what_was_changed(toy, capsys):
+    run_step.ensure("train", get_profile("demo"))
+    for number in (1, 3):
+        (toy / "runs" / "demo" / "train" / f"{number}.txt").write_text("other")
+    capsys.readouterr()
+    assert main(["status"]) == 0
+    _, train, tables = capsys.readouterr().out.splitlines()
+    assert train.startswith("train: to run, ") and train.endswith("1.txt and 1 more changed or missing since")
+    assert tables == "tables: to run"
+
+
+def test_times_change_nothing(toy, tmp_path_factory, monkeypatch):
+    """A copy without times, and one at another place, is as good as the first; what was hashed is not hashed again."""
+    profile = get_profile("demo")
+    run_step.ensure("tables", profile)
+    for file in (toy / "runs").rglob("*.txt"):
+        os.utime(file, (0, 0))
+    assert run_step.current("tables", profile)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(toy / "runs", elsewhere / "runs", copy_function=shutil.copy)
+    monkeypatch.setenv("ZSAD_HOME", str(elsewhere))
+    assert run_step.current("tables", profile)
+    artefacts._seen.cache_clear()  # as a new process begins
+    monkeypatch.setattr(paths, "sha256_file", None)
+    assert run_step.current("tables", profile)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks differently")
+def test_a_broken_memory_of_hashes_does_no_harm(toy):
+    profile = get_profile("demo")
+    run_step.ensure("tables", profile)
+    for content in ("", "[]", '{"a": 1}', "{"):
+        (toy / "runs" / "demo" / ".hashes.json").write_text(content)
+        artefacts._seen.cache_clear()
+        artefacts._read_memory.cache_clear()
+        assert run_step.current("tables", profile)
+
+
+RESULTS = {  # of another shape
+    "list": "[]", "object": "{}", "text": '"done"', "number": "7", "null": "null", "nothing": "", "words": "done",
+    "nested": "[" * 100_000, "zeros": "\0" * 40, "metrics": '{"metrics": {}}',
+    "files": '{"files": 3, "artefacts": 4, "sha256": 5}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", RESULTS.values(), ids=RESULTS)
+def test_a_result_of_another_shape_runs_the_step_again(toy, capsys, content):
+    profile, file = get_profile("demo"), toy / "runs" / "demo" / "data" / "result.json"
+    run_step.ensure("data", profile)
+    ran(toy)
+    file.write_text(content)
+    assert main(["status"]) == 0 and "data: to run, " in capsys.readouterr().out
+    run_step.ensure("data", profile)
+    assert ran(toy) == ["data"]
+    assert re.match(r"data: \S*result\.json changed .*running again\n", capsys.readouterr().out)
+
+
+def test_an_edited_or_cut_result_runs_the_step_again(toy):
+    profile, file = get_profile("demo"), toy / "runs" / "demo" / "train" / "result.json"
+    run_step.ensure("train", profile)
+    whole = file.read_text()
+    old = json.dumps({name: value for name, value in json.loads(whole).items() if name not in ("files", "sha256")})
+    edited = whole.replace('"total": 30', '"total": 31'), whole.replace("2.txt", "3.txt")
+    for case in (whole[: len(whole) // 2], *edited, old):
+        file.write_text(case)
+        assert run_step.current("train", profile) is None
+    file.unlink()
+    file.mkdir()
+    assert run_step.ensure("train", profile)["metrics"] == {"total": 30}
+    file.write_bytes(b"\xff\xfe")
+    assert run_step.ensure("train", profile)["metrics"] == {"total": 30}
+
+
 def test_exchanged_data_root_is_seen(toy):
     root = toy / "copy"
     root.mkdir()
@@ -236,6 +352,63 @@ def test_kill_9_resumes_with_the_same_result(toy):
     assert ran(toy) == ["item 3", "item 4", "tables"]  # items 0 to 2 were kept
     assert paths.read_json(folder / "result.json")["metrics"] == {"total": 30}
     assert not list(folder.glob(f"{paths.PARTIAL}*"))
+
+
+def leave(home: Path) -> list[Path]:
+    """Leftovers of every kind, as a killed process or an older kit leaves them."""
+    places = [home / "runs" / "demo" / "train", home / "runs" / "demo" / "scores" / "deep" / "er", home / "data" / "x"]
+    places += [home / "cache" / "features" / "1"]
+    left = []
+    for place in places:
+        folder = place / f"{paths.PARTIAL}folder" / "a" / "b"
+        folder.mkdir(parents=True)
+        (folder / "half.mp4").write_text("half")
+        (place / f"{paths.PARTIAL}file.mp4").write_text("half")
+        (place / f"{paths.PARTIAL}link").symlink_to(home / "toy")
+        (place / f"{paths.PARTIAL}dangling").symlink_to("nowhere")
+        os.mkfifo(place / f"{paths.PARTIAL}pipe")
+        os.chmod(folder, 0o500)
+        os.chmod(place / f"{paths.PARTIAL}file.mp4", 0o400)
+        left += place.glob(f"{paths.PARTIAL}*")
+    return left
+
+
+def test_leftovers_are_cleared_wherever_steps_write(toy):
+    run_step.ensure("tables", get_profile("demo"))
+    left = leave(toy)
+    assert len(left) == 20
+    (toy / "runs" / "demo" / "data" / "result.json").unlink()
+    with paths.atomic(toy / "cache" / "features" / "1" / "mine.txt") as handle:  # this process still runs
+        handle.write("whole")
+        run_step.ensure("data", get_profile("demo"))
+    assert not any(os.path.lexists(path) for path in left) and (toy / "toy" / "log.py").exists()
+    assert (toy / "cache" / "features" / "1" / "mine.txt").read_text() == "whole"
+    assert not list(toy.rglob(f"{paths.PARTIAL}*"))
+
+
+def test_killed_while_a_folder_fills_it_starts_again(toy):
+    """As `films` does, whose pieces lie in a folder until the film is whole."""
+    filling = """
+        import os, signal
+        from zsad_lib.files.unfinished import scratch
+        def write(profile, folder):
+            with scratch(folder) as place:
+                (place / "deep").mkdir()
+                (place / "deep" / "half.mp4").write_text("half")
+                if os.environ.get("TOY_HANG"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os.replace(place / "deep" / "half.mp4", folder / "0.mp4")
+    """
+    (toy / "toy" / "tables.py").write_text(textwrap.dedent(filling))
+    run_step.ensure("train", get_profile("demo"))
+    process = start(toy, "step", "--child", "tables", hang=True)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL and list((toy / "runs").rglob("half.mp4"))
+    for _ in range(2):
+        run_step.ensure("tables", get_profile("demo"))
+    assert sorted(path.name for path in (toy / "runs" / "demo" / "tables").iterdir()) == [
+        "0.mp4", "result.json", "started.json",
+    ]  # fmt: skip
 
 
 def test_interrupt_is_one_line_and_130(toy):
@@ -335,3 +508,12 @@ def test_check_path_imports_nothing_heavy():
     )
     out = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(run_step.__file__).parents[2])
     assert out.splitlines()[-1] == ""
+
+
+def test_what_reads_without_running_refuses_changed_files(toy):
+    run_step.ensure("train", get_profile("demo"))
+    run = toy / "runs" / "demo"
+    artefacts.refuse_changed(run, ("data", "train", "tables"))
+    (run / "train" / "3.txt").write_text("10")
+    with pytest.raises(ZsadError, match=r"3\.txt: changed or missing since the step train wrote it; `make reproduce`"):
+        artefacts.refuse_changed(run, ("data", "train", "tables"))

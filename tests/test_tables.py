@@ -1,5 +1,7 @@
 """Tables as a paper prints them."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -96,6 +98,16 @@ def test_markdown_marks_the_floors_and_escapes_bars():
     lines = tables.to_markdown(tables.table(TIDY.replace("knn_5%", "a|b"), ["micro_auc"]), "Caption.").splitlines()
     assert lines[0] == "Caption." and "floors" in lines[-2] and "random" in lines[-1]
     assert any(r"a\|b" in line for line in lines)
+
+
+def test_no_text_leaves_its_cell():
+    texts = ["a|b", "a\nb", "a\n\nb", "&%$#_{}\\~^", "<b>", r"\input{x}", "| x |\n|---|"]
+    cells = pd.DataFrame({text: texts for text in texts}, index=pd.Index(texts, name="method"))
+    lines = tables.to_markdown(cells, "About.").splitlines()[2:]
+    assert len(lines) == len(texts) + 2 and all(len(re.findall(r"(?<!\\)\|", line)) == 9 for line in lines)
+    rows = tables.to_latex(cells, "About.", "tab:x").split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
+    assert len(rows) == len(texts) and all(len(re.findall(r"(?<!\\)&", row)) == 7 for row in rows)
+    assert not re.search(r"[|<>]|(?<!\\)[%$#_]|\\input", "".join(rows)) and r"a\textbar{}b" in rows[0]
 
 
 def test_step_writes_both_files(tmp_path):

@@ -152,22 +152,6 @@ def test_index_at_the_end_is_lost_by_truncation(clip, tmp_path):
         read_video(tmp_path / "cut.mp4")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
-def test_a_pipe_or_a_device_is_one_line_and_no_wait(tmp_path):
-    os.mkfifo(tmp_path / "pipe.mp4")
-    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
-    for name in ("pipe.mp4", "zero.mp4"):
-        for reader in (
-            probe,
-            read_video,
-            declared_seconds,
-            lambda p: next(iter_frames(p)),
-            lambda p: [*timed_frames(p)],
-        ):
-            with pytest.raises(ZsadError, match=f"{name}: a pipe or a device"):
-                reader(tmp_path / name)
-
-
 @pytest.mark.parametrize("name", ["2024-01-01T12:30:00.mp4", "http:a.mp4", "concat:a|b.mp4", "a%03d.mp4", "a:b/c.mp4"])
 def test_a_files_name_is_no_address(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

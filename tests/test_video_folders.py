@@ -11,7 +11,7 @@ from zsad_lib.features import clip_frames
 from zsad_lib.files.own_results import note_video
 from zsad_lib.files.video import write_video
 from zsad_lib.files.video_folders import list_videos
-from zsad_lib.own_video import pictures
+from zsad_lib.own_video import calibrate, pictures
 
 
 def picture(path, size=(320, 200)):
@@ -73,10 +73,13 @@ def test_pictures_of_a_scored_video_are_none_under_any_name(recordings, capsys):
     note_video(recordings / "mine", recordings / "a.mp4")
     picture(recordings / "older" / "curve.png")
     (recordings / "older" / "events.csv").write_text("event,start_s,end_s,first_frame,last_frame\n", encoding="utf-8")
+    (recordings / "films").mkdir()
+    (recordings / "films" / "0.mp4").touch()
+    (recordings / "films" / "films.json").write_text("{}", encoding="utf-8")
     picture(recordings / "shots" / "1.png")
     (recordings / "shots" / "events.csv").write_text("frame,what\n1,a car\n", encoding="utf-8")  # somebody's notes
     assert names(recordings, list_videos(recordings)) == ["a.mp4", "b.MP4", "deep/c.mkv", "shots"]
-    assert "left out as results of this kit: 2 (mine, older)" in capsys.readouterr().err
+    assert "left out as results of this kit: 3 (films, mine, older)" in capsys.readouterr().err
     with pytest.raises(ZsadError, match="no videos below it"):
         list_videos(recordings / "mine")
 
@@ -126,6 +129,6 @@ def test_features_and_data_sets_keep_to_the_rule(recordings, monkeypatch, capsys
     assert sorted(find(recordings, r"([^/]+)\.mp4")) == ["a"]
     listed = []
     monkeypatch.setattr(clip_frames, "extract", lambda videos, *_: listed.extend(videos) or {})
-    assert main(["features", str(recordings)]) == 0
+    assert main(["features", str(recordings)]) == 0 and calibrate.list_videos is list_videos
     assert names(recordings, listed) == ["a.mp4", "b.MP4", "deep/c.mkv"]
     assert "left out as hidden: 1 (.Trash-0)" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zsad_lib import memory
 from zsad_lib.config import FAR_TARGET, Profile, get_profile
 from zsad_lib.errors import ZsadError, one_line, run_command
 
@@ -123,6 +124,7 @@ def features(
 
     from zsad_lib.features import clip_frames
     from zsad_lib.features.backbones import processes
+    from zsad_lib.files.paths import as_text
     from zsad_lib.files.video_folders import list_videos
     from zsad_lib.files.weights import SHIPPED
     from zsad_lib.processes import read_shard
@@ -130,7 +132,7 @@ def features(
     encoder, cores = partial(clip_frames.stand_in_encoder, SHIPPED), os.cpu_count() or 1
     if weights:
         encoder, cores = partial(clip_frames.official_encoder, weights), processes(cores)
-    folder = out or videos.resolve().parent / f"{videos.resolve().name}-features"
+    folder = out or videos.resolve().parent / f"{as_text(videos.resolve().name)}-features"
     listed = list_videos(videos.resolve())
     files = clip_frames.extract(listed, folder, encoder, read_shard(shard), allow_missing, jobs or cores)
     print(f"{len(files)} of {len(listed)} videos: features in {folder}")
@@ -334,11 +336,12 @@ def start(command: Command, options: dict[str, Any]) -> int:
         elif len(settings) < len(words):
             raise ZsadError(f"{next(word for word in words if '=' not in word)!r}: only KEY=VALUE can follow")
     function = command.function
-    if isinstance(function, str):
-        from zsad_lib.pipeline.run_step import import_function
+    with memory.told():
+        if isinstance(function, str):
+            from zsad_lib.pipeline.run_step import import_function
 
-        function = import_function(function)
-    status = function(**options)
+            function = import_function(function)
+        status = function(**options)
     return status if isinstance(status, int) else 0
 
 

@@ -37,6 +37,7 @@ from zsad_lib.features.backbones import (
     stand_ins,
     weights_folder,
 )
+from zsad_lib.files import paths
 from zsad_lib.files.annotations import stem
 from zsad_lib.files.clip_feature_files import AGAIN, FEATURE_SUFFIXES, load_clip_features
 from zsad_lib.files.decoding import resize
@@ -52,6 +53,7 @@ from zsad_lib.processes import parallel
 
 VERSION = 1  # of the file format and of what is computed
 BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
+HEADER = 1 << 16  # bytes of a feature file in which its header lies
 OPENAI = "clip_vit_b16"  # in the catalogue of published weights
 
 
@@ -158,7 +160,7 @@ def extract(
 
 def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tuple[Path, Path, str]:
     """The video, its feature file, and why there is none where it cannot be read."""
-    encoder, target = make(), folder / f"{stem(video.name)}.safetensors"
+    encoder, target = make(), folder / f"{paths.as_text(stem(video.name))}.safetensors"
     try:
         header, found = encoder.header | _source(video), find_header(target, AGAIN)
         if header.items() <= found.items():
@@ -169,7 +171,8 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
         return video, target, str(error)
     except Exception as error:  # of a decoder, over a damaged file: the others go on, and the run fails at the end
         return video, target, f"{video}: {type(error).__name__}: {error}"
-    save_weights(target, {"features": features}, header | {"source": _name(video)}, plain=True)
+    source = paths.as_text(video.absolute())
+    save_weights(target, {"features": features}, header | {"source": source}, plain=True)
     return video, target, ""
 
 
@@ -230,18 +233,13 @@ def _source(video: Path) -> dict[str, str]:
     return {"decoder": decoder, "video": hashlib.sha256(facts.encode()).hexdigest()[:16]}
 
 
-def _name(video: Path) -> str:
-    """The path of a video as a header holds it, in letters."""
-    return os.fsencode(video.absolute()).decode("utf-8", "backslashreplace")
-
-
 def _refuse_others(target: Path, video: Path, header: dict[str, str]) -> None:
     """ZsadError where a file of features is somebody else's, or of another video that is still there.
 
     One of the kit's own that a disk has damaged is made again.
     """
-    if target.exists() and not header and not target.read_bytes()[8:].startswith(b'{"__metadata__"'):
+    if target.exists() and not header and b'"preprocessing"' not in target.read_bytes()[:HEADER]:
         raise ZsadError(f"{target}: exists and was not made by this kit; give --out another folder")
     source = header.get("source", "")
-    if source not in ("", _name(video)) and os.path.exists(source):
+    if source not in ("", paths.as_text(video.absolute())) and os.path.exists(source):
         raise ZsadError(f"{target}: holds the features of {source}; give --out another folder for {video}")

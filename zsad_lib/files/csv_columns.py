@@ -31,7 +31,7 @@ KINDS = {  # how files begin that people save under these names
     b"\xfe\xff": "its text is in UTF-16; save it as UTF-8",
     b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file itself with `git lfs pull`",
     b"<": "it is a web page or XML; fetch the file itself",
-}  # fmt: skip
+}
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")  # 1,234 may be a thousand and more
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
+PATIENCE = 30.0  # seconds until a file has shown what it is, and then until each of its packets has come
 
 
 @dataclasses.dataclass
@@ -58,7 +59,7 @@ def open_container(path: Path) -> "tuple[av.container.InputContainer, av.VideoSt
     av.logging.set_level(av.logging.PANIC)  # its complaints are told as one line below
     _check_playlist(path)
     try:  # as a file, whatever its name looks like, and with files as its only parts
-        container = av.open(local(path), options={"protocol_whitelist": "file,crypto,data"})
+        container = av.open(local(path), options={"protocol_whitelist": "file,crypto,data"}, timeout=PATIENCE)
     except (av.FFmpegError, OSError) as error:
         advice = "or truncated; fetch it again or convert it to .mp4"
         raise ZsadError(f"{path}: not a readable video ({error.strerror}), {advice}") from error

@@ -8,6 +8,7 @@ import os
 import re
 import statistics
 import sys
+import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,13 @@ IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
 OTHER_SUFFIXES = (  # pictures and videos that people keep beside frames: left out, and told
     ".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".jfif", ".mp4", ".avi", ".mkv", ".mov",
 )  # fmt: skip
-STACKS = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose files may hold a film; a telephone's JPEG holds a spare picture
+STACKS = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose files may hold a film
+FORMATS = (
+    *STACKS,
+    "JPEG",
+    "MPO",
+    "BMP",
+)  # all that is opened, whatever its ending; a telephone's MPO has a spare picture
 _DECIMAL = re.compile(r"(?<![\d.])\d+\.(\d+)(?![\d.])")
 
 
@@ -65,17 +72,20 @@ def read_image(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ZsadError(f"{path}: more than 8 bits per channel; convert the frames to 8 bits")
-            if image.format in STACKS and (count := getattr(image, "n_frames", 1)) > 1:
-                raise ZsadError(f"{path}: {count} pictures in one file; write each into a file of its own")
-            if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-                _tell(f"{path.parent}: transparency is left out, the colours below it are seen")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF, which is no part of the picture
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise ZsadError(f"{path}: more than 8 bits per channel; convert the frames to 8 bits")
+                if image.format in STACKS and (count := getattr(image, "n_frames", 1)) > 1:
+                    raise ZsadError(f"{path}: {count} pictures in one file; write each into a file of its own")
+                if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+                    _tell(f"{path.parent}: transparency is left out, the colours below it are seen")
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except ZsadError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ZsadError(f"{path}: claims too many pixels to be a frame ({error}); fetch it again") from None
     except Exception as error:  # over a damaged picture its decoders raise whatever they come upon
         reason = error or type(error).__name__

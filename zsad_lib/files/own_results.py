@@ -22,8 +22,9 @@ def begins_with(path: Path, start: str, or_empty: bool = False) -> bool:
 
 
 def is_pictures(folder: Path) -> bool:
-    """Whether a folder holds what the kit draws of a scored video."""
-    return begins_with(folder / SOURCE, "{") or begins_with(folder / EVENTS, EVENTS_START, or_empty=True)
+    """Whether a folder holds what the kit draws of a scored video, or the films of a run."""
+    noted = any(begins_with(folder / name, "{") for name in (SOURCE, "films.json"))
+    return noted or begins_with(folder / EVENTS, EVENTS_START, or_empty=True)
 
 
 def note_video(folder: Path, video: Path) -> None:

@@ -41,6 +41,15 @@ def cache() -> Path:
     return root() / "cache"
 
 
+def as_text(name: str | os.PathLike) -> str:
+    """A file's name in letters: bytes that are no UTF-8, which not every library takes, are written out.
+
+    >>> as_text("no utf-8 \\udcff.mp4")
+    'no utf-8 \\\\xff.mp4'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def executed(folder: Path) -> list[Path]:
     """The executed notebooks in `folder` that ran to their end: papermill writes them on failure too."""
     return [path for path in sorted(folder.glob("*.ipynb")) if (path.with_suffix("") / "result.json").is_file()]

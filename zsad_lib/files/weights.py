@@ -90,7 +90,10 @@ def load_tensors(path: str | Path, mend: str) -> "tuple[dict[str, Tensor], dict[
 
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("zsad", "{}"))
+            header = file.metadata() or {}
+            if "zsad" not in header and any('"seal"' in text for text in header.values()):
+                raise ValueError("the name of its facts was changed")
+            meta = json.loads(header.get("zsad", "{}"))
             state_dict = {name: file.get_tensor(name) for name in file.keys()}
         seal = meta.pop("seal", None)
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.files import paths
 from zsad_lib.maintenance import findings, notebook_map
 from zsad_lib.maintenance.notebook_map import fill
+from zsad_lib.pipeline.artefacts import refuse_changed
 from zsad_lib.pipeline.run_step import run_folder
 from zsad_lib.results import report_cards, tables
 
@@ -70,6 +71,7 @@ def show(home: Path) -> list[str]:
         if not result.is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
             continue
+        refuse_changed(run, ("evaluate", "tables", "figures"))
         settings = paths.read_json(result, "profile")["profile"]
         profile = get_profile(name, far_target=settings["far_target"])  # the run's own
         copy(run / "tables" / "detection.md", results / f"{name}.md")

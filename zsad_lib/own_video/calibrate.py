@@ -155,12 +155,12 @@ def name_for(normal: str | Path) -> str:
     """Name of the run for a folder of normal videos: ``calibrated-<folder>``, or with the folders above it in front
     where the detector of that name was calibrated from another folder."""
     folder = Path(normal).resolve()
-    name = folder.name
+    name = paths.as_text(folder.name)
     for parent in (*folder.parents, None):
         target = _file(f"calibrated-{name}")
         if parent is None or not target.is_file() or load_weights(target)[1].get("folder") == os.fspath(folder):
             break
-        name = f"{parent.name}-{name}" if parent.name else name
+        name = f"{paths.as_text(parent.name)}-{name}" if parent.name else name
     return f"calibrated-{name}"
 
 

@@ -63,6 +63,14 @@ def changed(run: Path, recorded: dict[str, str]) -> list[Path]:
     return [file for file, now, then in zip(files, _hashes(run, files), recorded.values()) if now != then]
 
 
+def refuse_changed(run: Path, steps: Iterable[str]) -> None:
+    """ZsadError where a file of one of the steps is no longer what the step wrote; for what reads without running."""
+    for step in steps:
+        result = read_result(run / step)
+        if result and (files := changed(run, result["files"])):
+            raise ZsadError(f"{files[0]}: changed or missing since the step {step} wrote it; `make reproduce` mends it")
+
+
 def forget(folder: Path, file: Path) -> None:
     """Removes a changed file of the step whose folder this is, with what was written together with it, so that none of
     it is taken for finished."""
@@ -81,29 +89,37 @@ def _name(file: Path) -> str:
 
 def _hashes(run: Path, files: list[Path]) -> list[str]:
     """sha256 of each file, "" where there is none."""
-    known, new, found = _known(run), False, []
+    memory = run / ".hashes.json"
+    known = _read_memory(memory, memory.stat().st_mtime_ns if memory.is_file() else 0)
+    seen, found, new = _seen(run), [], False
     for file in files:
         try:
             state = file.stat()
-            seen = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-            entry = known.get(str(file))
-            if not (isinstance(entry, list) and entry[:-1] == seen):
-                known[str(file)] = entry = [*seen, paths.sha256_file(file)]
+            facts, entry = [state.st_size, state.st_mtime_ns, state.st_ctime_ns], seen.get(str(file))
+            if entry is None or entry[:-1] != facts:
+                entry = known.get(str(file))
+            if not isinstance(entry, list) or entry[:-1] != facts:
+                entry = seen[str(file)] = [*facts, paths.sha256_file(file)]
                 new = True
             found.append(entry[-1])
         except OSError:
             found.append("")
     if new and run.is_dir():
         with contextlib.suppress(ZsadError):  # somebody else's run, to be read only
-            paths.write_text(run / ".hashes.json", json.dumps(known))
+            paths.write_text(memory, json.dumps({**known, **seen}))
     return found
 
 
-@functools.cache
-def _known(run: Path) -> dict[str, Any]:
-    """Absolute path -> size, times and sha256, as an earlier process has left them."""
+@functools.lru_cache(maxsize=2)
+def _read_memory(memory: Path, mtime_ns: int) -> dict[str, Any]:
+    """File -> size, times and sha256 when some process has hashed it last."""
     with contextlib.suppress(ZsadError):
-        known = paths.read_json(run / ".hashes.json")
-        if isinstance(known, dict):
+        if isinstance(known := paths.read_json(memory), dict):
             return known
+    return {}
+
+
+@functools.cache
+def _seen(run: Path) -> dict[str, list]:
+    """The same, of what this process has hashed itself: it may not be allowed to write it down."""
     return {}

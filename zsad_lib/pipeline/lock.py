@@ -30,9 +30,10 @@ def locked(folder: Path) -> Iterator[None]:
         file = open(paths.make_folder(folder) / ".lock", "a+", encoding="utf-8")
     with file:
         _take(file, folder)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with paths.file_errors(folder / ".lock"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         outer = os.environ.get(_OWNER, "")
         os.environ[_OWNER] = str(folder)
         try:

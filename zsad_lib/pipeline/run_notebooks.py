@@ -149,7 +149,7 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
     os.environ["ZSAD_NOTEBOOK"] = notebook.stem
     try:
-        with _stderr_to(_folder(notebook, profile) / "kernel.log"):
+        with paths.file_errors(output), _stderr_to(_folder(notebook, profile) / "kernel.log"):
             papermill.execute_notebook(
                 str(notebook),
                 str(output),

@@ -46,8 +46,8 @@ def evaluate_folders(
             Nothing is written then.
     """
     scores = Path(scores)
-    target = Path(scores if out is None else out)
-    _refuse_others(target, scores.resolve().name)
+    target, method = Path(scores if out is None else out), paths.as_text(scores.resolve().name)
+    _refuse_others(target, method)
     scored, labelled = read_folder(scores, "score"), read_folder(labels, "label")
     held_out = None if normal is None else read_folder(normal, "score")
     for video in sorted(scored.keys() & labelled.keys()):
@@ -59,13 +59,13 @@ def evaluate_folders(
     table = evaluate(
         _left(scored, frames),
         _left(labelled, frames),
-        method=scores.resolve().name,
+        method=method,
         fps=fps,
         normal_scores=None if held_out is None else _left(held_out, _after_warmup(normal, held_out)),
         draws=draws,
     )
     paths.write_table(target / "detection.csv", table)
-    title = f"{scores.resolve().name} against {Path(labels).resolve().name}"
+    title = f"{method} against {paths.as_text(Path(labels).resolve().name)}"
     print(tables.save(table, target / "detection", title))
     return table
 
@@ -74,7 +74,7 @@ def _refuse_others(folder: Path, method: str) -> None:
     """ZsadError where the tables would replace what is not an earlier evaluation of the same scores."""
     table = folder / f"{RESULT_STEM}.csv"
     ours = begins_with(table, ",".join(COLUMNS))
-    if ours and not (earlier := pd.read_csv(table, nrows=1, dtype=str)["method"]).eq(method).all():
+    if ours and not (earlier := pd.read_csv(table, nrows=1, dtype=str, na_filter=False)["method"]).eq(method).all():
         raise ZsadError(f"{table}: holds the evaluation of {earlier[0]}; give --out another folder for {method}")
     for path in (table.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")):
         if not ours and path.exists():

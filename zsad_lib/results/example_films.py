@@ -21,7 +21,6 @@ from zsad_lib.files import paths
 from zsad_lib.files.clip_feature_files import FEATURE_SUFFIXES
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.manifest import frame_labels, load_manifest
-from zsad_lib.files.own_results import FILM_NOTE
 from zsad_lib.files.score_files import read_seeds
 from zsad_lib.files.unfinished import scratch
 from zsad_lib.files.video import iter_frames, read_video, write_video
@@ -102,7 +101,7 @@ def _film(row: pd.Series, frames: pd.DataFrame, threshold: float | None, stem: P
             if small.stat().st_size <= BYTES:
                 break
             small = place / "small.mp4"
-            write_video(small, iter_frames(whole), rate / step, quality, FILM_NOTE)
+            write_video(small, iter_frames(whole), rate / step, quality)
         os.replace(small, film)
     still = Image.fromarray(read_video(film, [int(table["score"].argmax())])[0])
     with paths.atomic(poster, mode=None) as temporary:

@@ -17,6 +17,7 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import run_step
+from zsad_lib.pipeline.artefacts import refuse_changed
 from zsad_lib.results import html_page, report_cards, run_tables, tables
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
@@ -51,12 +52,13 @@ def write(profile: Profile) -> Path:
         The page.
 
     Raises:
-        ZsadError: the run has not been evaluated yet.
+        ZsadError: the run has not been evaluated yet, or its files were changed since.
     """
     run = run_step.run_folder(profile)
     source = run / "evaluate" / "detection.csv"
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run `make reproduce PROFILE={profile.name}` first")
+    refuse_changed(run, ("evaluate", "tables", "figures", "films"))
     result = paths.read_json(run / "evaluate" / "result.json", "git", "profile", "versions")
     table = pd.read_csv(source)
     title = run_tables.heading(profile)

@@ -183,8 +183,13 @@ def to_markdown(cells: pd.DataFrame, text: str) -> str:
     rows = [cells[~is_floor]]
     if is_floor.any() and not is_floor.all():
         rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
-    body = pd.concat([*rows, cells[is_floor]]).rename(index=lambda name: name.replace("|", "\\|"))
+    body = pd.concat([*rows, cells[is_floor]]).map(_one_cell).rename(index=_one_cell, columns=_one_cell)
     return f"{text}\n\n{body.rename_axis(cells.index.name).to_markdown(disable_numparse=True)}\n"
+
+
+def _one_cell(text: Any) -> str:
+    """Text that neither ends its cell of a Markdown table nor its row."""
+    return " ".join(str(text).split("\n")).replace("|", "\\|")
 
 
 def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
@@ -206,6 +211,7 @@ def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters made safe."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}  # an empty line ends a cell
     return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
