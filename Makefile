@@ -93,7 +93,7 @@ NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
-	report status lab ablate bench showcase test test-notebooks test-browser test-gpu lint strip lock lock-check fresh clean
+	report status lab ablate bench showcase test test-notebooks test-thorough test-browser test-gpu lint strip lock lock-check fresh clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
@@ -188,6 +188,9 @@ test-notebooks: env  ## run every notebook in the smoke profile under nbval
 	@$(ZSAD) step --profile smoke tables
 	@$(ZSAD) ablate --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+test-thorough: env  ## further cases of what the tests hold: every container, every limit of memory, every step killed once
+	@$(PYTEST) -m thorough tests
 
 test-browser: env  ## an explorer in JupyterLab, moved in a real browser (Chromium or Chrome); its pictures: ZSAD_SCREENSHOTS=folder
 	@$(PYTHON) -m pytest -m browser tests

@@ -75,7 +75,7 @@ def cases() -> Iterable[pytest.param]:
             first = codec == codecs.split()[0] and (b_frames or codec == "vp9") and (ticks is UNEVEN) == own_times
             often = first or (suffix == "mkv" and ticks is EVEN and b_frames == (ENCODERS[codec][2] is not None))
             name = f"{suffix}-{codec}{'-b' * b_frames}{'-uneven' * (ticks is UNEVEN)}"
-            yield pytest.param(suffix, codec, b_frames, ticks, id=name, marks=[] if often else pytest.mark.slow)
+            yield pytest.param(suffix, codec, b_frames, ticks, id=name, marks=[] if often else pytest.mark.thorough)
 
 
 def picture(number: int) -> np.ndarray:

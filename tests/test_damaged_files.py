@@ -223,6 +223,10 @@ import matplotlib.pyplot as plt
 home, rng, big = Path(sys.argv[1]), np.random.default_rng(0), np.random.default_rng(0).random(60_000)
 part = torch.rand(20_000)
 
+def frames(path):
+    with paths.whole_folder(path) as folder:
+        write_frames(folder / "v.csv", 10.0, {"score": big})
+
 def picture(path):
     with paths.atomic(path, mode=None) as temporary:
         Image.fromarray(rng.integers(0, 255, (600, 600, 3), np.uint8)).save(temporary)
@@ -240,7 +244,7 @@ WRITERS = {
     "features.safetensors": lambda path: save_features(path, VideoFeatures(part, part, part, part, part, 3)),
     "a.npz": lambda path: write_archive(path, {"x": big}),
     "a.csv": lambda path: paths.write_table(path, pd.DataFrame({"x": big})),
-    "frames.csv": lambda path: write_frames(path, 10.0, {"score": big}),
+    "frames": frames,
     "scores": lambda path: write_scores(path, {"v": big}, {"v": 10.0}),
     "a.json": lambda path: paths.write_json(path, big),
     "a.html": lambda path: paths.write_text(path, "<p>" * 60_000),
@@ -272,10 +276,10 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path):
     """Of every kind of file that the kit writes; the limit on file sizes stands for the disk's end."""
     command = [sys.executable, "-c", WRITERS, str(tmp_path)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = ["a.safetensors", "features.safetensors", "a.npz", "a.csv", "frames.csv", "scores", "a.json", "a.html"]
+    names = ["a.safetensors", "features.safetensors", "a.npz", "a.csv", "frames", "scores", "a.json", "a.html"]
     names += ["copy", "a.mp4", "a.jpg", "b.png", "checkpoint.pt"]
     assert out.splitlines() == [f"{tmp_path / name}: cannot write (File too large); free some space" for name in names]
-    assert all((tmp_path / name).read_text() == "old" for name in names if name != "scores")
+    assert all((tmp_path / name).read_text() == "old" for name in names if name not in ("frames", "scores"))
     assert not list(tmp_path.glob(".partial-*")) and not (tmp_path / "scores").exists()
 
 

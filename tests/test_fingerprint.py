@@ -92,6 +92,7 @@ FIRST = {  # a module of each wing -> the first steps that a change in it makes 
     "zsad_lib.maintenance.cost": (),
     "zsad_lib.notebook": (),
     "zsad_lib.__main__": (),
+    "zsad_lib.ram": (),
     "zsad_lib.pipeline.lock": (),
     "zsad_lib.pipeline.run_step": (),
     "zsad_lib.errors": (),

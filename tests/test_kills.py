@@ -58,7 +58,7 @@ def content(path: Path) -> object:
         return {name: file.get_tensor(name).tobytes() for name in file.keys()}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_step_is_killed_once_and_ends_the_same(tmp_path, monkeypatch):
     home, undisturbed = tmp_path / "home", tmp_path / "undisturbed"
     monkeypatch.setenv("ZSAD_HOME", str(home))

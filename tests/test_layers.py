@@ -21,7 +21,7 @@ import zsad_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the ground up; wings of one line may import each other, as long as nothing goes round
-    {"errors", "config", "extensions", "memory", "released_defects", "files", "pipeline", "processes"},
+    {"errors", "config", "extensions", "ram", "released_defects", "files", "pipeline", "processes"},
     {"models", "losses", "evaluate"},
     {"features", "data_prep"},
     {"methods"},

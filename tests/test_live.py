@@ -252,8 +252,13 @@ def test_a_stream_says_whether_it_is_a_file_and_has_a_clock(
     for frame, second in zip(frames, (0, 8)):
         frame.pts, frame.time_base = second, Fraction(1, 1)
     container = contextlib.nullcontext()
+    only = SimpleNamespace(index=0, disposition=av.stream.Disposition(0), codec_context="a decoder")
     vars(container).update(
-        format=SimpleNamespace(flags=flags), duration=duration, size=size, decode=lambda video: frames
+        format=SimpleNamespace(flags=flags),
+        duration=duration,
+        size=size,
+        decode=lambda stream: frames if stream is only else [],
+        streams=SimpleNamespace(video=[only]),
     )
     monkeypatch.setattr(av, "open", lambda *_, **__: container)
     found, stream = open_stream(address)

@@ -34,7 +34,8 @@ def record(path: Path, times, codec="libx264", base=Fraction(1, 30), format=None
     with av.open(str(path), "w", format=format) as container:
         stream = container.add_stream(codec, rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base, stream.options = base, {"threads": "1", **options}
+        repeatable = {"threads": "1"} | ({"x264-params": "cpu-independent=1"} if codec == "libx264" else {})
+        stream.codec_context.time_base, stream.options = base, repeatable | options
         for second in times:
             frame = av.VideoFrame.from_ndarray(picture(second), format="rgb24")
             frame.time_base, frame.pts = base, round(second / base)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsad_lib import memory
+from zsad_lib import ram
 from zsad_lib.config import FAR_TARGET, Profile, get_profile
 from zsad_lib.errors import ZsadError, one_line, run_command
 
@@ -336,7 +336,7 @@ def start(command: Command, options: dict[str, Any]) -> int:
         elif len(settings) < len(words):
             raise ZsadError(f"{next(word for word in words if '=' not in word)!r}: only KEY=VALUE can follow")
     function = command.function
-    with memory.told():
+    with ram.told():
         if isinstance(function, str):
             from zsad_lib.pipeline.run_step import import_function
 

@@ -1,6 +1,7 @@
 """The one error that a user of the kit is meant to read, and how a command tells it."""
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -34,6 +35,12 @@ def one_line(text: str) -> str:
     two\\nlines.mp4
     """
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+@functools.cache
+def tell_once(line: str) -> None:
+    """A line on standard error, once in a process: a file or folder is opened several times over one command."""
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def without_secrets(text: str) -> str:

@@ -238,8 +238,16 @@ def _refuse_others(target: Path, video: Path, header: dict[str, str]) -> None:
 
     One of the kit's own that a disk has damaged is made again.
     """
-    if target.exists() and not header and b'"preprocessing"' not in target.read_bytes()[:HEADER]:
+    if target.exists() and not header and not _may_be_ours(target):
         raise ZsadError(f"{target}: exists and was not made by this kit; give --out another folder")
     source = header.get("source", "")
     if source not in ("", paths.as_text(video.absolute())) and os.path.exists(source):
         raise ZsadError(f"{target}: holds the features of {source}; give --out another folder for {video}")
+
+
+def _may_be_ours(target: Path) -> bool:
+    """Whether the header of a feature file is the kit's, or begins like it and has lost its end."""
+    with open(target, "rb") as file:
+        start = file.read(HEADER)
+    lost = start[8:].startswith(b'{"__metadata__"') and len(start) < 8 + int.from_bytes(start[:8], "little")
+    return lost or b'"preprocessing"' in start

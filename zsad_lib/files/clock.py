@@ -7,6 +7,8 @@ missing, and decides what a jump is:
 
 * A step BACK is a slip of one frame, whose time is then filled like a missing one. `LATE` in a row mean that the clock
   was set anew, as by an encoder's restart: it goes on one usual interval after the frame before.
+* Where most frames have no time, FFmpeg's guess may give one of them that of a neighbour: a time that differs by up to
+  `NEAR` usual intervals from what the missing ones were filled with counts from the second on.
 * A step AHEAD by more than `JUMP` seconds and `JUMP` usual intervals is a pause of the recording where the file can
   vouch for it: its format knows no clock that is set anew (a transport stream does), and the length that its header
   declares, if any, includes the pause. Otherwise the clock was set anew.
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 JUMP = 10.0  # seconds, and usual intervals, beyond which a step ahead must be vouched for
 RECENT = 30  # intervals whose median is the usual one
 LATE = 3  # times in a row behind an earlier one that mean a clock set anew
+NEAR = 3  # usual intervals
 FIRST = 64  # frames that tell which time of a file is to be trusted; four times as many as H.264 may hold back
 ASTRAY = 0.1  # share of backward steps from which on times are out of order
 UNKNOWN = 0.1  # seconds between frames of a file that declares no rate
@@ -57,6 +60,9 @@ class Clock:
         self._apart: collections.deque[float] = collections.deque(maxlen=RECENT)
         self._last = -math.inf  # time of the last frame
         self._shift: float | None = None  # stamp of a frame minus its time
+        self._missing = self._doubted = (
+            False  # whether a frame since the last stamp had none; whether a stamp was passed over
+        )
         self._stamped, self._since, self._behind = 0.0, 0, 0  # last time by a stamp, and frames since; frames behind it
 
     def time(self, stamp: float | None, passed: float | None = None) -> float:
@@ -71,12 +77,16 @@ class Clock:
         filled = 0.0 if self._last == -math.inf else self._last + (usual if passed is None else max(0.0, passed))
         self._since += 1
         if stamp is None:
-            self._last = filled
+            self._last, self._missing = filled, True
         elif self._shift is None:
             self._set(stamp, filled)
         else:
             now = stamp - self._shift
             ahead = now - self._stamped
+            if self._missing and not self._doubted and usual / 2 < abs(now - filled) <= NEAR * usual:
+                self._doubted, self._last = True, filled
+                return filled
+            self._doubted = self._missing = False
             self._behind = self._behind + 1 if ahead < 0 else 0
             if self._behind >= LATE or (ahead > JUMP * max(1.0, usual) and now > self.length):
                 self.jumps += 1

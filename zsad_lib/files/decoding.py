@@ -4,15 +4,13 @@ A frame's number is its place in a decode from the start, in every container and
 """
 
 import dataclasses
-import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zsad_lib.errors import ZsadError
+from zsad_lib.errors import ZsadError, tell_once
 
 if TYPE_CHECKING:
     import av
@@ -93,12 +91,6 @@ def choose_stream(name: str | Path, container: "av.container.InputContainer") ->
     return stream
 
 
-@functools.cache
-def tell_once(line: str) -> None:
-    """A line on standard error, once in a process: a file is opened several times while it is scored."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _check_playlist(path: Path) -> None:
     """Refuses an HLS playlist that is not whole here: FFmpeg leaves out the parts that it does not find, and waits for
     new ones where the list has no end."""
@@ -122,6 +114,7 @@ def packets_of(
     """All packets of the video stream; raises, or notes in `damage`, where the file breaks off before its declared
     duration."""
     import av
+    from av.format import Flags
 
     end = 0.0  # seconds
     try:
@@ -134,6 +127,8 @@ def packets_of(
             raise ZsadError(f"{path}: the file is truncated or damaged ({error.strerror}); fetch it again") from error
         damage.broken_off = f"the file breaks off at {end:.1f} s"
         return
+    if container.format.flags & Flags.ts_discont.value:
+        return  # MPEG-TS and -PS declare no length: FFmpeg guesses it from the last times
     declared = declared_end(container, stream)
     if declared - end > 0.5 + 0.02 * declared:
         if damage is None:

@@ -3,11 +3,9 @@
 Order and number are told by the names alone. What leaves a doubt is refused, or told once on standard error.
 """
 
-import functools
 import os
 import re
 import statistics
-import sys
 import warnings
 from collections.abc import Sequence
 from decimal import Decimal
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zsad_lib.errors import ZsadError, one_line
+from zsad_lib.errors import ZsadError, tell_once
 from zsad_lib.files.own_results import is_pictures
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".bmp")
@@ -23,12 +21,7 @@ OTHER_SUFFIXES = (  # pictures and videos that people keep beside frames: left o
     ".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".jfif", ".mp4", ".avi", ".mkv", ".mov",
 )  # fmt: skip
 STACKS = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose files may hold a film
-FORMATS = (
-    *STACKS,
-    "JPEG",
-    "MPO",
-    "BMP",
-)  # all that is opened, whatever its ending; a telephone's MPO has a spare picture
+FORMATS = (*STACKS, "JPEG", "BMP")  # all that is opened, whatever its ending; a telephone's MPO is a JPEG to Pillow
 _DECIMAL = re.compile(r"(?<![\d.])\d+\.(\d+)(?![\d.])")
 
 
@@ -59,11 +52,13 @@ def list_frames(folder: str | Path) -> list[Path]:
         if keys[one] == keys[other]:
             raise ZsadError(f"{folder}: one frame twice, {one} and {other}; keep one of them")
     if decimals and images != sorted(images, key=dict(zip(images, _order(images))).get):
-        _tell(f"{folder}: numbers with a point in them are decimals here, from {images[0]} to {images[-1]}")
+        tell_once(f"{folder}: numbers with a point in them are decimals here, from {images[0]} to {images[-1]}")
     for line in _doubts(images, [keys[name] for name in images]):
-        _tell(f"{folder}: {line}")
+        tell_once(f"{folder}: {line}")
     if others := [name for name in names if name.lower().endswith(OTHER_SUFFIXES)]:
-        _tell(f"{folder}: left out, as no frames: {len(others)} ({others[0]}); expected {', '.join(IMAGE_SUFFIXES)}")
+        tell_once(
+            f"{folder}: left out, as no frames: {len(others)} ({others[0]}); expected {', '.join(IMAGE_SUFFIXES)}"
+        )
     return [folder / name for name in images]
 
 
@@ -81,7 +76,7 @@ def read_image(path: Path) -> np.ndarray:
                 if image.format in STACKS and (count := getattr(image, "n_frames", 1)) > 1:
                     raise ZsadError(f"{path}: {count} pictures in one file; write each into a file of its own")
                 if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-                    _tell(f"{path.parent}: transparency is left out, the colours below it are seen")
+                    tell_once(f"{path.parent}: transparency is left out, the colours below it are seen")
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except ZsadError:
         raise
@@ -128,9 +123,3 @@ def _doubts(names: list[str], keys: list[tuple]) -> list[str]:
                 place = f"the first between {numbered[gaps[0]][0]} and {numbered[gaps[0] + 1][0]}"
                 doubts.append(f"gaps in the numbers of the frames: {len(gaps)}, {place}; time goes on without them")
     return doubts
-
-
-@functools.cache
-def _tell(line: str) -> None:
-    """Tells once: the same folder is listed several times over one command."""
-    print(one_line(line), file=sys.stderr, flush=True)

@@ -148,7 +148,7 @@ def open_stream(source: str, timeout: float = 10.0) -> tuple[bool, Iterator[tupl
 
     with stream_errors():
         container = av.open(address, **options)
-    stream = choose_stream(source, container)
+    stream = choose_stream(source.rpartition("@")[2], container)  # without the password that an address may hold
     is_file = not camera and not source.startswith("rtsp") and (bool(container.duration) or container.size > 0)
     return is_file, frames()
 

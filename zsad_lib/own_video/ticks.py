@@ -8,8 +8,8 @@ Where frames come slower, a tick without one sees a blend of the two frames arou
 seconds. Three ways were tried on four UCF-Crime clips, two of Ped2 and six rendered ones, thinned to 5, 3.3, 2 and 1
 frames per second. Median error at 5 per second, in deviations from the scores of all frames: 1.4 on real and 0.6 on
 rendered clips for blends; 6.0 and 9.0 where a tick holds the frame before; 4.4 and 2.8 where each frame is seen once,
-and a window lasts longer (their course is lost: r is 0 in the median, 0.9 for the other two). A blend errs on the low
-side: it may miss an event below 3 frames per second, and invents none.
+and a window lasts longer and loses its course. On real clips a blend errs on the low side: it may miss an event. Below
+3 frames per second no way is good.
 
 Where nothing comes for longer, as in a recording of motion alone, there is no telling what happened. No window spans
 such a pause: a new stretch begins after it, which is scored like a video of its own.
@@ -35,9 +35,7 @@ from zsad_lib.own_video.detector import RATE
 TICK = 1 / RATE  # seconds
 PAUSE = 1.0  # seconds, and 10 usual intervals, without a frame that end a stretch; the length of a window always does
 ROUNDED = 0.001  # seconds: many containers round times to milliseconds
-PULL = (
-    0.1  # share of a frame's distance from its tick by which the next ticks move, so that 29.97 per second keeps step
-)
+PULL = 0.1  # of a frame's distance from its tick the next ticks move, so that 29.97 per second keeps step
 
 
 def is_pause(seconds: float, before: Sequence[float]) -> bool:

@@ -8,6 +8,7 @@ is the hash. The time of the last change of the entry itself is among them, whic
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def record(run: Path, places: Iterable[Path], without: str = "") -> dict[str, str]:
-    """sha256 of every file in `places`, files and folders, by its path as in `find`; files that are not there: none.
+    """sha256 of every file in `places`, files and folders; files that are not there: none.
 
     Args:
         run: the run folder, or another one, which keeps what was hashed.
         places: absolute paths.
         without: pattern of names that do not count.
+
+    Returns:
+        Hash by path, relative to the kit's home where the file lies below it, so that a tree can be moved.
     """
-    files = set()
+    files, home = set(), paths.root()
     for place in places:
         files.update(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else files.add(place)
     counted = [
@@ -53,14 +57,15 @@ def record(run: Path, places: Iterable[Path], without: str = "") -> dict[str, st
         for path in sorted(files)
         if not (path.name in OWN or any(part.startswith(PARTIAL) for part in path.parts) or path.match(without or "-"))
     ]
-    hashes = dict(zip(map(_name, counted), _hashes(run, counted)))
-    return {name: sha256 for name, sha256 in hashes.items() if sha256}
+    names = [(path.relative_to(home) if path.is_relative_to(home) else path).as_posix() for path in counted]
+    return {name: sha256 for name, sha256 in zip(names, _hashes(run, map(str, counted))) if sha256}
 
 
 def changed(run: Path, recorded: dict[str, str]) -> list[Path]:
     """The recorded files that are missing or have another content now."""
-    files = [find(name) for name in recorded]
-    return [file for file, now, then in zip(files, _hashes(run, files), recorded.values()) if now != then]
+    home = str(paths.root())
+    files = [os.path.join(home, name) for name in recorded]
+    return [Path(file) for file, now, then in zip(files, _hashes(run, files), recorded.values()) if now != then]
 
 
 def refuse_changed(run: Path, steps: Iterable[str]) -> None:
@@ -78,28 +83,19 @@ def forget(folder: Path, file: Path) -> None:
         remove(file.parent if file.is_relative_to(folder) and file.parent != folder else file)
 
 
-def find(name: str) -> Path:
-    """File of a recorded path: relative to the kit's home where it lies below that, so that a tree can be moved."""
-    return paths.root() / name
-
-
-def _name(file: Path) -> str:
-    return file.relative_to(paths.root()).as_posix() if file.is_relative_to(paths.root()) else str(file)
-
-
-def _hashes(run: Path, files: list[Path]) -> list[str]:
+def _hashes(run: Path, files: Iterable[str]) -> list[str]:
     """sha256 of each file, "" where there is none."""
     memory = run / ".hashes.json"
     known = _read_memory(memory, memory.stat().st_mtime_ns if memory.is_file() else 0)
     seen, found, new = _seen(run), [], False
     for file in files:
         try:
-            state = file.stat()
-            facts, entry = [state.st_size, state.st_mtime_ns, state.st_ctime_ns], seen.get(str(file))
+            state = os.stat(file)
+            facts, entry = [state.st_size, state.st_mtime_ns, state.st_ctime_ns], seen.get(file)
             if entry is None or entry[:-1] != facts:
-                entry = known.get(str(file))
+                entry = known.get(file)
             if not isinstance(entry, list) or entry[:-1] != facts:
-                entry = seen[str(file)] = [*facts, paths.sha256_file(file)]
+                entry = seen[file] = [*facts, paths.sha256_file(file)]
                 new = True
             found.append(entry[-1])
         except OSError:

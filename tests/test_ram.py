@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from zsad_lib import memory
+from zsad_lib import ram
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.video import write_video
 
@@ -20,7 +20,7 @@ COMMANDS = [
 LIMITS = [150_000, 400_000, 1_100_000, 3_000_000, 4_200_000]  # KB
 QUICK = {(3_000_000, COMMANDS[1]), (400_000, COMMANDS[5])}
 CASES = [
-    pytest.param(limit, command, marks=[] if (limit, command) in QUICK else pytest.mark.slow)
+    pytest.param(limit, command, marks=[] if (limit, command) in QUICK else pytest.mark.thorough)
     for limit in LIMITS
     for command in COMMANDS
 ]
@@ -72,10 +72,10 @@ def test_every_command_under_a_limit(folder, monkeypatch, limit, command):
 )
 def test_signs_of_short_memory(error):
     with pytest.raises(ZsadError, match=r"memory is short \(.*\): close other programs, or lower JOBS$"):
-        with memory.told():
+        with ram.told():
             raise error
     with pytest.raises(ZsadError, match="memory is short"):  # also where it was taken for a damaged file
-        with memory.told():
+        with ram.told():
             try:
                 raise error
             except Exception as cause:
@@ -85,13 +85,13 @@ def test_signs_of_short_memory(error):
 def test_all_else_passes(monkeypatch):
     for error in (KeyError("a"), ImportError("no module named x"), ZsadError("out of memory.mp4: no such file")):
         with pytest.raises(type(error)) as caught:
-            with memory.told():
+            with ram.told():
                 raise error
         assert caught.value is error
-    monkeypatch.setattr(memory, "limited", lambda: 3.0)
+    monkeypatch.setattr(ram, "limited", lambda: 3.0)
     with pytest.raises(ZsadError, match=r"memory is short \(AttributeError: half loaded\): .* 3.0 GB; allow 6"):
-        with memory.told():
+        with ram.told():
             raise AttributeError("half loaded")
     with pytest.raises(ZsadError, match="^a.mp4: no video$"):
-        with memory.told():
+        with ram.told():
             raise ZsadError("a.mp4: no video")
