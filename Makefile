@@ -29,6 +29,7 @@ NORMAL ?=
 SOURCE ?=
 DURATION ?=
 FAR ?=
+AT ?=
 CAPTIONS ?=
 PROMPTS ?=
 SCENE ?=
@@ -49,11 +50,11 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
 GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
-	NORMAL SOURCE DURATION FAR CAPTIONS PROMPTS SCENE TRUTH FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
+	NORMAL SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$1)'
 # A path as one word that is no option; what holds a newline, or a password, reaches the shell through the environment.
-export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL SOURCE DURATION FAR CAPTIONS PROMPTS SCENE TRUTH FPS
+export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS
 define NEWLINE
 
 
@@ -72,7 +73,8 @@ NBSTRIPOUT = $(VENV)/bin/nbstripout --keep-id --extra-keys 'metadata.papermill c
 
 # The order of notebooks is declared here, never inferred from their numbers.
 NOTEBOOKS_method := 00_start_here 01_prepare_data 02_pretrain_backbones 10_step_timesformer 11_predict_future \
-	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection
+	12_align_prompts 13_gate_context 20_train_detector 21_score_video 22_evaluate_detection \
+	23_find_in_stream
 NOTEBOOKS_weak := 40_center_clip_space 41_select_directions 42_attend_along_axes 43_train_from_labels
 NOTEBOOKS_video := 50_score_your_video 51_explain_a_score
 NOTEBOOKS_demo := $(NOTEBOOKS_method) $(NOTEBOOKS_weak) $(NOTEBOOKS_video) 60_print_tables
@@ -80,8 +82,10 @@ NOTEBOOKS_gate := 30_ablate_gate
 NOTEBOOKS_components := 31_ablate_components
 NOTEBOOKS_released := 32_ablate_released
 NOTEBOOKS_prompts := 33_ablate_prompts
+NOTEBOOKS_stream := 34_ablate_streams
 NOTEBOOKS_anomaly_clip := 44_ablate_anomaly_clip
-NOTEBOOKS_zero_shot := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts)
+NOTEBOOKS_zero_shot := $(NOTEBOOKS_gate) $(NOTEBOOKS_components) $(NOTEBOOKS_released) $(NOTEBOOKS_prompts) \
+	$(NOTEBOOKS_stream)
 NOTEBOOKS_all := $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_anomaly_clip)
 NOTEBOOKS_smoke := $(NOTEBOOKS_method) $(NOTEBOOKS_zero_shot) $(NOTEBOOKS_weak) $(NOTEBOOKS_anomaly_clip) $(NOTEBOOKS_video) \
 	60_print_tables
@@ -92,7 +96,7 @@ NOTEBOOKS_shanghaitech := 60_print_tables
 NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
-.PHONY: help env doctor data weights pretrain features train score calibrate live evaluate tables figures cost floors reproduce \
+.PHONY: help env doctor data weights pretrain features train score explain calibrate live evaluate tables figures cost floors reproduce \
 	report status lab ablate bench showcase test test-notebooks test-thorough test-browser test-gpu lint strip lock lock-check fresh clean
 
 help:  ## this list
@@ -150,6 +154,10 @@ else
 	@$(STEP) score
 endif
 
+explain: env  ## the strongest moments of a video in words, where and why, with figures: VIDEO=path [RUN=...] [AT=seconds] [CAPTIONS=file] [PROMPTS=file] [SCENE=...] [FPS=25]
+	@$(ZSAD) explain $(if $(RUN),--run "$$RUN") $(if $(AT),--at "$$AT") $(WORDS) \
+		$(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
+
 calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.05] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
 	@$(ZSAD) calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
 		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
@@ -164,7 +172,7 @@ else
 	@$(STEP) evaluate
 endif
 
-ablate: env  ## ablations: GRID=gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
+ablate: env  ## ablations: GRID=stream|gate|components|released|prompts|held_out|anomaly_clip|all [CLUSTER=tcp://host:port], and their notebooks
 	@$(ZSAD) ablate $(PROFILED) --grid $(call quoted,$(GRID)) $(if $(CLUSTER),--cluster $(call quoted,$(CLUSTER))) $(SETTINGS) \
 		$(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(GRID)))
 
@@ -186,7 +194,7 @@ lab: env  ## open the notebooks in JupyterLab
 # What the notebooks need is computed first: side by side they would wait for each other's run folder.
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
 	@$(ZSAD) step --profile smoke tables
-	@$(ZSAD) ablate --profile smoke --grid gate,components,released,prompts,anomaly_clip > /dev/null
+	@$(ZSAD) ablate --profile smoke --grid stream,gate,components,released,prompts,anomaly_clip > /dev/null
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-thorough: env  ## further cases of what the tests hold: every container, every limit of memory, every step killed once

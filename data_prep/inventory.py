@@ -295,7 +295,7 @@ def _rows(data: DataSet, table: pd.DataFrame) -> pd.DataFrame:
     family = np.where(table.action == NORMAL, "normal", data.family)
     fps = table.fps.where(table.fps > 0, data.fps)
     table = table.assign(path=table.path.map(str), scene=scene, site=scene, family=family, fps=fps)
-    return table.assign(set="main", caption="")[list(COLUMNS)]
+    return table.assign(set="main", kinds="", caption="")[list(COLUMNS)]
 
 
 def collect(profile: Profile, folder: Path) -> Path:

@@ -98,9 +98,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSAD_HOME", str(home))
-        profile = get_profile(
-            "smoke", train_clips=3, normal_clips=2, family_clips=1, train_steps=12, seeds="0,1", jobs=1
-        )
+        clips = dict(train_clips=3, normal_clips=2, family_clips=1, stream_frames=150, before_frames=90)
+        profile = get_profile("smoke", **clips, train_steps=4, seeds="0,1", jobs=1)
         ensure("score", profile)
         yield profile, run_folder(profile)
 
@@ -113,7 +112,7 @@ def weak_run(tmp_path_factory: pytest.TempPathFactory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSAD_HOME", str(tmp_path_factory.mktemp("home")))
-        sizes = dict(train_clips=3, normal_clips=2, family_clips=2, weak_clips=2, weak_epochs=2, long_videos=0)
+        sizes = dict(train_clips=3, normal_clips=2, family_clips=2, weak_clips=2, weak_epochs=2, streams=0)
         profile = get_profile("smoke", **sizes, train_steps=5, jobs=1)
         ensure("tables", profile)
         yield profile, run_folder(profile)

@@ -23,7 +23,7 @@ from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.files.manifest import load_manifest, save_manifest
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.context_aware import score_step, train
-from zsad_lib.methods.context_aware.scorer import load_scorer
+from zsad_lib.methods.context_aware.scorer import Scorer, with_memory
 from zsad_lib.methods.context_aware.training_windows import with_context
 from zsad_lib.models.gates import GATES
 from zsad_lib.processes import parallel
@@ -41,7 +41,7 @@ FEW = [
 def windows(tiny_run):
     profile, folder = tiny_run
     table = videos(profile)
-    assert set(load_manifest(folder / "data").set) - set(table.set) == {"long"}
+    assert set(load_manifest(folder / "data").set) - set(table.set) == {"stream"} and "before" not in set(table.split)
     arrays = frozen_windows.freeze(profile, table)
     for seed in profile.seeds:
         frozen_windows.tune(profile, table, arrays, seed)
@@ -63,7 +63,7 @@ def test_every_row_has_a_name_of_its_own_and_a_control_of_its_grid(name):
     rows = grid(name)
     keys = [row.key for row in rows]
     assert len(set(keys)) == len(keys)
-    assert all(row.control in keys for row in rows if row.control) and sum(not row.control for row in rows) <= 2
+    assert all(row.control in keys for row in rows if row.control) and sum(not row.control for row in rows) <= 3
     assert all(row.says for row in rows)
 
 
@@ -88,14 +88,15 @@ def test_frozen_windows_are_those_of_the_videos(windows):
     row = table[table.split == "test"].iloc[3]
     clip = split.videos.index(row.video)
     own = split.windows.clip_and_block[:, 0] == clip
-    features = load_features(feature_file(cache_folder(profile), row))
+    read = lambda one: load_features(feature_file(cache_folder(profile), one))
+    features, clips = read(row), [read(one) for one in table[table.split == "train"].itertuples()]
     torch.testing.assert_close(split.windows.scene[own], features.scene)
-    scorer, _ = load_scorer(next(arrays.parents[2].glob("runs/*/score/full/0/scorer.safetensors")))
-    [terms] = scorer.terms([features])
-    s_mem = torch.from_numpy(terms["s_mem"]).float()
-    torch.testing.assert_close(split.terms["s_mem"][own], s_mem, atol=1e-3, rtol=0)  # its memory is in half precision
-    motion = torch.from_numpy(terms["s_motion"]).float()
-    torch.testing.assert_close(split.terms["s_motion"][own], motion)
+    detector = train.load_detector(arrays / "stream-0" / "detector.safetensors")
+    scorer = Scorer(detector, frozen_windows.load(arrays, "train").bank, [], torch.empty(0))
+    [terms] = with_memory(scorer, clips).terms([features])
+    for name in ("s_mem", "s_pred", "s_all", "s_peak", "s_motion"):
+        expected = torch.from_numpy(terms["s_mem_global" if name == "s_mem" else name]).float()
+        torch.testing.assert_close(split.terms[name][own], expected, atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_freezing_again_computes_nothing(windows, monkeypatch):
@@ -189,8 +190,11 @@ def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial,
     poisoned = load_manifest(folder / "data")
     test = poisoned.split == "test"
     poisoned.loc[test, "spans"] = ["" if spans else "0-3" for spans in poisoned[test].spans]
-    poisoned.loc[test, ["caption", "family", "scene"]] = ["poison", "semantic", "road"]
+    poisoned.loc[test, ["caption", "family", "scene", "kinds"]] = ["poison", "semantic", "road", ""]
     save_manifest(poisoned, tmp_path / "data")
+    captions = pd.read_csv(folder / "data" / "captions.csv")
+    of_test = pd.DataFrame(dict(video=poisoned[test].video, start_s=0.0, end_s=3.0, caption="poison"))
+    pd.concat([captions, of_test]).to_csv(tmp_path / "data" / "captions.csv", index=False)
     train.fit(profile, tmp_path / "train")
     score_step.score_all(profile, tmp_path / "score")
     for part in ("train/full/1/detector", "score/full/1/scorer"):
@@ -201,7 +205,7 @@ def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial,
     monkeypatch.setattr(
         frozen_windows, "windows_folder", lambda *_: tmp_path / "windows"
     )  # computed anew, from the poisoned table
-    poisoned = poisoned[poisoned.set != "long"]
+    poisoned = poisoned[poisoned.set != "stream"]
     arrays = frozen_windows.freeze(profile, poisoned)
     frozen_windows.tune(profile, poisoned, arrays, 0)
     again = trial.run_trial(profile, trial.BASE, 0, poisoned, arrays, tmp_path / "trial")

@@ -27,6 +27,8 @@ FEATURES = VideoFeatures(
     scene=torch.ones(2, 4),
     stem=torch.ones(7, 2, 1, 2, 2, dtype=torch.float16),
     cell_motion=torch.rand(7, 2, 2),
+    region=torch.rand(3, 5).half(),
+    region_at=torch.zeros(3, 4, dtype=torch.int16),
     motion=torch.rand(35),
     n_frames=35,
 )
@@ -241,7 +243,7 @@ def checkpoint(path):
 
 WRITERS = {
     "a.safetensors": lambda path: save_weights(path, {"w": torch.rand(60_000)}, {}),
-    "features.safetensors": lambda path: save_features(path, VideoFeatures(part, part, part, part, part, 3)),
+    "features.safetensors": lambda path: save_features(path, VideoFeatures(*[part] * 7, 3)),
     "a.npz": lambda path: write_archive(path, {"x": big}),
     "a.csv": lambda path: paths.write_table(path, pd.DataFrame({"x": big})),
     "frames": frames,

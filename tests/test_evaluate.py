@@ -477,8 +477,8 @@ def scored_run(run_home):
         if kind == "lookalike":
             family, spans = "normal", ""
         scene = ("road", "park")[i % 2]
-        rows.append((f"v{i}", "x.mp4", "test", kind, scene, "s", family, "walk", 16, 8.0, spans, ""))
-    rows.append(("train", "x.mp4", "train", "main", "road", "s", "normal", "walk", 16, 8.0, "", ""))
+        rows.append((f"v{i}", "x.mp4", "test", kind, scene, "s", family, "walk", 16, 8.0, spans, "", ""))
+    rows.append(("train", "x.mp4", "train", "main", "road", "s", "normal", "walk", 16, 8.0, "", "", ""))
     table = pd.DataFrame(rows, columns=list(manifest.COLUMNS))
     run = run_home / "runs" / "smoke"
     manifest.save_manifest(table, run / "data")
@@ -581,7 +581,7 @@ def test_detection_adds_ped2_pixels(run_home):
         family = "semantic" if i else "normal"
         spans = "2-5" if i else ""
         rows.append(
-            (f"Test{i}", run_home / "clips" / f"Test{i}", "test", "main", "w", "s", family, "", 6, 10.0, spans, "")
+            (f"Test{i}", run_home / "clips" / f"Test{i}", "test", "main", "w", "s", family, "", 6, 10.0, spans, "", "")
         )
         small = masks[:, ::4, ::4].astype(np.float16) + generator.random((6, 6, 9)).astype(np.float16)
         for part, content in (

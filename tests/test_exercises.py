@@ -25,6 +25,7 @@ WRONG = {
     "masked_info_nce": lambda v, t, tau, same: F.cross_entropy(v @ t.T / tau, torch.arange(len(v))),
     "ln_gate": lambda t, h, beta: t + beta * h.sigmoid() * h,
     "dissimilar": lambda c, bound: c @ c.T < bound,
+    "family_frames": lambda families, family: (np.ones(len(families)), np.asarray(families) == family),
     "own_threshold": lambda score: score.mean() + 4 * score.std(),
     "joined_spans": lambda spans, gap: [span for span in spans if span[1] - span[0] > gap],
     "attention_rollout": lambda layers: solutions.attention_rollout(layers.flip(0)),

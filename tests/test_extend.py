@@ -18,6 +18,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features import backbones
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.files.weights import load_weights
+from zsad_lib.methods.context_aware import train
 from zsad_lib.models import gates
 from zsad_lib.pipeline import fingerprints, steps
 from zsad_lib.pipeline.run_step import run_folder
@@ -86,7 +87,10 @@ def test_a_backbone_reaches_features_and_detector(page, smoke):
     colours = get_profile("colours")
     assert names["features"].scene.shape[1] == 24 == names["detector"].context_projection.in_features
     assert cache_folder(colours) != cache_folder(get_profile("smoke")), "another kind, another cache"
-    assert torch.equal(names["windows"].scene[-1], names["features"].scene[-1])
+    last = names["windows"].clip_and_block[-1, 1]
+    assert torch.equal(names["windows"].scene[-1], names["features"].scene[last])
+    with pytest.raises(ZsadError, match="windows without regions, .* train with readout='global'"):
+        train.example_count(names["windows"]._replace(pairs=None), train.VARIANTS["full"])
     with pytest.raises(ZsadError, match="unknown kind of backbones 'colour'; did you mean 'colours'"):
         backbones.outline("colour")
 

@@ -185,44 +185,68 @@ def scored(run, videos, methods, seeds=(0,), archives=True):
 
 def manifest_rows(folder, names, **columns):
     base = dict(split="test", set="main", scene="road", site="s", family="normal", action="walk", n_frames=12, fps=10.0,
-                spans="", caption="a man walks")  # fmt: skip
+                spans="", kinds="", caption="a man walks")  # fmt: skip
     rows = [{**base, "video": name, "path": str(folder / f"{name}.mp4"), **values} for name, values in names.items()]
     return pd.DataFrame(rows).assign(**columns)
 
 
 @pytest.fixture
 def benchmark(run_home):
-    """A run folder of the embedded benchmark: two scenes, one clip per family, two long videos."""
+    """A run folder of the embedded benchmark: two scenes, one clip per family, two streams."""
     profile = dataclasses.replace(get_profile("smoke"), bootstrap_draws=5)
     run = run_home / "runs" / "smoke"
     names = {
         f"{scene}_{family}": {"scene": scene, "family": family, "spans": "" if family == "normal" else "4-8"}
         for scene in ("road", "park")
         for family in ("normal", *FAMILIES)
-    } | {f"long_{i}": {"set": "long", "family": "mixed", "spans": "2-3;7-9"} for i in range(2)}
+    }
+    kinds = {"spans": "2-3;7-9", "kinds": "semantic:fall;temporal:freeze"}
+    names |= {f"stream_{i}": {"set": "stream", "family": "mixed", **kinds} for i in range(2)}
     rows = manifest_rows(run / "data", names)
     for path in rows["path"]:
         write_video(path, np.random.default_rng(0).integers(0, 255, (12, 32, 48, 3), dtype=np.uint8), 10)
     manifest.save_manifest(rows, run / "data")
     terms = {
-        "full_memory": ("s_sem", "s_pred", "s_mem"),
+        "full_memory": ("s_sem", "s_pred", "s_mem", "s_mem_global"),
         "full": ("s_sem", "s_pred"),
         "knn": ("s_knn",),
         "motion_floor": ("s_motion",),
     }
     scored(run, rows, terms)
-    statistics = {name: [0.0, 1.0] for name in ("s_sem", "s_pred", "s_mem")}
+    statistics = {name: [0.0, 1.0] for name in terms["full_memory"]}
     save_weights(run / "score" / "full" / "0" / "scorer.safetensors", {}, {"statistics": statistics})
     paths.make_folder(run / "evaluate")
-    table().to_csv(run / "evaluate" / "detection.csv", index=False)
+    streams = table(("micro_auc",), groups=("set:stream",), variants=("raw", "causal"))
+    pd.concat([table(), streams]).to_csv(run / "evaluate" / "detection.csv", index=False)
     return profile, run
 
 
 def test_the_benchmark_is_drawn_once_per_figure(benchmark):
     profile, run = benchmark
     made = run_figures.draw(profile, run / "figures")["artefacts"]
-    assert {path.stem for path in made} == {"headline", "score_curve", "roc_pr", "densities", "scenes", "contact_sheet"}
-    assert len(made) == 12 and all(path.stat().st_size for path in made) and not plt.get_fignums()
+    names = {"headline", "clips", "score_curve", "roc_pr", "densities", "scenes", "contact_sheet"}
+    assert {path.stem for path in made} == names
+    assert len(made) == 14 and all(path.stat().st_size for path in made) and not plt.get_fignums()
+
+
+def test_streams_are_drawn_first_and_their_threshold_is_from_normal_streams(benchmark, monkeypatch):
+    profile, run = benchmark
+    drawn = []
+    draw = plots.headline
+    monkeypatch.setattr(plots, "headline", lambda df, panels, *more: drawn.append(panels) or draw(df, panels, *more))
+    curves = []
+    curve = plots.roc_pr
+    monkeypatch.setattr(plots, "roc_pr", lambda scores, labels: curves.append(labels) or curve(scores, labels))
+    run_figures.draw(profile, run / "figures")
+    assert drawn[0]["all"] == {"metric": "micro_auc", "family": "all", "group": "set:stream"}
+    assert drawn[1]["all"] == {"metric": "clip_auc", "family": "all"}
+    assert len(curves[0]) == 24 and curves[0].sum() == 10  # two streams of twelve frames
+    table = manifest.load_manifest(run / "data")
+    held_out = table.iloc[:2].assign(video=["clip", "normal"], split="val", set=["main", "stream"], spans="", kinds="")
+    manifest.save_manifest(pd.concat([table, held_out]), run / "data")
+    normal = {"clip": np.arange(100.0)[None], "normal": np.arange(100.0)[None] / 10}
+    assert run_figures.alarm_threshold(normal, profile) == pytest.approx(9.4)
+    assert run_figures.alarm_threshold({"clip": normal["clip"]}, profile) == pytest.approx(94)
 
 
 def test_files_repeat_byte_by_byte(tmp_path):
@@ -236,9 +260,11 @@ def test_files_repeat_byte_by_byte(tmp_path):
 
 def test_contributions_add_up_to_the_score(benchmark):
     profile, run = benchmark
-    frames = pd.read_csv(run / "scores" / "full_memory" / "0" / "long_0.csv")
+    frames = pd.read_csv(run / "scores" / "full_memory" / "0" / "stream_0.csv")
     shares = run_figures.contributions(frames, run, "full_memory", profile)
-    assert shares[["s_sem", "s_pred", "s_mem"]].sum(axis=1).to_numpy() == pytest.approx(shares["score"].to_numpy())
+    assert shares[["s_sem", "s_pred", "s_mem", "s_mem_global"]].sum(axis=1).to_numpy() == pytest.approx(
+        shares["score"].to_numpy()
+    )
 
 
 def test_real_footage_is_drawn_with_its_masks(run_home):

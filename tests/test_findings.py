@@ -11,6 +11,7 @@ from zsad_lib.ablations.grids import GRIDS, WEAKLY, grid
 from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance import evidence, findings, front_page
 
+MAIN, OTHERS, NIGHT = {"stream": "set:stream"}, {"stream": []}, [("set:night", "all")]
 PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
 
@@ -23,13 +24,13 @@ def run(run_home):
     rng = np.random.default_rng(0)
     for name in [name for name in GRIDS if name != WEAKLY]:
         rows = [
-            dict(PART, variant=row.name, objective=row.variant.objective, score=row.score, metric="clip_auc",
-                 group=group,
-                 family=family, control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
+            dict(PART, variant=row.name, objective=row.variant.objective, score=row.score,
+                 metric="micro_auc" if name == "stream" else "clip_auc", group=group, family=family,
+                 control=row.control.split("/")[0], value=value, low=value - 0.01, high=value + 0.01,
                  delta=value - 0.5 if row.control else np.nan, delta_low=value - 0.51, delta_high=value - 0.49,
                  p=rng.choice([0.01, 0.06]) if row.control else np.nan)
             for row in grid(name)
-            for group, family in [*[("all", f) for f in findings.FAMILIES], ("set:night", "all")]
+            for group, family in [*[(MAIN.get(name, "all"), f) for f in findings.FAMILIES], *OTHERS.get(name, NIGHT)]
             for value in [rng.uniform(0.1, 0.9)]
         ]  # fmt: skip
         table = pd.DataFrame(rows)
@@ -120,6 +121,33 @@ def test_components_say_which_family_loses_most_and_whether_as_designed(run):
         assert said in text
         sentence = text[text.index(said) :].split(". ")[0]
         assert ("NOT as designed" in sentence) == (deltas.idxmin() != family)
+
+
+def test_streams_say_what_the_gate_and_each_term_bring_null_results_included(run):
+    table = pd.read_csv(run / "tables" / "ablation_stream.csv").set_index(["variant", "objective", "score", "family"])
+    part = chapter(findings.findings([run]), "Streams")
+    for score in ("semantic", "full", "fused"):
+        for family in ("all", "contextual"):
+            row = table.loc[("relevance", "swap", score, family)]
+            assert f"{score}, {family.replace('all', 'all families')}: {evidence.say_difference(row)}" in part
+    missing = [row.name for row in grid("stream") if row.name.startswith("no_")]
+    missed = [name for name in missing if (row := table.loc[(name, "swap", "fused", "all")]).p < 0.05 and row.delta < 0]
+    redundant = ", ".join(f"`{name}` (swap)" for name in missing if name not in missed) or "none"
+    assert f"Not shown to be missed beside the others: {redundant}." in part
+    for row in grid("stream"):
+        assert f"| `{row.name}` ({row.objective}) " in part and row.says in part
+    shown = [
+        f"{score}, all families: {evidence.say_difference(table.loc['old_stand_ins', 'swap', score, 'all'])}"
+        for score in ("semantic", "full", "fused")
+    ]
+    assert f"**Former stand-ins**, minus today's under the same read-out: {'; '.join(shown)}." in part
+
+
+def test_without_former_stand_ins_nothing_is_said_of_them(run):
+    file = run / "tables" / "ablation_stream.csv"
+    table = pd.read_csv(file)
+    table[table.variant != "old_stand_ins"].to_csv(file, index=False)
+    assert "Former stand-ins" not in chapter(findings.findings([run]), "Streams")
 
 
 def test_all_defects_together_are_no_defect_alone(run):

@@ -39,7 +39,7 @@ def gradients(detector: Detector, chunk: int = 0) -> list[Tensor]:
 def test_chunks_give_the_gradients_of_the_whole(chunk, monkeypatch):
     whole, sizes = gradients(small()), []
     real = Detector.predict
-    monkeypatch.setattr(Detector, "predict", lambda self, stem: sizes.append(len(stem)) or real(self, stem))
+    monkeypatch.setattr(Detector, "predict", lambda self, stem, steps: sizes.append(len(stem)) or real(self, stem))
     torch.testing.assert_close(gradients(small(), chunk), whole, rtol=1e-5, atol=1e-6)
     assert max(sizes) == min(chunk, 5)
     assert sum(sizes) == (10 if chunk < 5 else 5), "each chunk twice: without graph, and with it"

@@ -91,9 +91,10 @@ def test_own_video_and_own_scores(clone):
     assert line.replace("\\\n", "").split("-m zsad_lib ")[1].split() == ["score", "--causal", "--", '"$VIDEO"']
     (clone / ".venv/bin/python").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')  # a name with quotes arrives as it is
     (clone / ".venv/bin/python").chmod(0o755)
-    for target, name in (("score", "VIDEO"), ("calibrate", "NORMAL")):
+    for target, name in (("score", "VIDEO"), ("explain", "VIDEO"), ("calibrate", "NORMAL")):
         shown = make(target, f"""{name}=it's "mine".mp4""", "RUN=a'b", "FPS=25", cwd=clone).stdout
         assert shown == f"""<-m><zsad_lib><{target}><--run><a'b><--fps><25><--><it's "mine".mp4>"""
+    assert make("explain", "VIDEO=a", "AT=2.5", cwd=clone).stdout == "<-m><zsad_lib><explain><--at><2.5><--><a>"
     assert "--allow-missing" in make("-n", "calibrate", "NORMAL=a", "ALLOW_MISSING=1", cwd=clone).stdout
     assert "zsad_lib step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
     line = make("-n", "features", "VIDEOS=my clips", "SHARD=0/4", "ALLOW_MISSING=1", cwd=clone).stdout
@@ -114,7 +115,8 @@ def test_tests_run_side_by_side_after_what_all_notebooks_need(clone):
     assert suite < steps < grids < books
     assert all("-n auto --maxprocesses 4 --dist loadfile" in lines[i] for i in (suite, books))
     named = re.search(r"--grid (\S+)", lines[grids])[1].split(",")
-    assert {path.stem[3:] for path in (ROOT / "notebooks").glob("*_ablate_*")} == {f"ablate_{name}" for name in named}
+    of_grids = {{"stream": "streams"}.get(name, name) for name in named}
+    assert {path.stem[3:] for path in (ROOT / "notebooks").glob("*_ablate_*")} == {f"ablate_{x}" for x in of_grids}
     assert " -n 1 " in make("-n", "test", "JOBS=1", cwd=clone).stdout
 
 
@@ -179,6 +181,7 @@ def test_lock_names_no_index_and_pins_with_hashes():
 ODD = """-it's "my" $HOME $(x) a`b`\\ c;d*.e"""  # of a path: all that a shell or make might read something into
 ODD_TARGETS = [  # target, the variable that holds a path or a text, further ones
     *[("score", name, "VIDEO=v") for name in ("VIDEO", "RUN", "TRUTH", "CAPTIONS", "PROMPTS", "SCENE")],
+    *[("explain", name, "VIDEO=v") for name in ("VIDEO", "RUN", "AT", "CAPTIONS", "PROMPTS", "SCENE")],
     *[("calibrate", name, "NORMAL=n") for name in ("NORMAL", "RUN", "CAPTIONS")],
     *[("live", name, "SOURCE=s") for name in ("SOURCE", "RUN", "CAPTIONS", "SCENE")],
     *[("evaluate", name, "SCORES=s", "LABELS=l") for name in ("SCORES", "LABELS")],
@@ -205,7 +208,8 @@ def test_what_is_given_arrives_letter_by_letter(clone, target, name, others):
 
 def test_a_newline_arrives_and_a_password_is_not_shown(clone):
     (clone / ".venv/bin/python").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n', encoding="utf-8")
-    for target, name in (("score", "VIDEO"), ("live", "SOURCE"), ("features", "VIDEOS"), ("calibrate", "NORMAL")):
+    named = {"score": "VIDEO", "explain": "VIDEO", "live": "SOURCE", "features": "VIDEOS", "calibrate": "NORMAL"}
+    for target, name in named.items():
         assert "<two\nlines>" in make(target, f"{name}=two\nlines", cwd=clone).stdout
     assert "secret" not in make("-n", "live", "SOURCE=rtsp://admin:secret@10.0.0.5/live", cwd=clone).stdout
 

@@ -51,7 +51,7 @@ def test_spans_past_the_end_are_clipped_and_told_or_refused(tmp_path, capsys):
     ("changes", "line"),
     [
         ({"video": "NA"}, "video 'NA' occurs twice"),
-        ({"split": "dev"}, "a: split 'dev' is unknown; use test, train, val"),
+        ({"split": "dev"}, "a: split 'dev' is unknown; use before, test, train, val"),
         ({"family": "odd"}, "family 'odd' is unknown"),
         ({"set": ""}, "set '' is unknown"),
         ({"n_frames": 0, "spans": ""}, "n_frames is 0"),

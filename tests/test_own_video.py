@@ -7,8 +7,12 @@ import torch
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
+from zsad_lib.features import extraction
 from zsad_lib.files.video import probe, read_video, write_video
-from zsad_lib.own_video import detector, scoring
+from zsad_lib.files.weights import load_weights, save_weights
+from zsad_lib.methods.context_aware.scorer import load_scorer
+from zsad_lib.models.regions import Regions
+from zsad_lib.own_video import detector, frame_by_frame, scoring
 from zsad_lib.own_video.detector import Words, own_scorer
 
 
@@ -49,7 +53,8 @@ def test_captions_are_the_bank_and_move_the_semantic_term_alone(camera, plain):
     told = scoring.score_video(camera, words=Words(normal=["a man walks by", "a car drives by"]))
     assert set(told.caption) <= {"a man walks by", "a car drives by"}
     assert (told.s_sem - plain.s_sem).abs().min() > 1e-4
-    np.testing.assert_array_equal(told[["s_pred", "s_mem"]], plain[["s_pred", "s_mem"]])
+    others = ["s_pred", "s_mem", "s_mem_global"]
+    np.testing.assert_array_equal(told[others], plain[others])
 
 
 def test_a_described_scene_stands_for_the_seen_one(camera, plain):
@@ -137,6 +142,34 @@ def test_odd_files_have_a_row_and_a_picture_per_frame(
 @pytest.fixture(scope="module")
 def scorer():
     return own_scorer(None)[0]
+
+
+@pytest.mark.parametrize("count", [1, 12, 31, 45])
+@pytest.mark.parametrize("seen", ["no region", "a still picture"])
+def test_where_nobody_is_and_nothing_moves_scores_are_finite_and_nothing_is_named(
+    tmp_path, monkeypatch, scorer, seen, count
+):
+    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
+    monkeypatch.setattr(frame_by_frame, "own_scorer", lambda *_: (scorer, {}))
+    pictures = np.random.default_rng(1).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
+    if seen == "no region":
+        monkeypatch.setattr(extraction, "find_regions", lambda *_: Regions(torch.empty(0, 64), torch.empty(0, 4)))
+    else:
+        pictures[:] = 90
+    encode(tmp_path / "a.mkv", "ffv1", "bgr0", [*pictures])
+    for causal in (False, True):
+        table = scoring.score_video(tmp_path / "a.mkv", causal=causal)
+        assert len(table) == count and np.isfinite(table.select_dtypes("number")).all().all()
+        if seen == "no region":
+            assert table.caption.isna().all() and table.prompt.isna().all() and (table.p_prompt == 0).all()
+            np.testing.assert_allclose(table.s_sem[~table.warmup], scorer.lowest["s_sem"])
+
+
+def test_a_detector_of_an_earlier_kit_is_one_line(tmp_path):
+    tensors, meta = load_weights(detector.SHIPPED / "detector.safetensors")
+    save_weights(tmp_path / "old.safetensors", tensors, {"captions": meta["captions"]})
+    with pytest.raises(ZsadError, match="of an earlier version of the kit; train or calibrate it again"):
+        load_scorer(tmp_path / "old.safetensors")
 
 
 def test_files_that_are_no_video_are_one_line(folder, camera, capsys):

@@ -14,7 +14,7 @@ def test_shipped_weights_say_what_made_them_and_are_small():
         _, meta = load_weights(SHIPPED / name)
         assert meta["command"] == "make pretrain" and meta["clips"] == 6000
         curve = meta["loss"]  # one mean per epoch; DPC passes over its corpus once
-        assert all(0 < value < 10 for value in curve) and curve[-1] <= min(curve)
+        assert all(0 < value < 20 for value in curve) and curve[-1] <= min(curve)
 
 
 def test_run_writes_all_stand_ins_that_load(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_run_writes_all_stand_ins_that_load(tmp_path, monkeypatch):
         real = getattr(pretraining, name)
         monkeypatch.setattr(pretraining, name, lambda *a, real=real, **k: real(*a, **{**k, "batch": 16}))
     monkeypatch.setattr(pretraining, "web_corpus", lambda *arguments: corpus)
-    files = pretraining.run(clips=32, folder=tmp_path)
+    files = pretraining.run(clips=32, folder=tmp_path, jobs=1)  # one process sees what is patched
     backbones = stand_ins(tmp_path)
     assert set(files) == set(pretraining.EPOCHS) and len(backbones.vocabulary) > 20
     _, meta = load_weights(files["dpc"])

@@ -65,7 +65,7 @@ def test_truth_is_the_class_inside_the_spans(tmp_path):
     rows = [
         dict(common, video="a", split="test", set="main", family="semantic", action="fire", spans="2-3"),
         dict(common, video="b", split="test", set="main", family="normal", action="normal", spans=""),
-        dict(common, video="c", split="test", set="long", family="mixed", action="mixed", spans="0-1"),
+        dict(common, video="c", split="test", set="stream", family="mixed", action="mixed", spans="0-1"),
         dict(common, video="d", split="val", set="main", family="semantic", action="fight", spans="0-5"),
     ]
     save_manifest(pd.DataFrame(rows), tmp_path)

@@ -71,6 +71,20 @@ def test_page_holds_numbers_floors_figures_links_and_provenance(run):
     assert "abc (with changes)" in page and "9.9" in page and "<td>road</td>" in page
 
 
+def test_streams_come_first_and_clips_after_them(run):
+    profile, folder = run
+    file = folder / "evaluate" / "detection.csv"
+    table = pd.read_csv(file)
+    streams = table[table.metric == "micro_auc"].assign(group="set:stream", value=0.7654)
+    points = streams[streams.family == "all"].assign(metric="event_recall@0.05", value=0.4321)
+    pd.concat([table, streams, points]).to_csv(file, index=False)
+    (folder / "figures" / "clips.png").write_bytes(b"other")
+    text = report.write(profile).read_text()
+    parts = ('id="headline"', "0.765 [", "0.432 [", 'id="clips"', "0.812 [", "for teaching")
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places) and "Strongest floor: random" in text and text.count('src="data:image/png') == 2
+
+
 def test_supervision_is_told_where_classes_were_learned(run):
     profile, folder = run
     assert "By supervision" not in report.write(profile).read_text()
@@ -140,14 +154,14 @@ def test_numbers_of_the_model_card_are_the_runs(run):
         far.assign(metric="event_recall_at_threshold", value=0.5),
     ]
     table = table[~table.metric.isin(["micro_auc", "far_normal"])]
-    long = far.assign(metric="macro_auc", group="set:long", value=0.715, low=0.644, high=0.798, n_videos=6)
+    long = far.assign(metric="macro_auc", group="set:stream", value=0.715, low=0.644, high=0.798, n_videos=6)
     more += [long, long.assign(method="centre", value=0.6), far.assign(group="set:night", value=0.25)]
     more += [far.assign(metric="far_normal", value=0.11, n_videos=9), far.assign(metric="micro_auc")]
     more += [far.assign(variant="causal", metric="micro_auc", value=0.66)]
     more += [far.assign(variant="causal", metric="delay_s_at_threshold", value=2.03)]
-    assert "set `long`" not in card and "Other sets" not in card and "Live" not in card
+    assert "set `stream`" not in card and "Other sets" not in card and "Live" not in card
     card = report_cards.model_card(profile, pd.concat([table, *more]))
-    assert "In the 6 test videos of the set `long` it is 0.71 (0.64 to 0.80), the bump 0.60." in card
+    assert "In the 6 continuous test videos (set `stream`) it is 0.71 (0.64 to 0.80), the bump 0.60." in card
     assert (
         "In the 9 test videos without any event it is 11%" in card and "Other sets of test videos: night 25% of" in card
     )

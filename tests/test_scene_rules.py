@@ -93,23 +93,17 @@ def test_actors_stay_in_view_and_turn_round_at_the_margins():
             assert xs.min() >= render.MARGIN - 1e-9 and xs.max() <= world.WIDTH - render.MARGIN + 1e-9
 
 
-def test_long_videos_hold_normal_traffic_and_events():
-    tracks = render.long_script(site(), np.random.default_rng(1), 1200)
-    labels = render.frame_labels(tracks, 1200)
-    runs = (np.diff(np.r_[0, labels, 0]) == 1).sum()
-    assert 3 <= runs <= 6 and labels[:80].sum() == 0
-
-
-def test_profiles_share_clips_but_not_the_length_of_long_videos(run_home, tmp_path):
-    tiny = dict(train_sites=1, normal_clips=1, family_clips=1, train_clips=1, long_videos=1, jobs=1)
+def test_profiles_share_clips_but_not_the_length_of_streams(run_home, tmp_path):
+    tiny = dict(train_sites=1, normal_clips=1, family_clips=1, train_clips=1, jobs=1)
     tables = []
     for length in (60, 90):
-        profile = get_profile("smoke", long_frames=length, **tiny)
+        profile = get_profile("smoke", stream_frames=length, before_frames=length, **tiny)
         prepare.prepare(profile, tmp_path / str(length))
         tables.append(load_manifest(tmp_path / str(length)).set_index("video"))
     for length, table in zip((60, 90), tables):
-        assert probe(table.path["long-road_mixed_00"]).n_frames == length == table.n_frames["long-road_mixed_00"]
-    clips = tables[0].query("split == 'train'")
+        name = "test-road-0_mixed_00"
+        assert probe(table.path[name]).n_frames == length == table.n_frames[name]
+    clips = tables[0].query("split == 'train' and set == 'main'")
     assert len(clips) == 6 and clips.path.equals(tables[1].path[clips.index])
 
 
@@ -118,7 +112,7 @@ def test_boxes_follow_the_drawing():
     video, boxes = render.render(site(), clip, 6, np.random.default_rng(0))
     empty, _ = render.render(site(), [], 6, np.random.default_rng(0))
     changed = np.abs(video.astype(int) - empty).sum(-1).mean(0) > 40
-    _, x0, y0, x1, y1 = boxes[3][0]
+    _, x0, y0, x1, y1, _ = boxes[3][0]
     inside = np.zeros_like(changed)
     inside[int(y0) - 2 : int(y1) + 3, int(x0) - 6 : int(x1) + 7] = True
     assert changed.any() and not (changed & ~inside).any()
@@ -138,12 +132,37 @@ def test_web_corpus_is_equal_for_any_number_of_processes_and_can_hold_concepts_o
     np.testing.assert_array_equal(one.video, two.video)
     assert one.video.shape == (6, 30, 48, 64, 3) and one.cells.shape == (6, 30, 6, 8)
     for i in range(30):
-        actions = web.web_clip(i, 0, held_out=world.SEMANTIC)[3]
-        assert not actions[[world.CONCEPTS.index(c) for c in world.SEMANTIC]].any()
+        clip = web.web_clip(i, 0, held_out=world.SEMANTIC)
+        assert not clip[4][[world.CONCEPTS.index(c) for c in world.SEMANTIC]].any()
+
+
+def test_web_clips_hold_nobody_to_three_and_tell_who_is_where():
+    corpus = web.web_corpus(60, 0, jobs=1)
+    empty = corpus.cells.reshape(60, -1).max(1) == 0
+    said = np.array([sentence.startswith(captions.EMPTY) for sentence in corpus.captions])
+    assert 0 < empty.sum() < 15 and said[empty].all() and not corpus.actions[said].any()
+    assert {len(clauses) for clauses in corpus.clauses} >= {0, 1, 2, 3}
+    for cells, told, clauses, sentence in zip(corpus.cells, corpus.told, corpus.clauses, corpus.captions):
+        assert ((cells > 0) == (told > 0)).all() and told.max(initial=0) <= len(clauses)
+        for number, clause in enumerate(clauses, start=1):
+            concepts = {world.CONCEPTS[cell - 1] for cell in np.unique(cells[told == number])}
+            assert all(clause.endswith(captions.PHRASES[concept][1]) for concept in concepts)
+        spoken = [" and ".join(clauses[:count]) for count in range(1, len(clauses) + 1)]
+        assert sentence.startswith(tuple(spoken) or captions.EMPTY) or sentence.startswith(captions.EMPTY)
+
+
+def test_somebody_who_has_not_fallen_yet_walks():
+    rng = np.random.default_rng(0)
+    track = render.anomaly(site(), "semantic", rng, detail="fall")
+    _, boxes = render.render(site(), [track], 48, rng)
+    seen = [frame[0].concept for frame in boxes]
+    begin = track.event[0]
+    assert set(seen[: begin + 1]) == {"walk"} and set(seen[begin + 1 :]) == {"fall"}
 
 
 def test_dense_labels_say_what_a_cell_shows():
-    cells = web.dense_labels([[("drive", 30, 40, 60, 60)], []])
+    boxes = [[render.Shown("drive", 30, 40, 60, 60)], []]
+    cells = web.dense_labels(boxes, lambda box: 1 + world.CONCEPTS.index(box.concept))
     assert cells[1].sum() == 0
     assert set(np.unique(cells[0])) == {0, 1 + world.CONCEPTS.index("drive")}
     assert cells[0, 3, 2] and not cells[0, 0, 0]

@@ -59,12 +59,12 @@ def test_caption_says_what_the_numbers_are():
 def test_caption_counts_parts_of_unequal_size_each_and_names_fewer_seeds():
     table = rows(
         ("full", "raw", "micro_auc", "frame", "set:night", "all", 0.9),
-        ("full", "raw", "micro_auc", "frame", "set:long", "all", 0.9),
+        ("full", "raw", "micro_auc", "frame", "set:stream", "all", 0.9),
         ("full", "raw", "class_auc", "frame", "class:fire", "all", 0.9),
     )
     table.loc[1, ["n_videos", "n_frames", "prevalence", "seeds"]] = 6, 7200, 0.1, 1
-    both = tables.caption(table, "Mine", "Frame level.", ["set:night", "set:long"])
-    assert "split: set:night: 12 videos, 1,234 frames, 25.0 % of frames abnormal; set:long: 6 videos, 7,200" in both
+    both = tables.caption(table, "Mine", "Frame level.", ["set:night", "set:stream"])
+    assert "split: set:night: 12 videos, 1,234 frames, 25.0 % of frames abnormal; set:stream: 6 videos, 7,200" in both
     assert "Mean over 5 seeds (1 where nothing is trained)" in both
     whole = pd.concat([table, table.iloc[[1]].assign(group="all")])
     assert "split: all: 6 videos" in tables.caption(whole, "Mine", "Frame level.", ["all", "set:night"])

@@ -11,7 +11,7 @@ import pytest
 from zsad_lib.files.clock import Clock
 from zsad_lib.files.video import timed_frames
 from zsad_lib.own_video import events, scoring
-from zsad_lib.own_video.detector import RATE, own_scorer
+from zsad_lib.own_video.detector import RATE, TERMS, own_scorer
 from zsad_lib.own_video.explain import explain
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.own_video.ticks import Seen, Ticks, blend, stretch_starts
@@ -198,7 +198,7 @@ def test_no_window_spans_a_pause(videos, capsys):
     parts = (list(enumerate(part)) for part in (frames[:40], frames[40:]))
     alone = [scoring.score_windows((item for _, item in part), None, scoring.NO_WORDS) for part in parts]
     together = scoring.score_windows(frames, None, scoring.NO_WORDS)
-    for term in ("s_sem", "s_pred", "s_mem"):
+    for term in TERMS:
         joined = np.concatenate([one.terms[term] for one in alone])
         np.testing.assert_allclose(together.terms[term], joined, atol=1e-5)
     causal = scoring.score_video(videos["paused.mp4"], causal=True)
@@ -208,7 +208,8 @@ def test_no_window_spans_a_pause(videos, capsys):
 def test_a_stretch_shorter_than_a_window_repeats_its_last_frame(videos, capsys):
     table = scoring.score_video(videos["short.mp4"], progress=True)
     assert "stretches with too few frames: 2" in capsys.readouterr().err
-    assert table.score[:30].nunique() == table.score[30:].nunique() == 1
+    one_window = table.s_mem_global  # the other terms are of single pictures and blocks
+    assert one_window[:30].nunique() == one_window[30:].nunique() == 1 and np.isfinite(table.score).all()
 
 
 def test_a_rate_that_rises_is_told_and_scored_in_windows_of_three_seconds(videos, capsys):
@@ -234,3 +235,6 @@ def test_explained_windows_lie_on_either_side_of_a_pause(videos):
     why = explain(videos["paused.mp4"])
     assert len(why.score) == 6 and (np.diff(why.times) > 0).all()
     assert ((why.times < 4.1) | (why.times > 43.9)).all()
+    table = scoring.score_video(videos["paused.mp4"])
+    at = [int(np.abs(table.time_s - second).argmin()) for second in why.times]
+    np.testing.assert_allclose(why.score, table.score[at], atol=1e-9)

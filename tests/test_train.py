@@ -17,15 +17,17 @@ from zsad_lib.features.backbones import stand_ins
 from zsad_lib.files.manifest import load_manifest, save_manifest
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.context_aware import train
-from zsad_lib.methods.context_aware.training_windows import gather_blocks, load_windows
+from zsad_lib.methods.context_aware.training_windows import gather_blocks, load_windows, training_rows
 from zsad_lib.pipeline import launch, run_step
+
+GLOBAL = train.Variant()  # one vector per window
+READOUTS = {"local": train.VARIANTS["full"], "global": GLOBAL}
 
 
 @pytest.fixture(scope="module")
 def windows(tiny_run):
     profile, folder = tiny_run
-    table = load_manifest(folder / "data")
-    return load_windows(profile, table[table.split == "train"], stand_ins())
+    return load_windows(profile, training_rows(folder, profile.stride), stand_ins(), regions=True)
 
 
 def test_batches_cover_every_window_once_per_epoch():
@@ -49,13 +51,14 @@ def loss_of(windows, variant, released=(), alpha=0.5):
     torch.manual_seed(0)
     detector = train.build_detector(variant, stand_ins())
     detector.fit_scene_statistics(windows.context)
-    chosen = torch.arange(0, len(windows.text), 2)
+    chosen = torch.arange(0, train.example_count(windows, variant), 2)[:192]
     generator = torch.Generator().manual_seed(0)
     return detector, train.joint_loss(detector, windows, chosen, variant, alpha, released, generator)
 
 
-def test_the_loss_is_the_weighted_sum_and_every_trained_part_gets_a_gradient(windows):
-    detector, losses = loss_of(windows, train.VARIANTS["full"], alpha=0.3)
+@pytest.mark.parametrize("readout", READOUTS)
+def test_the_loss_is_the_weighted_sum_and_every_trained_part_gets_a_gradient(windows, readout):
+    detector, losses = loss_of(windows, READOUTS[readout], alpha=0.3)
     expected = 0.3 * (losses["align"] + losses["residual"]) + 0.7 * losses["pred"]
     torch.testing.assert_close(losses["loss"], expected)
     losses["loss"].backward()
@@ -72,10 +75,11 @@ def test_the_released_temperature_changes_the_published_loss_only(windows):
     torch.testing.assert_close(paper["align"], sharp["align"])
 
 
-def test_bfloat16_on_the_cpu_has_nearly_the_same_losses(windows):
-    plain = loss_of(windows, train.VARIANTS["full"])[1]
+@pytest.mark.parametrize("readout", READOUTS)
+def test_bfloat16_on_the_cpu_has_nearly_the_same_losses(windows, readout):
+    plain = loss_of(windows, READOUTS[readout])[1]
     with torch.autocast("cpu", torch.bfloat16):
-        detector, half = loss_of(windows, train.VARIANTS["full"])
+        detector, half = loss_of(windows, READOUTS[readout])
     assert half["pred"] != plain["pred"]
     assert half["pred"] != plain["pred"]
     torch.testing.assert_close(half, plain, rtol=2e-2, atol=1e-2)
@@ -90,8 +94,8 @@ def test_a_released_context_projection_gets_no_gradient(windows):
 
 
 def test_an_interrupted_run_ends_with_equal_weights(windows, tiny_run, tmp_path, monkeypatch):
-    profile, _ = tiny_run
-    variant = dataclasses.replace(train.VARIANTS["full"], batch=16, live=2)
+    profile = dataclasses.replace(tiny_run[0], train_steps=12)
+    variant = dataclasses.replace(train.VARIANTS["full"], batch=16, live=2, passes=1)
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 5)
     whole = train.train_detector(profile, variant, 0, windows, tmp_path / "whole")
 
@@ -121,7 +125,7 @@ def test_an_interrupted_run_ends_with_equal_weights(windows, tiny_run, tmp_path,
 def test_training_learns(windows, tiny_run, tmp_path):
     profile, _ = tiny_run
     longer = dataclasses.replace(profile, train_steps=30)
-    variant = dataclasses.replace(train.VARIANTS["full"], batch=64, live=2)
+    variant = dataclasses.replace(train.VARIANTS["full"], batch=64, live=2, passes=1)
     history = load_weights(train.train_detector(longer, variant, 0, windows, tmp_path))[1]["history"]
     assert np.mean(history[-5:], 0)[0] < np.mean(history[:5], 0)[0]
 
@@ -139,15 +143,18 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(windows, tiny_run, tmp_pa
     profile, _ = tiny_run
     broken = windows._replace(timesformer=torch.full_like(windows.timesformer, float("nan")))
     with pytest.raises(ZsadError, match="not finite at step 0"):
-        train.train_detector(profile, train.VARIANTS["full"], 0, broken, tmp_path)
+        train.train_detector(profile, GLOBAL, 0, broken, tmp_path)
 
 
-@pytest.mark.parametrize("setting", [{"chunk": 3}, {"checkpointing": True, "channels_last": True}])
-def test_settings_of_the_pass_change_no_curve(setting, windows, tiny_run, tmp_path):
+@pytest.mark.parametrize(
+    ("readout", "setting"),
+    [("global", {"chunk": 3}), ("local", {"chunk": 3}), ("local", {"checkpointing": True, "channels_last": True})],
+)
+def test_settings_of_the_pass_change_no_curve(readout, setting, windows, tiny_run, tmp_path):
     profile = dataclasses.replace(tiny_run[0], train_steps=5)
     tuned = dataclasses.replace(profile, **setting)
     paths = [
-        train.train_detector(own, train.VARIANTS["full"], 0, windows, tmp_path / name)
+        train.train_detector(own, dataclasses.replace(READOUTS[readout], passes=1), 0, windows, tmp_path / name)
         for name, own in (("plain", profile), ("tuned", tuned))
     ]
     (first, meta), (second, other) = map(load_weights, paths)
@@ -177,12 +184,13 @@ def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
     assert run_step.current("train", profile) is not None
     printed = capfd.readouterr().out
     assert printed.count("train: running") == 1 and printed.count("memory: full") == 1
-    assert "in 2 processes; batch 72, live 4, chunk 4" in printed
+    assert "in 2 processes; batch 192, live 8, chunk 8" in printed
     files = sorted(path.relative_to(folder) for path in folder.glob("train/*/*/detector.safetensors"))
     assert len(files) == 2 * len(train.VARIANTS)
     for file in files:
         (one, meta), (two, other) = load_weights(folder / file), load_weights(untrained / file)
-        assert len(meta["history"]) == profile.train_steps
+        passes = train.VARIANTS[file.parts[1]].passes
+        assert len(meta["history"]) == profile.train_steps * passes
         np.testing.assert_allclose(other["history"], meta["history"], atol=2e-5, err_msg=str(file))
         torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
 

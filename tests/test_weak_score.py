@@ -14,6 +14,7 @@ from zsad_lib.files.score_files import read_archive, read_series
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.anomaly_clip import score as weak_score
 from zsad_lib.methods.anomaly_clip import train as weak
+from zsad_lib.methods.context_aware.training_windows import training_rows
 
 METHODS = (*weak.TRAINED, weak_score.ZERO_SHOT)
 
@@ -28,6 +29,13 @@ def test_lists_are_apart_and_hold_no_spans_in_training(weak_run):
     assert set(train.site).isdisjoint(weakly[weakly.split != "train"].site)
     assert set(weakly[weakly.split == "train"].action) <= set(read_classes(folder / "weak_data" / "classes.csv"))
     assert not set(train[train.family != "normal"].video) & set(normal_only.video)
+
+
+def test_without_streams_clips_and_their_captions_are_learned_from(weak_run):
+    profile, folder = weak_run
+    rows = training_rows(folder, profile.stride)
+    assert not (folder / "data" / "captions.csv").exists() and set(rows.set) == {"main"}
+    assert not any("calibrated" in home.name for home in (folder / "scores").iterdir())
 
 
 def test_every_test_video_has_scores_and_probabilities(weak_run):

@@ -2,6 +2,7 @@
 read."""
 
 import itertools
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,15 +12,30 @@ from matplotlib.text import Text
 from PIL import Image
 
 import zsad_lib as z
+from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
+from zsad_lib.features import extraction
 from zsad_lib.features.backbones import stand_ins
-from zsad_lib.features.window_plan import WINDOW, to_frames
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import WINDOW
 from zsad_lib.files.video import write_video
 from zsad_lib.methods.context_aware.scores import joint
+from zsad_lib.models.regions import Regions, strongest
 from zsad_lib.own_video import explain_explorers, explain_figures
 from zsad_lib.own_video.detector import PROMPTS, Words, own_scorer
-from zsad_lib.own_video.explain import at_strength, explain, fit_sentence, moved, training_scenes
-from zsad_lib.own_video.scoring import score_video
+from zsad_lib.own_video.explain import (
+    at_strength,
+    cell_weights,
+    explain,
+    fit_sentence,
+    moved,
+    strongest_moments,
+    training_scenes,
+)
+from zsad_lib.own_video.explain_command import moment_in_words
+from zsad_lib.own_video.name_region import name_region, place_in_words
+from zsad_lib.own_video.scoring import score_video, seen_frames, window_features
+from zsad_lib.own_video.ticks import Seen
 from zsad_lib.results import explorer
 
 FPS, SAID = 10, Words(("a man walks", "a car drives"), ("two people are fighting", "a man falls down"))
@@ -62,13 +78,67 @@ def why(folder):
 
 
 def test_the_parts_are_the_score_that_the_table_holds(why, folder):
-    assert list(why.terms) == ["s_sem", "s_pred", "s_mem"] and len(why.score) == 4
+    assert list(why.terms) == ["s_sem", "s_pred", "s_mem", "s_mem_global"] and len(why.score) == 4
     np.testing.assert_array_equal(sum(why.terms.values()), why.score)
-    np.testing.assert_allclose(to_frames(why.score, 48), score_video(folder / "own.mp4").score, rtol=0, atol=1e-9)
+    middles = [15, 20, 25, 30]  # frames
+    np.testing.assert_allclose(why.score, score_video(folder / "own.mp4").score[middles], rtol=0, atol=1e-9)
+
+
+def test_the_worst_cell_that_moves_has_the_weight(why, folder):
+    [features] = window_features(seen_frames(folder / "own.mp4", Seen()), Extractor(stand_ins()))
+    [terms] = why.scorer.terms([features])
     cells = (why.weights * why.errors).sum((1, 2, 3), dtype=float)
-    np.testing.assert_allclose(why.scorer.fuse({"s_pred": cells}, ("s_pred",)), why.terms["s_pred"], atol=1e-4)
-    np.testing.assert_allclose(why.weights.sum((1, 2, 3)), 1, atol=1e-5)
-    assert (why.weights[:, 2] == 0).all(), "the third block is not scored"
+    assert (why.weights.sum((1, 2, 3)) == 1).all() and set(np.unique(why.weights)) == {0, 1}
+    assert (cells >= terms["s_pred"].max(1) - 1e-6).all()  # which are of the first and the last predicted block
+    moves = (features.cell_motion > why.scorer.detector.moving_from).numpy()
+    for w, p, row, column in np.argwhere(why.weights):
+        assert moves[w + 3 + p, row, column] or moves[w + 2 + p, row, column]
+    assert (cell_weights(torch.full((2, 3, 4, 5), -torch.inf)) == 0).all(), "nothing moves"
+
+
+def test_the_region_that_fired_is_the_one_with_the_largest_misfit(why, folder):
+    [features] = window_features(seen_frames(folder / "own.mp4", Seen()), Extractor(stand_ins()))
+    assert torch.equal(why.regions, features.region.float()) and why.grid == (6, 8)
+    np.testing.assert_array_equal(why.places, features.region_at)
+    for w, fired in enumerate(why.fired):
+        of_window = np.flatnonzero(why.places[:, 0] == w)
+        fits = why.scorer.detector.gate.logits(
+            why.regions[of_window], why.scorer.bank, why.context[[w] * len(of_window)]
+        )
+        assert fired == of_window[int((1 - fits.amax(1)).argmax())]
+        assert torch.equal(why.embedding[w], why.regions[fired])
+        _, _, row, column = why.places[fired]
+        assert why.in_words(w).startswith(f"{place_in_words(row, column, (6, 8))}: ")
+
+
+def test_places_are_thirds_of_the_picture():
+    assert [place_in_words(row, 0, (6, 8)) for row in range(6)] == [
+        *["upper left"] * 2, *["middle left"] * 2, *["lower left"] * 2]  # fmt: skip
+    across = [place_in_words(5, column, (6, 8)).split()[1] for column in range(8)]
+    assert across == ["left"] * 3 + ["centre"] * 2 + ["right"] * 3
+    assert place_in_words(0, 0, (1, 1)) == "centre"
+
+
+def test_a_region_is_named_by_prompts_then_by_what_the_gate_closes_then_by_what_fits():
+    said, ungated = ["nobody is there", "a man rides a bicycle", "a fire burns"], np.array([0.9, 0.8, 0.7])
+    closed, opened = np.array([0.2, 0.3, 0.7]), np.array([0.2, 0.5, 0.7])
+    named = lambda gated, fire, misfit=1.0: name_region(said, ungated, gated, np.array([fire]), misfit)
+    assert named(opened, 0.6) == "a fire burns, not normal here"
+    assert named(closed, 0.4) == "a man rides a bicycle, not normal here"
+    assert named(opened, 0.4) == "a man rides a bicycle, normal here"
+    assert named(opened, 0.4, misfit=2.5) == "unlike all that is normal here, most like: a man rides a bicycle"
+
+
+def test_a_window_without_a_region_says_so(folder, monkeypatch):
+    monkeypatch.setattr(extraction, "find_regions", lambda *_: Regions(torch.empty(0, 64), torch.empty(0, 4)))
+    empty = explain(folder / "own.mp4", scenes={"elsewhere": folder / "elsewhere.mp4"})
+    assert (empty.fired == -1).all() and np.isfinite(empty.score).all() and (empty.prompts == 0).all()
+    assert empty.in_words(0) == "no region, nobody was seen"
+    np.testing.assert_allclose(at_strength(empty, 0.5), empty.score, atol=1e-9)
+    assert "no sentence is compared" in explain_figures.texts(empty).get_suptitle()
+    assert "nobody was seen" in explain_figures.regions(empty).get_suptitle()
+    explain_explorers.prompt(empty, ["a man walks"]).draw_without_rendering()
+    assert moment_in_words(empty, 0).startswith("1.5 s, score ") and "caption:" not in moment_in_words(empty, 0)
 
 
 def test_similarities_gate_strength_and_prompts_by_hand(why):
@@ -78,11 +148,14 @@ def test_similarities_gate_strength_and_prompts_by_hand(why):
         v, t, c = why.embedding[w], sentences[k], why.context[w]
         assert why.ungated[w, k].item() == pytest.approx((v @ t).item(), abs=1e-6)
         assert why.gated[w, k].item() == pytest.approx((v @ scorer.detector.gate.paired(t, c)).item(), abs=1e-6)
-    mean, deviation = scorer.statistics["s_sem"]
     np.testing.assert_allclose(at_strength(why, 1.0), why.score, atol=1e-4)
-    half = 1 - ((why.ungated + why.gated) / 2)[:, : why.captions].amax(1).double().numpy()
-    others = why.terms["s_pred"] + why.terms["s_mem"]
-    np.testing.assert_allclose(at_strength(why, 0.5), others + (half - mean) / deviation, atol=1e-4)
+    others, window = why.score - why.terms["s_sem"], torch.from_numpy(why.places[:, 0])
+    gated = torch.cat([scorer.detector.gate.logits(v[None], scorer.bank, c[None])
+                       for v, c in zip(why.regions, why.context[window])])  # fmt: skip
+    half = 1 - ((why.regions @ scorer.bank.T + gated) / 2).amax(1).numpy()
+    [pictures] = [strongest(half, why.places, 4)]
+    frames = scorer.frames({"s_sem": pictures}, 48)["s_sem"][[15, 20, 25, 30]]
+    np.testing.assert_allclose(at_strength(why, 0.5), others + scorer.fuse({"s_sem": frames}, ("s_sem",)), atol=1e-4)
     weights = np.exp(why.gated.double().numpy() / 0.07)
     np.testing.assert_allclose(why.prompts, weights[:, why.captions :] / weights.sum(1, keepdims=True), atol=1e-5)
 
@@ -99,7 +172,7 @@ def test_in_its_own_scene_nothing_changes_and_elsewhere_it_does(folder):
     one = explain(folder / "window.mp4", words=SAID, scenes=places)
     assert one.sentences == [*SAID.normal, *SAID.abnormal] and one.gated.shape == (1, 4)
     np.testing.assert_allclose(one.scenes["context"], one.score, atol=1e-4)
-    assert abs(one.scenes["there"] - one.score).item() > 0.1
+    assert abs(one.scenes["there"] - one.score).item() > 1e-3
 
 
 def test_scenes_of_training_come_from_the_memory():
@@ -122,8 +195,14 @@ def test_windows_looked_at_and_their_frames(why, folder):
     np.testing.assert_array_equal(some.frames, why.frames[[0, 2]])
     expected = z.read_video(folder / "own.mp4", [10 + 4], size=why.frames.shape[2:4])[0]
     np.testing.assert_array_equal(some.frames[1, 1], expected)
-    with pytest.raises(ZsadError, match="at=\\[\\] names no window"):
-        explain(folder / "own.mp4", at=[])
+    for at, message in (
+        ([], "at=\\[\\] names no window"),
+        ([90.0], "at=90 s lies outside the video, which lasts 4.7 s"),
+    ):
+        with pytest.raises(ZsadError, match=message):
+            explain(folder / "own.mp4", at=at, scenes={})
+    with pytest.raises(ZsadError, match="only for a folder of frames"):
+        explain(folder / "own.mp4", fps=10.0)
 
 
 def test_motion_of_patches_is_counted_where_something_moves():
@@ -141,7 +220,7 @@ def test_a_short_folder_of_frames_is_one_window(tmp_path):
     np.testing.assert_array_equal(short.frames[0, 2], short.frames[0, 7])
 
 
-@pytest.mark.parametrize("name", ["contributions", "attention", "errors", "texts", "gate"])
+@pytest.mark.parametrize("name", ["contributions", "attention", "regions", "errors", "texts", "gate", "overview"])
 def test_figures_have_words_that_can_be_read(why, name):
     figure = getattr(explain_figures, name)(why)
     figure.draw_without_rendering()
@@ -153,7 +232,8 @@ def test_figures_have_words_that_can_be_read(why, name):
 
 
 def test_stacked_contributions_reach_from_all_negative_to_all_positive_terms(why):
-    terms = {name: np.array(values) for name, values in zip(why.terms, ([1, -1, 2, 0], [2, -2, 1, 0], [-1, 3, 1, 0]))}
+    values = ([1, -1, 2, 0], [2, -2, 1, 0], [-1, 3, 0.5, 0], [0, 0, 0.5, 0])
+    terms = {name: np.array(some) for name, some in zip(why.terms, values)}
     ax = explain_figures.contributions(why._replace(terms=terms, score=sum(terms.values()))).axes[0]
     edges = [part.get_paths()[0].vertices for part in ax.collections]
     at = lambda w: [y for x, y in np.concatenate(edges) if x == why.times[w]]
@@ -161,9 +241,49 @@ def test_stacked_contributions_reach_from_all_negative_to_all_positive_terms(why
     assert ax.lines[0].get_ydata().tolist() == [2, 0, 4, 0]
 
 
-def test_framed_cells_are_those_that_were_scored(why):
-    figure = explain_figures.errors(why, at=2.0)
-    assert len(figure.axes[0].patches) == (why.weights[1] > 0).sum()
+def test_the_worst_cell_and_all_regions_are_framed_the_one_that_fired_thickly(why):
+    assert len(explain_figures.errors(why, at=2.0).axes[0].patches) == 1
+    frames = explain_figures.regions(why, at=2.0).axes[0].patches
+    widths = [frame.get_linewidth() for frame in frames]
+    number = np.flatnonzero(why.places[:, 0] == 1).tolist().index(why.fired[1])
+    assert len(frames) == (why.places[:, 0] == 1).sum() and widths.index(2.4) == number and widths.count(2.4) == 1
+    _, picture, row, column = why.places[why.fired[1]]
+    corner = (picture % 4 * (192 + 8) + column * 24, picture // 4 * (144 + 32) + row * 24)  # frames of 144 x 192 pixels
+    assert frames[number].get_xy() == corner
+
+
+def test_the_command_says_it_in_words_beside_the_scores(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", str(folder / "own.mp4")]) == 0
+    shown = capsys.readouterr()
+    moment, files, warning = shown.out.splitlines()
+    assert re.match(
+        r"\d\.\d s, score -?\d+\.\d\d: (\w+ )?\w+: .*; most from .* \([+-]\d.*\); best normal caption: ", moment
+    )
+    assert files == "why.png, why_1.png in own.scores" and "rendered footage only" in warning
+    assert "figures in " in shown.err and {file.name for file in (tmp_path / "own.scores").iterdir()} == {
+        "video.json", "why.png", "why_1.png"}  # fmt: skip
+    assert main(["explain", str(folder / "own.mp4"), "--at", "2.6", "--output", "x/y.csv"]) == 0
+    assert capsys.readouterr().out.startswith("2.5 s, score ") and (tmp_path / "x" / "y" / "why_1.png").is_file()
+    (tmp_path / "own.scores").rename(tmp_path / "other.scores")
+    for words, message in (
+        ([str(folder / "own.mp4"), "--at", "99"], "at=99 s lies outside the video"),
+        ([str(folder / "own.mp4"), "--output", "a.png"], "give a file that ends in .csv"),
+        ([str(folder / "elsewhere.mp4"), "--output", "other.scores.csv"], "holds the results of another video"),
+        ([str(folder / "own.mp4"), "--fps", "9"], "only for a folder of frames"),
+        (["rtsp://camera"], "an address is no file"),
+        (["absent.mp4"], "no such video"),
+        ([""], "no video; give a file"),
+    ):
+        assert main(["explain", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "own.scores").exists()
+
+
+def test_moments_do_not_overlap(why):
+    assert strongest_moments(np.arange(0, 10, 0.5), np.arange(20.0)) == [19, 13, 7]
+    assert strongest_moments(why.times, why.score) == [int(why.score.argmax())]
 
 
 def test_every_explorer_is_a_picture_in_print(why):

@@ -12,14 +12,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from zsad_lib import ram
 from zsad_lib.config import FAR_TARGET, Profile, get_profile
 from zsad_lib.errors import ZsadError, one_line, run_command
-
-if TYPE_CHECKING:
-    from zsad_lib.own_video.detector import Words
+from zsad_lib.processes import use_one_thread
 
 
 def score(
@@ -37,15 +35,12 @@ def score(
     """Scores one video: its table, then its pictures."""
     from zsad_lib.files.own_results import note_video
     from zsad_lib.files.paths import atomic
+    from zsad_lib.own_video.detector import read_words
     from zsad_lib.own_video.events import in_words, read_truth
-    from zsad_lib.own_video.output_folder import output_for
+    from zsad_lib.own_video.output_folder import local_video, output_for
     from zsad_lib.own_video.scoring import score_video
 
-    if re.match(r"\w+://", video) and not os.path.exists(video):
-        raise ZsadError(
-            f"{video}: an address is no file; `live {video}` (make live SOURCE=...) scores a stream as it comes"
-        )
-    path = Path(video)
+    path = local_video(video)
     target, words = output_for(path, output), read_words(captions, prompts, scene)
     labels = read_truth(truth, path) if truth else None
     use_one_thread()
@@ -94,26 +89,12 @@ def calibrate(
 
 def live(source: str, run: str | None, captions: Path | None, scene: str, seconds: float) -> None:
     """Prints a line for every frame of a camera."""
+    from zsad_lib.own_video.detector import read_words
     from zsad_lib.own_video.watch import watch
 
     use_one_thread()
     for line in watch(source, run, seconds, read_words(captions, None, scene)):
         print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
-
-
-def read_words(captions: Path | None, prompts: Path | None, scene: str) -> "Words":
-    """What the user has written on what is normal, what is abnormal, and where it is."""
-    from zsad_lib.own_video.detector import Words, read_sentences
-
-    sentences = {name: read_sentences(path) for name, path in (("normal", captions), ("abnormal", prompts)) if path}
-    return Words(**sentences, scene=scene)
-
-
-def use_one_thread() -> None:
-    """The stand-ins are so small that threads wait for each other longer than they compute."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def features(
@@ -191,6 +172,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "notebooks": dict(nargs="*", metavar="KEY=VALUE | NOTEBOOK", help="settings of the profile, as JOBS=2; notebooks"),
     "--run": dict(help="run whose detector is used, as runs/demo; default: the one shipped with the kit"),
     "--causal": dict(action=SWITCH, help="use only what a live camera has shown so far"),
+    "--at": dict(type=float, help="seconds of the moment; default: the strongest ones"),
     "--output": dict(type=Path, help="CSV to write; default: <video name>.scores.csv in the current folder"),
     "--fps": dict(type=float, help="frames per second of folders of frames; default: 10"),
     "evaluate --fps": dict(type=float, help="frames per second, for delays and false alarms per hour"),
@@ -214,7 +196,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "weights --profile": dict(help="as ucf_crime; default: list all weights, their licences and homes"),
     "--launch": dict(default="", help="command that starts the processes of a step, as torchrun"),
     "--child": dict(action=SWITCH, help=argparse.SUPPRESS),  # started by another step, which tells what happens
-    "--grid": dict(default="all", help="as gate, or several as gate,prompts; default: all"),
+    "--grid": dict(default="all", help="as stream, or several as stream,gate; default: all"),
     "--cluster": dict(default="", help="address of a dask scheduler"),
     "--root": dict(type=Path, help="folder of weights; default: cache/weights"),
     "--mirror": dict(default="", help="address of a folder with the same files, asked first"),
@@ -239,6 +221,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "your own videos and scores": {
         "score": Command("a score for every frame of one video",
                          f"video {WATCHED} --causal --output --fps --prompts --truth --no-overlay", score),
+        "explain": Command("the strongest moments of one video in words: where, what, and why",
+                           f"video {WATCHED} --at --output --fps --prompts",
+                           "zsad_lib.own_video.explain_command:explain_video"),
         "calibrate": Command("fit the detector to one's own camera, from its normal video",
                              "normal --name --run --far --captions --fps --allow-missing", calibrate),
         "live": Command("scores while a camera records, one line per frame", f"source {WATCHED} --seconds", live),

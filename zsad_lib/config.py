@@ -34,8 +34,9 @@ class Profile:
     family_clips: int = 9  # benchmark: clips per family of anomalies and camera
     weak_clips: int = 8  # benchmark: abnormal clips per family and training camera, for weak supervision alone
     extra_clips: int = 3  # benchmark: clips per family and scene of night and lookalike; twice as many normal ones
-    long_videos: int = 6  # benchmark: continuous videos
-    long_frames: int = 1200  # benchmark: their length, frames
+    streams: int = 1  # benchmark: continuous videos per camera; of a validation camera, two normal, two with events
+    stream_frames: int = 1200  # benchmark: their length, frames
+    before_frames: int = 1200  # benchmark: length of the two normal videos that each test camera recorded before
     train_steps: int = 200  # optimiser steps of the detector; on real footage, of the predictive coding
     weak_epochs: int = 12  # passes over the weakly labelled videos; 0: as published for the data set
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
@@ -73,8 +74,8 @@ PROFILES = {
         family_clips=3,
         weak_clips=3,
         extra_clips=0,
-        long_videos=1,
-        long_frames=300,
+        stream_frames=300,
+        before_frames=300,
         train_steps=25,
     ),
     "demo": Profile("demo", "scene_rules"),

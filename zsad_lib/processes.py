@@ -23,6 +23,13 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def use_one_thread() -> None:
+    """The stand-ins are so small that threads wait for each other longer than they compute."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def read_shard(text: str) -> tuple[int, int]:
     """(i, n) of "i/n": this machine takes every n-th piece of the work from the i-th on.
 

@@ -33,20 +33,28 @@ PLACES: dict[str, tuple[str, ...]] = {
     "shop": ("in a shop", "between shelves", "in a store"),
     "platform": ("on a platform", "at a station", "beside the tracks"),
 }
+EMPTY = ("nothing moves", "nobody is there", "the place is empty", "no one is in sight")
 SCENE_WORD_SHARE = 0.6  # web captions that name the scene
 
 
-def caption(actions: list[str], rng: np.random.Generator, place: str | None = None) -> str:
-    """One sentence about what the actors do, joined by "and".
+def clause(action: str, rng: np.random.Generator) -> str:
+    """What one actor does."""
+    subjects, verbs = PHRASES[action]
+    return f"{rng.choice(subjects)} {rng.choice(verbs)}"
+
+
+def sentence(clauses: list[str], rng: np.random.Generator, place: str | None = None) -> str:
+    """Clauses joined by "and".
 
     Args:
-        actions: one concept per actor, main actor first.
+        clauses: one per actor; none: nothing moves.
         rng: source of the choice of words.
         place: scene whose words are added to the end; None for none.
     """
-    clauses = []
-    for action in actions:
-        subjects, verbs = PHRASES[action]
-        clauses.append(f"{rng.choice(subjects)} {rng.choice(verbs)}")
-    sentence = " and ".join(clauses)
-    return f"{sentence} {rng.choice(PLACES[place])}" if place else sentence
+    words = " and ".join(clauses) or str(rng.choice(EMPTY))
+    return f"{words} {rng.choice(PLACES[place])}" if place else words
+
+
+def caption(actions: list[str], rng: np.random.Generator, place: str | None = None) -> str:
+    """A `sentence` about what the actors do, one concept each."""
+    return sentence([clause(action, rng) for action in actions], rng, place)

@@ -1,4 +1,4 @@
-"""The list of clips of one benchmark, and one clip from its line in that list.
+"""The list of clips and streams of one benchmark, and one of them from its line in that list.
 
 Every clip has a generator of its own, seeded by (benchmark seed, clip name): clips can be rendered in any order, by any
 number of processes, and again after an interruption, with equal bytes.
@@ -6,6 +6,7 @@ number of processes, and again after an interruption, with equal bytes.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import captions, draw, render
+from zsad_lib.files.spans import labels_to_spans, parse_spans
+
+from . import captions, draw, render, streams
 from . import world as w
 
 if TYPE_CHECKING:  # a profile's defaults change no clip
@@ -25,11 +28,11 @@ class ClipSpec:
     """One clip to render. `index` numbers the clips of one (site, family); `site` names the camera ("test-road-2")."""
 
     video: str
-    split: str  # train | val | test
-    set: str  # main | night | lookalike | long
+    split: str  # train | val | test | before (normal streams of the test cameras, as one calibrates on)
+    set: str  # main | night | lookalike | stream | stream_night | stream_lookalike
     scene: str
     site: str
-    family: str  # normal | semantic | temporal | contextual | mixed (long videos)
+    family: str  # normal | semantic | temporal | contextual | mixed (streams)
     frames: int
 
 
@@ -42,10 +45,14 @@ def clip_list(profile: Profile) -> list[ClipSpec]:
     """All clips of the benchmark that `profile` describes, training first."""
     specs = []
 
-    def add(
-        split: str, group: str, scene: str, site: str, family: str, count: int, frames: int = w.CLIP_FRAMES
-    ) -> None:
+    def add(split: str, group: str, scene: str, site: str, family: str, count: int) -> None:
         names = (f"{site}_{family}_{index:02d}" for index in range(count))
+        specs.extend(ClipSpec(name, split, group, scene, site, family, w.CLIP_FRAMES) for name in names)
+
+    def add_streams(split: str, group: str, scene: str, site: str, family: str, count: int) -> None:
+        kind = "before" if split == "before" else "traffic" if family == "normal" else family
+        frames = profile.before_frames if split == "before" else profile.stream_frames
+        names = (f"{site}_{kind}_{index:02d}" for index in range(count))
         specs.extend(ClipSpec(name, split, group, scene, site, family, frames) for name in names)
 
     for split, sites in (("train", profile.train_sites), ("val", profile.val_sites), ("test", profile.test_sites)):
@@ -62,19 +69,27 @@ def clip_list(profile: Profile) -> list[ClipSpec]:
                 )
                 for family in w.FAMILIES if split != "train" else ():
                     add(split, "main", scene, site, family, profile.family_clips)
+                if split == "test":
+                    add_streams(split, "stream", scene, site, "mixed", profile.streams)
+                    add_streams("before", "stream", scene, site, "normal", 2)
+                else:
+                    add_streams(split, "stream", scene, site, "normal", profile.streams * (1 + (split == "val")))
+                if split == "val":
+                    add_streams(split, "stream", scene, site, "mixed", 2 * profile.streams)
     for group in ("night", "lookalike"):
         for scene in w.SCENES:
             add("test", group, scene, f"{group}-{scene}", "normal", 2 * profile.extra_clips)
             for family in w.FAMILIES:
                 add("test", group, scene, f"{group}-{scene}", family, profile.extra_clips)
-    for scene in w.SCENES[: profile.long_videos]:
-        add("test", "long", scene, f"long-{scene}", "mixed", 1, profile.long_frames)
+            if profile.extra_clips:
+                add_streams("test", f"stream_{group}", scene, f"{group}-{scene}", "mixed", profile.streams)
     return specs
 
 
 @lru_cache(maxsize=8)
 def _site(scene: str, name: str, group: str, bench_seed: int) -> draw.Site:
-    return draw.make_site(scene, generator(bench_seed, name), night=group == "night", lookalike=group == "lookalike")
+    night, lookalike = "night" in group, "lookalike" in group
+    return draw.make_site(scene, generator(bench_seed, name), night=night, lookalike=lookalike)
 
 
 class Clip(NamedTuple):
@@ -82,25 +97,38 @@ class Clip(NamedTuple):
 
     tracks: list[render.Track]
     labels: np.ndarray  # uint8 [frames], 1 = abnormal
+    kinds: list[str]  # of each run of abnormal frames, "contextual:drive"
     action: str  # concepts or glitches of the actors, "walk+cart"
-    caption: str
+    told: list[streams.Segment]  # captions
 
 
 def plan_clip(spec: ClipSpec, bench_seed: int) -> Clip:
     """Script, labels and caption of one clip; cheap, nothing is drawn."""
     site = _site(spec.scene, spec.site, spec.set, bench_seed)
     rng = generator(bench_seed, spec.video)
-    if spec.family == "mixed":
-        tracks = render.long_script(site, rng, spec.frames)
-    elif spec.family == "normal":
+    if spec.set.startswith("stream"):
+        numbers = map(int, re.findall(r"[-_](\d+)", spec.video))  # of the camera, and of its stream
+        turn = w.SCENES.index(spec.scene) + sum(numbers)
+        tracks, events = streams.stream_script(site, spec.frames, turn, rng, normal=spec.family == "normal")
+        labels = np.zeros(spec.frames, np.uint8)
+        for event in events:
+            labels[event.first : event.last + 1] = 1
+        kinds = [f"{event.family}:{event.kind}" for event in events]
+        return Clip(tracks, labels, kinds, _action(tracks), streams.captioned(tracks, spec.frames, rng))
+    if spec.family == "normal":
         tracks = render.normal_actors(site, rng)
     else:
         tracks = [render.anomaly(site, spec.family, rng, detail=_turn(spec))]
         if rng.random() < w.TWO_ACTORS:
             tracks += render.normal_actors(site, rng, count=1)
-    told = [track for track in tracks if track.event is None][:2] if spec.family == "mixed" else tracks
-    sentence, action = captions.caption([t.concept for t in told], rng), "+".join(t.glitch or t.concept for t in tracks)
-    return Clip(tracks, render.frame_labels(tracks, spec.frames), action, sentence)
+    labels, action = render.frame_labels(tracks, spec.frames), _action(tracks)
+    kinds = [f"{spec.family}:{action.partition('+')[0]}"] * len(parse_spans(labels_to_spans(labels)))
+    sentence = captions.caption([track.concept for track in tracks], rng)
+    return Clip(tracks, labels, kinds, action, [streams.Segment(0, spec.frames, sentence)])
+
+
+def _action(tracks: list[render.Track]) -> str:
+    return "+".join(track.glitch or track.concept for track in tracks)
 
 
 def draw_clip(spec: ClipSpec, bench_seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ImageDraw
@@ -14,7 +15,6 @@ from .draw import Pose, Site, draw_actor
 
 MARGIN = 10  # pixels that an actor's centre keeps from the side
 RISE_FRAMES = 6  # a fall, or a fire's first flames, take this long
-EVENT_SLOT = 100  # frames between the events of a long video
 NOISE_BANK = 16  # sensor-noise pictures per clip, drawn once and shifted at random
 
 
@@ -40,22 +40,42 @@ class Track:
     jumps: tuple[float, ...] = field(default=())  # pixels, one per teleport
 
 
+class Shown(NamedTuple):
+    """One actor in one frame: what it is seen to do, its box in pixels, and its number among the actors."""
+
+    concept: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    actor: int = 0
+
+
+def seen_as(concept: str, pose: Pose) -> str:
+    """What an actor is seen to do: somebody who has not fallen yet walks, two before their fight stand."""
+    if concept == "fall" and not pose.fallen:
+        return "walk"
+    return "loiter" if concept == "stand-off" else concept
+
+
 def own_time(track: Track, frames: int) -> np.ndarray:
     """The actor's own clock [frames]: it runs at 1, stands in `hold`, and is broken by `glitch` during `event`."""
-    rate = np.ones(frames)
-    t = np.arange(frames)
+    begin = min(track.start, 0)  # it may have come before the video began
+    t = np.arange(begin, frames)
+    rate = np.ones(len(t))
     if track.hold:
         rate[(t >= track.hold[0]) & (t <= track.hold[1])] = 0.0
     if track.glitch in ("speed", "reversal"):
         inside = (t >= track.event[0]) & (t <= track.event[1])
         beat = (t - track.event[0]) // track.period
         rate[inside] = w.SPEED_UP if track.glitch == "speed" else np.where(beat[inside] % 2 == 0, -1.0, 1.0)
-    clock = np.cumsum(rate) - rate[0] - (np.cumsum(rate)[min(track.start, frames - 1)] - rate[0])
+    clock = np.cumsum(rate)
+    clock -= clock[min(track.start, frames - 1) - begin]
     if track.glitch == "freeze":  # the picture of the actor stutters: it stands, then is where it would have been
         inside = (t >= track.event[0]) & (t <= track.event[1])
         held = track.event[0] + (t - track.event[0]) // (2 * track.period) * (2 * track.period)
-        clock = np.where(inside, clock[np.clip(held, 0, frames - 1)], clock)
-    return clock
+        clock = np.where(inside, clock[np.clip(held - begin, 0, len(t) - 1)], clock)
+    return clock[-begin:]
 
 
 def poses(track: Track, frames: int) -> list[tuple[str, Pose] | None]:
@@ -74,7 +94,7 @@ def poses(track: Track, frames: int) -> list[tuple[str, Pose] | None]:
         concept, fallen, height = track.concept, 0.0, track.height
         if concept == "fall":
             fallen = float(np.clip(since / RISE_FRAMES, 0, 1)) if since >= 0 else 0.0
-            x = x if since < 0 else track.x + track.velocity * clock[track.event[0]]
+            x = x if since < 0 else track.x + track.velocity * (track.event[0] - track.start)
         elif concept == "fire":
             height *= float(np.clip((since + 1) / RISE_FRAMES, 0.2, 1))
         elif concept == "fight" and since < 0:
@@ -106,14 +126,16 @@ def frame_labels(tracks: list[Track], frames: int) -> np.ndarray:
     return labels
 
 
-def render(site: Site, tracks: list[Track], frames: int, rng: np.random.Generator) -> tuple[np.ndarray, list]:
+def render(
+    site: Site, tracks: list[Track], frames: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[list[Shown]]]:
     """Draw the clip.
 
     Returns:
-        video uint8 [frames, HEIGHT, WIDTH, 3]; boxes: per frame a list of (concept, x0, y0, x1, y1) in pixels.
+        video uint8 [frames, HEIGHT, WIDTH, 3]; boxes: per frame a list of `Shown`.
     """
     video = np.empty((frames, w.HEIGHT, w.WIDTH, 3), np.uint8)
-    boxes = [[] for _ in range(frames)]
+    boxes: list[list[Shown]] = [[] for _ in range(frames)]
     noise = rng.normal(0, site.noise, (NOISE_BANK, w.HEIGHT, w.WIDTH, 3)).astype(np.float32)
     script = [poses(track, frames) for track in tracks]
     order = np.argsort([track.y for track in tracks])  # far actors first
@@ -127,13 +149,13 @@ def render(site: Site, tracks: list[Track], frames: int, rng: np.random.Generato
             drawn = "fight" if concept == "stand-off" else concept
             still = Pose(pose.x, pose.y, pose.height, pose.facing, 0.0, pose.fallen) if concept == "stand-off" else pose
             box = draw_actor(d, drawn, still, np.random.default_rng(tracks[i].look))
-            boxes[t].append(("loiter" if concept == "stand-off" else concept, *box))
+            boxes[t].append(Shown(seen_as(concept, pose), *box, int(i)))
         grain = np.roll(noise[rng.integers(NOISE_BANK)], int(rng.integers(w.WIDTH)), axis=1)
         video[t] = np.clip(np.asarray(image, np.float32) * site.gain + grain, 0, 255)
     return video, boxes
 
 
-def _ground(site: Site, rng: np.random.Generator) -> tuple[float, float]:
+def ground(site: Site, rng: np.random.Generator) -> tuple[float, float]:
     """A row for the feet and the figure height there."""
     far, near = site.ground
     depth = rng.uniform(0, 1)
@@ -142,7 +164,7 @@ def _ground(site: Site, rng: np.random.Generator) -> tuple[float, float]:
 
 def actor(site: Site, concept: str, frames: int, rng: np.random.Generator, **script) -> Track:
     """An actor that stays in view for all `frames` (as far as its speed allows)."""
-    y, height = _ground(site, rng)
+    y, height = ground(site, rng)
     speed = w.SPEED[concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
     reach = min(abs(speed) * frames, w.WIDTH - 2.0 * MARGIN - 1)
     x = rng.uniform(MARGIN, w.WIDTH - MARGIN - reach)
@@ -201,28 +223,3 @@ def anomaly(
             edge = -MARGIN if track.velocity > 0 else w.WIDTH + MARGIN
             track = Track(**{**track.__dict__, "x": float(edge), "enters": True})
     return track
-
-
-def long_script(site: Site, rng: np.random.Generator, frames: int) -> list[Track]:
-    """Steady traffic: normal actors that come and go, and up to two events of every family at random times."""
-    tracks, t = [], 0
-    while t < frames:  # normal traffic, one actor after the other with some overlap
-        concept = str(rng.choice(w.NORMAL_CELLS[site.scene]))
-        y, height = _ground(site, rng)
-        stand = concept == "loiter"
-        speed = w.SPEED["walk" if stand else concept] * rng.uniform(*w.SPEED_JITTER) * rng.choice((-1, 1))
-        x = -MARGIN if speed > 0 else w.WIDTH + MARGIN
-        crossing = int((w.WIDTH + 2 * MARGIN) / abs(speed))
-        arrive = t + crossing // 3
-        hold = (arrive, arrive + int(rng.integers(30, 80))) if stand else None
-        end = t + crossing + (hold[1] - hold[0] if hold else 0)
-        phase, look = float(rng.uniform(0, 2 * math.pi)), int(rng.integers(2**31))
-        span = dict(start=t, stop=end, enters=True, hold=hold)
-        tracks.append(Track(concept, float(x), float(speed), y, height, phase, look, **span))
-        t = end - int(rng.integers(0, 60)) + int(rng.integers(0, 30))
-    slots = np.arange(EVENT_SLOT, frames - EVENT_SLOT, EVENT_SLOT)  # events keep apart, and off both ends
-    events = rng.permutation(np.repeat(w.FAMILIES, 2))[: len(slots)]
-    for onset, family in zip(np.sort(rng.permutation(slots)[: len(events)]), events):
-        begin = int(onset) + int(rng.integers(0, EVENT_SLOT - w.CLIP_FRAMES))
-        tracks.append(anomaly(site, str(family), rng, frames, begin))
-    return tracks

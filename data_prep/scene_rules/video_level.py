@@ -58,7 +58,9 @@ def prepare(profile: Profile, folder: Path) -> dict:
     """
     specs = clip_list(profile)
     abnormal = describe(specs, profile.bench_seed, render(specs, profile))
-    table = pd.concat([abnormal, load_manifest(folder.parent / "data")], ignore_index=True)
+    listed = load_manifest(folder.parent / "data")
+    known = listed[(listed.set == "main") | (listed.split == "test") | ((listed.split == "val") & (listed.spans == ""))]
+    table = pd.concat([abnormal, known], ignore_index=True)
     table["action"] = [class_of(row.family, row.action) for row in table.itertuples()]
-    table.loc[table.split == "train", ["spans", "caption"]] = ""
+    table.loc[table.split == "train", ["spans", "kinds", "caption"]] = ""
     return save_labelled(table, CLASSES, class_prompts(), folder) | {"files": abnormal["path"]}

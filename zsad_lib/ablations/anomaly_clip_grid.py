@@ -17,10 +17,11 @@ from zsad_lib.evaluate.class_metrics import recognition, truth
 from zsad_lib.evaluate.protocol import Estimate, estimates
 from zsad_lib.features.backbones import device
 from zsad_lib.features.clip_frames import listed_features
+from zsad_lib.features.window_plan import window_means
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.anomaly_clip import train
-from zsad_lib.methods.anomaly_clip.score import load_model, window_means
+from zsad_lib.methods.anomaly_clip.score import load_model
 from zsad_lib.pipeline.run_step import run_folder
 
 SEEDS = 3

@@ -31,7 +31,7 @@ from zsad_lib.pipeline.run_step import run_folder
 def videos(profile: Profile) -> pd.DataFrame:
     """The manifest's rows that ablations use: continuous videos hold no clips to compare."""
     table = load_manifest(run_folder(profile) / "data")
-    return table[table.set != "long"]
+    return table[~table.set.str.startswith("stream")]
 
 
 def profile_of(row: Row, profile: Profile) -> Profile:

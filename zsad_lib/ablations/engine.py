@@ -27,7 +27,8 @@ from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.pipeline.run_step import run_folder
 from zsad_lib.processes import parallel
-from zsad_lib.results import run_tables, tables
+from zsad_lib.results import run_tables
+from zsad_lib.results.ablation_tables import save_ablation
 
 METRICS = ("clip_auc", "micro_auc")  # of every row
 
@@ -111,9 +112,10 @@ def write_tables(name: str, rows: Sequence[AnyRow], method: Method) -> Path:
             return table
     test = _evaluate(rows, method, "test")
     files = {"": tabulate(rows, test)}
-    if name in ("gate", "held_out"):
+    if name in ("gate", "held_out", "stream"):
         validation = _evaluate(rows, method, "val")
         files["_validation"] = tabulate(rows, validation)
+    if name in ("gate", "held_out"):
         files["_best"] = against(best_gate(rows, validation), rows, test)
         for row in rows:
             if (row.name, row.score) == ("memory", "full"):
@@ -123,7 +125,7 @@ def write_tables(name: str, rows: Sequence[AnyRow], method: Method) -> Path:
             frame.to_csv(handle, index=False, float_format="%.9g")
     warning = "" if profile.is_result else "NOT RESULTS (a quick look). "
     title = f"{warning}Ablation grid {name}, profile {profile.run_name}"
-    tables.save_ablation(files[""], run / "ablation" / f"ablation_{name}", title)
+    save_ablation(files[""], run / "ablation" / f"ablation_{name}", title)
     run_tables.publish_ablations(run)
     written = [file for home in (stamp.parent, table.parent) for file in home.glob(f"ablation_{name}*")]
     paths.write_json(stamp, {"key": key, "files": artefacts.record(run, written)})

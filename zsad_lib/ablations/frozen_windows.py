@@ -105,7 +105,8 @@ def tune(profile: Profile, table: pd.DataFrame, folder: Path, seed: int) -> Path
     if tuned(folder, seed):
         return weights
     torch.set_num_threads(1)
-    windows = load_windows(profile, table[table.split == "train"], stand_ins(weights_folder(profile)), state=False)
+    told, pretrained = table[table.split == "train"], stand_ins(weights_folder(profile))
+    windows = load_windows(profile, told, pretrained, state=False, regions=False)
     dpc = load_detector(train_detector(profile, STREAM, seed, windows, weights.parent)).dpc
     for split in SPLITS:
         save_weights(folder / f"{split}-{seed}.safetensors", predict(profile, table[table.split == split], dpc), {})

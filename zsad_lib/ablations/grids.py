@@ -12,9 +12,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zsad_lib.ablations.stream_arrays import LOCAL, PASSES
 from zsad_lib.ablations.trial import BASE
 from zsad_lib.config import nearest
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.weights import SHIPPED
 from zsad_lib.methods.context_aware.train import Variant
 from zsad_lib.models.gates import GATES
 from zsad_lib.released_defects import AS_RELEASED, DEFECTS
@@ -22,7 +24,9 @@ from zsad_lib.released_defects import AS_RELEASED, DEFECTS
 SEMANTIC, FULL = ("s_sem",), ("s_sem", "s_pred")
 # The paper's Table 3: ROC-AUC on UCF-Crime.
 REPORTED = {"B1": 0.462, "B2": 0.518, "B3": 0.579, "B4": 0.704, "B5": 0.845}
-PREDICTIVE = {"s_pred", "s_all", "s_peak"}
+FUSED = (*FULL, "s_mem", "s_mem_global")
+PREDICTIVE, MEMORIES = {"s_pred", "s_all", "s_peak"}, {"s_mem", "s_mem_global"}
+DEMO_STEPS = 200  # of a pass, in the profile demo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,26 @@ class Row:
     def key(self) -> str:
         """Unique within a grid: name, objective and score."""
         return f"{self.name}/{self.objective}/{self.score}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamRow(Row):
+    """One row of the ablation table on streams: terms are those of frames, and a row with a memory has a `score` of its
+    own."""
+
+    variant: Variant = LOCAL
+    passes: int = PASSES  # factor of the profile's steps that the predictive stream is tuned for; 0: as pretrained
+    former: bool = False  # the kit's former stand-ins, which have no regions
+
+    @property
+    def score(self) -> str:
+        """Column `score`: `fused` where a memory enters, `full` where prediction alone does, else `semantic`."""
+        return "fused" if MEMORIES & set(self.terms) else super().score
+
+    @property
+    def tuned(self) -> bool:
+        """Whether a tuned predictive stream enters."""
+        return "s_pred" in self.terms and self.passes > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,10 +247,54 @@ def anomaly_clip() -> Sequence[RecipeRow]:
     return ANOMALY_CLIP
 
 
+GLOBAL = dataclasses.replace(LOCAL, readout="global")
+SCORES = {"semantic": SEMANTIC, "full": FULL, "fused": FUSED}
+
+
+def stream() -> list[StreamRow]:
+    """Gates, controls, read-outs, terms and lengths of training, on continuous video."""
+    rows = []
+
+    def add(name: str, says: str, control: str, scores: Sequence[str] = tuple(SCORES), **changes: Any) -> None:
+        variant = dataclasses.replace(LOCAL, **changes)
+        for score in scores:
+            against = control and f"{control}/{score}"
+            rows.append(StreamRow(name, says, variant, SCORES[score], control=against))
+
+    add("none", "no context", "", gate="none", objective="plain")
+    for kind in ("silu", "ln", "film", "relevance"):
+        for objective in ("plain", "swap"):
+            add(kind, GATES[kind].__doc__.splitlines()[0], "none/plain", gate=kind, objective=objective)
+    add("zero", "relevance, no scene", "relevance/swap", context="zero")
+    add("shuffled", "relevance, other windows' scenes", "relevance/swap", context="shuffled")
+    add("relevance_global", "one vector of the whole window, not its regions", "relevance/swap", readout="global")
+    for passes in (1, 5):
+        says = f"{passes} of {PASSES} parts of the gate's steps"
+        add(f"gate_steps_{DEMO_STEPS * passes}", says, "relevance/swap", ("semantic",), passes=passes)
+    for passes in (0, 1, 3):
+        says = f"predictive stream tuned for {passes} of {PASSES} parts of its steps" if passes else "as pretrained"
+        name, control = f"prediction_steps_{DEMO_STEPS * passes}", "relevance/swap/full"
+        rows.append(StreamRow(name, says, passes=passes, control=control))
+    fused = dict(control="relevance/swap/fused")
+    left_out = {"text": "s_sem", "prediction": "s_pred", "local_memory": "s_mem", "global_memory": "s_mem_global"}
+    for name, term in left_out.items():
+        terms = tuple(other for other in FUSED if other != term)
+        rows.append(StreamRow(f"no_{name}", f"all terms but {term}", terms=terms, **fused))
+    for name in ("local_memory", "global_memory"):
+        says = f"{left_out[name]} alone: no text, no prediction"
+        rows.append(StreamRow(f"{name}_alone", says, terms=(left_out[name],), **fused))
+    rows.append(StreamRow("prediction_alone", "s_pred alone", terms=("s_pred",), control="relevance/swap/full"))
+    for score, terms in SCORES.items() if (SHIPPED / "former").is_dir() else ():
+        without = tuple(term for term in terms if term != "s_mem")
+        row = StreamRow("old_stand_ins", "former stand-ins; no local memory", GLOBAL, without, former=True)
+        rows.append(dataclasses.replace(row, control=f"relevance_global/swap/{score}"))
+    return rows
+
+
 WEAKLY = "anomaly_clip"  # the grid of the weakly supervised method
 GRIDS: dict[str, Callable[[], Sequence[AnyRow]]] = {
     "gate": gate, "components": components, "released": released, "prompts": prompts, "held_out": held_out,
-    WEAKLY: anomaly_clip,
+    "stream": stream, WEAKLY: anomaly_clip,
 }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from zsad_lib.ablations.anomaly_clip_grid import AnomalyClip
 from zsad_lib.ablations.context_aware_grid import ContextAware
 from zsad_lib.ablations.engine import workers, write_tables
-from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, grid
+from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, StreamRow, grid
+from zsad_lib.ablations.stream_grid import Streams
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.pipeline.launch import ensure_apart
@@ -16,7 +17,7 @@ from zsad_lib.pipeline.lock import locked
 from zsad_lib.pipeline.run_step import run_folder
 
 ALL = tuple(GRIDS)
-METHODS = {Row: ContextAware, RecipeRow: AnomalyClip}  # who trains and scores which rows
+METHODS = {Row: ContextAware, StreamRow: Streams, RecipeRow: AnomalyClip}  # who trains and scores which rows
 DATA_SETS = ("scene_rules",)  # with a caption for every clip and a family for every anomaly
 
 

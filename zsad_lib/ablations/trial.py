@@ -41,8 +41,8 @@ PROMPT_SETS = {  # name -> its sentences
 }
 
 
-def label(variant: Variant, profile: Profile) -> str:
-    """Name of a variant's folder: gate, objective, and all that differs from `BASE`.
+def label(variant: Variant, profile: Profile, base: Variant = BASE) -> str:
+    """Name of a variant's folder: gate, objective, and all that differs from `base`.
 
     >>> from zsad_lib.config import get_profile
     >>> label(Variant(gate="ln", objective="plain", live=0, blocks=1), get_profile("demo"))
@@ -50,7 +50,7 @@ def label(variant: Variant, profile: Profile) -> str:
     """
     changed = []
     for name, value in dataclasses.asdict(variant).items():
-        if name not in ("gate", "objective") and value != getattr(BASE, name):
+        if name not in ("gate", "objective") and value != getattr(base, name):
             text = "+".join(value) if isinstance(value, tuple) else value
             changed.append(f"{name}={text}")
     return "-".join([variant.gate, variant.objective, *changed, *profile.released, *["held_out"] * profile.held_out])
@@ -81,7 +81,8 @@ def run_trial(profile: Profile, variant: Variant, seed: int, table: pd.DataFrame
     torch.set_num_threads(1)
     if variant.live:  # tunes the predictive stream itself, from the pretrained one
         stream, backbones = None, stand_ins(weights_folder(profile))
-        train, given = _split(windows, "train", stream), load_windows(profile, table[table.split == "train"], backbones)
+        train, told = _split(windows, "train", stream), table[table.split == "train"]
+        given = load_windows(profile, told, backbones, regions=False)
     else:
         frozen_windows.tune(profile, table, windows, seed)  # done before, unless a cluster took this trial first
         stream, backbones = seed, frozen_windows.tuned_backbones(profile, windows, seed)
@@ -101,6 +102,11 @@ def run_trial(profile: Profile, variant: Variant, seed: int, table: pd.DataFrame
         terms = {term: split.terms[term] for term in ("s_pred", "s_all", "s_peak", "s_mem")}
         terms |= text_terms(detector, given, banks, look_alike(train, split, variant.max_cosine))
         write_archive(folder / f"{name}.npz", {term: value.numpy() for term, value in terms.items()})
+    return finish(folder, key, variant, seed)
+
+
+def finish(folder: Path, key: str, variant: Variant, seed: int) -> Path:
+    """Marks a trial as finished, with the hashes of all that it wrote."""
     facts = {"key": key, "variant": dataclasses.asdict(variant), "seed": seed, "artefacts": {}}
     artefacts.write_result(folder, facts | {"files": artefacts.record(folder, [folder])})
     return folder

@@ -13,6 +13,7 @@ import pandas as pd
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.class_metrics import METRICS as CLASS_METRICS
 from zsad_lib.evaluate.inputs import check_series, require
+from zsad_lib.evaluate.operating_points import LOCALISED, POINT_METRICS
 from zsad_lib.evaluate.protocol import METRICS, Estimate, of_both_classes, weights_of
 from zsad_lib.evaluate.weighted_auc import DRAWS, auc, interval, pixel_pairs
 
@@ -20,7 +21,7 @@ COLUMNS = (
     "method", "variant", "metric", "level", "group", "family", "value", "low", "high", "n_videos", "n_frames",
     "prevalence", "seeds",
 )  # fmt: skip
-LEVELS = METRICS | CLASS_METRICS
+LEVELS = METRICS | POINT_METRICS | LOCALISED | CLASS_METRICS
 EXTRA = ("objective", "score", "control", "delta", "delta_low", "delta_high", "p")  # further columns of ablations
 
 

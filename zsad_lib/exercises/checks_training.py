@@ -14,6 +14,7 @@ from zsad_lib.exercises.answers import close
 from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, to_frames, window_count
 from zsad_lib.losses import info_nce, swap_similarities
 from zsad_lib.methods.context_aware.scores import prompt_scores
+from zsad_lib.models import regions
 from zsad_lib.models.gates import ContextGate
 
 # --- 20: joint training ----------------------------------------------------------------------------------------------
@@ -101,7 +102,28 @@ def blind_score(answer: Callable) -> None:
     print(f"micro AUC {reached:.3f} without any picture: right")
 
 
-# --- 30 to 33: ablations ---------------------------------------------------------------------------------------------
+# --- 23: streams -----------------------------------------------------------------------------------------------------
+
+
+def strongest(answer: Callable) -> None:
+    """`answer(scores, picture, pictures, top)` against the library, with an empty picture."""
+    scores, picture = np.array([0.1, 0.9, 0.5, 0.2, 0.7]), np.array([0, 0, 0, 0, 2])
+    at = np.stack([np.zeros(5, int), picture, picture, picture], 1)
+    yours = np.asarray(answer(scores, picture, 3, 3), float)
+    close(np.nan_to_num(yours, nan=-1), np.nan_to_num(regions.strongest(scores, at, 1, 3)[0], nan=-1), "pictures")
+
+
+def best_clause(answer: Callable) -> None:
+    """`answer(vector, clauses, vectors)` must name the clause that fits best."""
+    vectors = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    clauses = ["a man walks by", "a car passes", "someone is running", "two people are fighting"]
+    for number, clause in enumerate(clauses):
+        got = answer(F.normalize(vectors[number] + 0.1 * vectors[0], dim=-1), clauses, vectors)
+        assert got == clause, f"{got!r}, expected {clause!r}"
+    print("clauses: right")
+
+
+# --- 30 to 34: ablations ---------------------------------------------------------------------------------------------
 
 
 def bilinear_relevance(answer: Callable) -> None:
@@ -137,3 +159,10 @@ def abnormal_mass(answer: Callable) -> None:
     """`answer(normal, abnormal, temperature)` against the library."""
     normal, abnormal = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     close(answer(normal, abnormal, 0.07), prompt_scores(normal, abnormal, 0.07)[0], "mass on the abnormal prompts")
+
+
+def family_frames(answer: Callable) -> None:
+    """`answer(families, family)` must leave out the other families' frames and keep every normal one."""
+    counted, own = answer(["", "semantic", "temporal", "semantic", ""], "semantic")
+    close(counted, [1, 1, 0, 1, 1], "frames that count")
+    close(own, [0, 1, 0, 1, 0], "frames of the family")

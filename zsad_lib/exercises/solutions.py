@@ -163,7 +163,21 @@ def blind_score(n_frames: int, abnormal: bool) -> list[float]:
     return [abnormal * math.exp(-0.5 * ((t - middle) / (n_frames / 2)) ** 2) for t in range(n_frames)]
 
 
-# --- 30 to 33: ablations ---------------------------------------------------------------------------------------------
+# --- 23: streams -----------------------------------------------------------------------------------------------------
+
+
+def strongest(scores: np.ndarray, picture: np.ndarray, pictures: int, top: int) -> list[float]:
+    """Mean of the `top` largest scores [R] of each picture, nan where it has none: `picture` [R] -> [pictures]."""
+    largest = [np.sort(scores[picture == number])[::-1][:top] for number in range(pictures)]
+    return [float(some.mean()) if len(some) else math.nan for some in largest]
+
+
+def best_clause(vector: Tensor, clauses: Sequence[str], vectors: Tensor) -> str:
+    """The clause whose unit vector [K, E] is most like a region's [E]."""
+    return clauses[int((vectors @ vector).argmax())]
+
+
+# --- 30 to 34: ablations ---------------------------------------------------------------------------------------------
 
 # Guesses of a reader who has seen the paper and nothing else, best first.
 gate_order = ["ln", "silu", "film", "cross_attention", "residual_mlp", "bilinear", "relevance", "none"]
@@ -171,6 +185,7 @@ component_families = {"no_text": "semantic", "no_prediction": "temporal", "no_ga
                       "no_anchor": "semantic"}  # fmt: skip
 defect_order = ["scene_weights", "dpc_order", "position_size", "one_normalisation", "context_projection",
                 "batch_statistics", "cpc_temperature", "plain_extractor"]  # fmt: skip
+left_out_order = ["no_text", "no_prediction", "no_global_memory", "no_local_memory"]
 prompt_order = ["captions_abnormal", "abnormal_places", "abnormal", "captions", "class_places", "class", "no_text"]
 
 
@@ -204,6 +219,12 @@ def holm(p: Sequence[float]) -> list[float]:
 def abnormal_mass(normal: Tensor, abnormal: Tensor, temperature: float) -> Tensor:
     """Share of a softmax over all prompts that the abnormal ones get: similarities [B, K], [B, A] -> [B]."""
     return (torch.cat([normal, abnormal], 1) / temperature).softmax(1)[:, normal.shape[1] :].sum(1)
+
+
+def family_frames(families: Sequence[str], family: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames a family's AUC counts, its own and the normal ones (""), and which of ALL frames are its own."""
+    of_frames = np.asarray(families)
+    return (of_frames == "") | (of_frames == family), of_frames == family
 
 
 # --- 40 to 44: AnomalyCLIP -------------------------------------------------------------------------------------------

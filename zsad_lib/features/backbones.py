@@ -94,8 +94,9 @@ def frame_clip(profile: Profile) -> tuple[nn.Module, Vocabulary | None]:
 
 
 def weights_folder(profile: Profile) -> Path:
-    """Folder of the stand-ins' weights that a profile asks for: the usual ones, or those of its `held_out`."""
-    return SHIPPED / "held_out" if profile.held_out else SHIPPED
+    """Folder of the stand-ins' weights that a profile asks for: the usual ones, those of its `held_out`, or the former
+    ones, which only ablations ask for."""
+    return SHIPPED / ("former" if profile.backbones == "former" else "held_out" * profile.held_out)
 
 
 @dataclass
@@ -108,6 +109,8 @@ class Backbones:
     clip: nn.Module
     vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
     video_head: nn.Linear | None = None  # TimeSformer's feature -> CLIP's space; nobody has published one
+    region_head: nn.Linear | None = None  # TimeSformer's patch tokens -> CLIP's space
+    objectness: nn.Linear | None = None  # TimeSformer's patch tokens -> logit of "here is somebody or something"
     differences: bool = False  # the predictive stream reads `frame_differences` instead of frames
 
     @property
@@ -130,9 +133,13 @@ class Backbones:
         """Width of CLIP's joint space."""
         return self.clip.text_projection.shape[-1]
 
+    def _modules(self) -> list[nn.Module | None]:
+        heads = (self.video_head, self.region_head, self.objectness)
+        return [self.timesformer, self.dpc, self.scene, self.clip, *heads]
+
     def to(self, device: str) -> Backbones:
         """Moves all streams to a device."""
-        for module in (self.timesformer, self.dpc, self.scene, self.clip, self.video_head):
+        for module in self._modules():
             if module is not None:
                 module.to(device)
         return self
@@ -174,9 +181,11 @@ def _published(profile: Profile, norm_stats: str) -> Backbones:
     return backbones
 
 
-def video_head() -> nn.Linear:
-    """The linear head that aligns the stand-in TimeSformer's feature with the stand-in CLIP's text tower."""
-    return nn.Linear(TIMESFORMER["embed_dim"], EMBED_DIM)
+def heads() -> nn.ModuleDict:
+    """The linear heads on the stand-in TimeSformer's tokens: class token and patch tokens into the space of the
+    stand-in CLIP's text tower, and whether a patch shows an actor at all, as a logit."""
+    widths = {"video": EMBED_DIM, "region": EMBED_DIM, "objectness": 1}
+    return nn.ModuleDict({name: nn.Linear(TIMESFORMER["embed_dim"], width) for name, width in widths.items()})
 
 
 def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
@@ -197,11 +206,15 @@ def stand_ins(folder: Path = SHIPPED, norm_stats: str = "running") -> Backbones:
         _freeze(model, tensors, folder / f"{name}.safetensors")
     tensors, meta = load_weights(folder / "clip.safetensors")
     vocabulary = Vocabulary(meta["vocabulary"])
-    clip, head = build_clip("ViT-B-32", **CLIP, text_vocab_size=len(vocabulary)), video_head()
+    clip, head = build_clip("ViT-B-32", **CLIP, text_vocab_size=len(vocabulary)), heads()
+    if "head.weight" in tensors:  # of the former stand-ins: the video head alone
+        tensors |= {f"head.video.{name}": tensors.pop(f"head.{name}") for name in ("weight", "bias")}
+        head = nn.ModuleDict({"video": head["video"], "region": None, "objectness": None})
     for prefix, model in (("clip.", clip), ("head.", head)):
         under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         _freeze(model, under, folder / "clip.safetensors", prefix)
-    return Backbones(**models, clip=clip, vocabulary=vocabulary, video_head=head, differences=True)
+    named = dict(video_head=head["video"], region_head=head["region"], objectness=head["objectness"])
+    return Backbones(**models, clip=clip, vocabulary=vocabulary, **named, differences=True)
 
 
 def _freeze(model: nn.Module, tensors: dict[str, Tensor], file: Path, prefix: str = "") -> None:
@@ -230,3 +243,4 @@ KINDS = {
         outline=lambda: SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512),
     ),
 }
+KINDS["former"] = KINDS["stand_in"]._replace(outline=lambda: stand_ins(SHIPPED / "former"))

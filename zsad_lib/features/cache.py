@@ -18,11 +18,11 @@ from zsad_lib.files.clip_feature_files import AGAIN, MEND
 from zsad_lib.files.weights import load_tensors, save_weights
 from zsad_lib.released_defects import acting_in
 
-VERSION = 2  # of what is computed
-TENSORS = ("timesformer", "scene", "stem", "cell_motion", "motion")
+VERSION = 3  # of what is computed
+TENSORS = ("timesformer", "scene", "stem", "cell_motion", "region", "region_at", "motion")
 TOUCHED = {  # defect that acts on features -> the streams that it changes
     "dpc_order": ("stem", "cell_motion"),
-    "position_size": ("timesformer",),
+    "position_size": ("timesformer", "region", "region_at"),
     "scene_weights": ("scene",),
     "one_normalisation": ("scene", "stem", "cell_motion"),
     "batch_statistics": ("stem",),
@@ -36,6 +36,8 @@ class VideoFeatures(NamedTuple):
     scene: Tensor  # [W, S] pooled feature of the middle frame
     stem: Tensor  # [N, C', L', h', w'] predictive stream up to layer3, float16
     cell_motion: Tensor  # [N, h, w] mean absolute frame difference per cell of the predictive grid
+    region: Tensor  # [R, E] vectors of `zsad_lib.models.regions`, float16; R = 0 of streams that have none
+    region_at: Tensor  # [R, 4] window, token frame, row and column of each, int16
     motion: Tensor  # [T] maximum of the blurred frame difference, grey levels; the content-free motion floor
     n_frames: int
 

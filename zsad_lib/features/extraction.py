@@ -48,6 +48,7 @@ from zsad_lib.files.video import iter_frames
 from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.dpc import DPC, NORM_STATISTICS, estimate_norm_stats
+from zsad_lib.models.regions import find_regions
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
@@ -55,6 +56,7 @@ from zsad_lib.released_defects import acting_in
 NORM_VIDEOS = 64  # normal training videos that norm statistics are measured on
 NORM_STATS = "dpc_norm_stats.safetensors"
 TOGETHER = 32  # videos that a process extracts before it says so
+STORED = {"stem": torch.float16, "region": torch.float16, "region_at": torch.int16}  # the others are float32
 CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 
 
@@ -136,29 +138,35 @@ class Extractor:
         return x.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
 
     @torch.no_grad()
-    def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, ...]:
         """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
 
         A piece shorter than a window holds blocks alone: it serves the stream "stem".
 
         Returns:
             TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
-            float16, motion per cell [t / BLOCK_LEN, h, w].
+            float16, motion per cell [t / BLOCK_LEN, h, w], vectors of the regions [R, E] in float16, and their places
+            [R, 4] in int16; regions come with the stream "timesformer".
         """
         piece = piece.to(device())
         with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
             features = dict(zip(TENSORS, self._windows(piece, streams)))
-        return tuple(x.to("cpu", torch.float16 if name == "stem" else torch.float32) for name, x in features.items())
+        return tuple(x.to("cpu", STORED.get(name, torch.float32)) for name, x in features.items())
 
-    def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, ...]:
         b, frames = self.backbones, piece[1:]
         starts = torch.arange(0, max(0, len(frames) - WINDOW + 1), BLOCK_LEN, device=piece.device)
         timesformer = scene = stem = moving = torch.empty(0)
+        region, region_at = torch.empty(0, b.text_dim), torch.empty(0, 4)
         if "timesformer" in streams:
             pixels = _resized(normalise(frames, KINETICS), self.size)  # [t, 3, H, W]
             clips = starts[:, None] + torch.tensor(CLIP_FRAMES, device=piece.device)  # [W, T]
             videos = (pixels[some].transpose(1, 2) for some in clips.split(16))  # [B, 3, T, H, W]
-            timesformer = torch.cat([b.timesformer.features(video) for video in videos])
+            tokens = torch.cat([self._needed(b.timesformer.tokens(video)) for video in videos])
+            timesformer = tokens[:, 0]
+            if b.region_head is not None:
+                grid = b.timesformer.patch_embed.grid_size
+                region, region_at = find_regions(tokens, grid, b.region_head, b.objectness)
         if "scene" in streams:
             scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
         if "stem" in streams:
@@ -166,7 +174,11 @@ class Extractor:
             stem = torch.cat([b.dpc.stem(some[None])[0] for some in blocks.split(20)])
             stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
             moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
-        return timesformer, scene, stem, moving
+        return timesformer, scene, stem, moving, region, region_at
+
+    def _needed(self, tokens: Tensor) -> Tensor:
+        """Without the patches' tokens, where no head reads them."""
+        return tokens if self.backbones.region_head is not None else tokens[:, :1]
 
     def video(self, path: str | Path, unswitched: VideoFeatures | None = None) -> VideoFeatures:
         """All features of one video; its frames are decoded once.
@@ -191,10 +203,12 @@ class Extractor:
                     previous = grey
                 yield resize(frame, self.decoded)
 
-        parts = []
+        parts, earlier = [], 0
         for piece, new in chunks(small_frames()):
-            timesformer, scene, stem, moving = self.windows(torch.from_numpy(piece), streams)
-            parts.append((timesformer, scene, stem[-new:], moving[-new:]))
+            timesformer, scene, stem, moving, region, at = self.windows(torch.from_numpy(piece), streams)
+            at[:, 0] += earlier
+            earlier += len(timesformer)
+            parts.append((timesformer, scene, stem[-new:], moving[-new:], region, at))
         joined = {name: torch.cat(values) for name, values in zip(TENSORS, zip(*parts)) if name in streams}
         if unswitched is not None:
             return unswitched._replace(**joined)

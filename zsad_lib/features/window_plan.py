@@ -1,12 +1,14 @@
 """Which frames of a video make a window, and how scores of windows become scores of frames.
 
-Notebooks: 00_start_here, 21_score_video
+Notebooks: 00_start_here, 21_score_video, 23_find_in_stream
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 BLOCK_LEN = 5  # frames per block of the predictive stream
 NUM_BLOCKS = 6  # blocks per window: 30 frames
+OBSERVED = 3  # of them, before the predicted ones
 WINDOW = BLOCK_LEN * NUM_BLOCKS
 CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
@@ -41,6 +43,70 @@ def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: 
     last = np.clip(t // BLOCK_LEN, 0, count - 1)
     total = np.concatenate([np.zeros((*windows.shape[:-1], 1)), np.cumsum(windows, -1)], -1)
     return (total[..., last + 1] - total[..., first]) / (last + 1 - first)
+
+
+def window_means(frames: np.ndarray) -> np.ndarray:
+    """Mean score of the frames [T] that each window covers: [W]."""
+    return np.array([frames[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(frames)))])
+
+
+def pictures_to_frames(
+    pictures: np.ndarray, n_frames: int, sigma: float = 0.0, causal: bool = False, before: float | None = None
+) -> np.ndarray:
+    """Frame scores from scores of the single pictures that windows look at: picture j of window i is frame
+    i * BLOCK_LEN + CLIP_FRAMES[j].
+
+    A frame gets the mean of its readings, one between two that have any the line between them (the kit's reading).
+
+    Args:
+        pictures: [W, T] scores.
+        n_frames: of the video.
+        sigma: frames, standard deviation of a Gaussian over the frames; 0: none. Not of a causal score.
+        causal: a frame gets the mean of the last two pictures of the latest window that has ENDED by then.
+        before: causal only: score of the frames before the first window has ended.
+
+    Returns:
+        [n_frames] float64.
+
+    >>> pictures_to_frames(np.arange(8.0)[None], 30)[[0, 2, 4, 28, 29]]
+    array([0. , 0.5, 1. , 7. , 7. ])
+    """
+    if causal:
+        return to_frames(pictures[:, -2:].mean(1), n_frames, causal=True, before=before)
+    at = np.arange(len(pictures))[:, None] * BLOCK_LEN + np.array(CLIP_FRAMES)
+    at = at.clip(max=n_frames - 1).ravel()  # a short video has repeated its last frame
+    total, count = np.bincount(at, pictures.ravel(), n_frames), np.bincount(at, minlength=n_frames)
+    read = np.flatnonzero(count)
+    return smoothed(np.interp(np.arange(n_frames), read, total[read] / count[read]), sigma)
+
+
+def blocks_to_frames(
+    blocks: np.ndarray, n_frames: int, sigma: float = 0.0, causal: bool = False, before: float | None = None
+) -> np.ndarray:
+    """Frame scores from scores of blocks: each stands at the middle of its block, with lines between.
+
+    Args:
+        blocks: [N] scores, NaN where there is none, as of the first blocks, which nothing predicts.
+        n_frames, sigma, before: see `pictures_to_frames`.
+        causal: a frame gets the score of the latest block that has ended by then.
+
+    Returns:
+        [n_frames] float64.
+
+    >>> blocks_to_frames(np.array([np.nan, 1.0, 2.0]), 15)[[0, 7, 12, 14]]
+    array([1., 1., 2., 2.])
+    """
+    scored = np.flatnonzero(np.isfinite(blocks))
+    if causal:
+        ended = np.searchsorted(BLOCK_LEN * scored + BLOCK_LEN - 1, np.arange(n_frames), side="right")
+        return np.concatenate([[before], blocks[scored]]).astype(np.float64)[ended]
+    middle = BLOCK_LEN * scored + BLOCK_LEN // 2
+    return smoothed(np.interp(np.arange(n_frames), middle, blocks[scored]), sigma)
+
+
+def smoothed(frames: np.ndarray, sigma: float) -> np.ndarray:
+    """Frame scores [..., T] under a Gaussian of `sigma` frames along time; 0: as they are."""
+    return gaussian_filter1d(frames, sigma, axis=-1, mode="nearest") if sigma else np.asarray(frames)
 
 
 def at_frames(

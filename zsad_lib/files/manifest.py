@@ -22,8 +22,8 @@ from zsad_lib.files.spans import format_spans, parse_spans
 COLUMNS = {
     "video": str,  # unique name, the stem of its score file
     "path": str,  # video file or frame folder; relative to the manifest's folder, or absolute
-    "split": str,  # train | val | test
-    "set": str,  # main | night | lookalike | long: rows with other sets are reported on their own
+    "split": str,  # train | val | test | before: normal video of the test cameras, from before
+    "set": str,  # main | night | lookalike | stream[_night|_lookalike]: all but main are reported on their own
     "scene": str,
     "site": str,  # camera position within a scene
     "family": str,  # normal | semantic | temporal | contextual
@@ -31,13 +31,16 @@ COLUMNS = {
     "n_frames": int,  # decoded frames
     "fps": float,  # frames per second
     "spans": str,  # abnormal frames, "12-35;50-60", 0-based and inclusive; "" = normal
+    "kinds": str,  # family and kind of each span, "temporal:freeze;contextual:drive"; "" = as the video's
     "caption": str,
 }
 _VALUES = {
-    "split": {"train", "val", "test"},
-    "set": {"main", "night", "lookalike", "long"},
+    "split": {"train", "val", "test", "before"},
+    "set": {"main", "night", "lookalike", "stream", "stream_night", "stream_lookalike"},
     "family": {"normal", "semantic", "temporal", "contextual", "mixed"},  # mixed: several kinds in one video
 }
+ACTOR_COUNT = "actor_count.npz"  # of a data step whose renderer knows how many actors each frame shows
+BOXES = "abnormal_boxes.npz"  # of a data step whose renderer knows where the abnormal actor of each frame is
 OVERHANG = 3  # frames; seven official UCF-Crime spans end 1 to 3 frames past their video
 
 
@@ -119,6 +122,7 @@ def clip_spans(text: str, n_frames: int, name: str) -> list[tuple[int, int]]:
 
 
 def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
+    table = table if "kinds" in table else table.assign(kinds="")
     if missing := [name for name in COLUMNS if name not in table]:
         raise ZsadError(f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}")
     if table.empty:
@@ -135,8 +139,35 @@ def _checked(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     for row in table.itertuples():
         if row.n_frames < 1:
             raise ZsadError(f"{file}: {row.video}: n_frames is {row.n_frames}; a video holds at least one frame")
-        clip_spans(row.spans, row.n_frames, row.video)
+        spans, kinds = clip_spans(row.spans, row.n_frames, row.video), span_kinds(row)
+        if row.kinds and len(kinds) != len(spans):
+            raise ZsadError(f"{file}: {row.video}: {len(kinds)} kinds for {len(spans)} spans; give one each")
     return table
+
+
+def span_kinds(row: Any) -> list[tuple[str, str]]:
+    """Family and kind of each span of a manifest's row, where they are told.
+
+    >>> from types import SimpleNamespace
+    >>> span_kinds(SimpleNamespace(video="a", kinds="temporal:freeze;contextual:drive"))
+    [('temporal', 'freeze'), ('contextual', 'drive')]
+    """
+    pairs = [tuple(part.split(":")) for part in row.kinds.split(";") if part]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ZsadError(f"{row.video}: kinds {row.kinds!r} are not readable; write family:kind;family:kind")
+    return pairs
+
+
+def family_frames(row: Any) -> np.ndarray:
+    """Family of each frame of a manifest's row, "" where it is normal: [n_frames] of texts.
+
+    Spans of which no kind is told are of the video's family.
+    """
+    families = np.full(int(row.n_frames), "", dtype=object)
+    spans = clip_spans(row.spans, int(row.n_frames), row.video)
+    for (first, last), (family, _) in zip(spans, span_kinds(row) or [(row.family, "")] * len(spans)):
+        families[first : last + 1] = family
+    return families
 
 
 def save_labelled(table: pd.DataFrame, classes: Sequence[str], prompts: Mapping[str, list[str]], folder: Path) -> dict:

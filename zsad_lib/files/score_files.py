@@ -13,6 +13,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files.csv_columns import NUMPY, Columns, beginning, index_of, is_number, open_regular, read_columns
 from zsad_lib.files.paths import atomic, whole_folder
 
+INSIDE = "inside.npz"  # beside scores: of each frame, whether the region that they point at is that actor's
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
 FRAME = re.compile(r"frame([ _-]?(id|no|nr|num|number|idx|index))?")  # names of a column that numbers frames
 ROW_NUMBERS = ("", "unnamed: 0", "index")  # what pandas and R call a first column that they number rows in

@@ -101,9 +101,9 @@ def extraction(profile: Profile, amount: Lengths, backbones: Backbones) -> tuple
     tool = Extractor(backbones, stride=profile.stride, precision=precision)
     piece = torch.randint(0, 255, (1 + 2 * WINDOW, *tool.decoded, 3), dtype=torch.uint8)
     estimate_norm_stats(backbones.dpc, [tool.blocks(piece.to(device()))[0][None, :NUM_BLOCKS]])
-    windows = tool.windows(piece)  # TimeSformer, scene, stem, motion
+    windows = tool.windows(piece)  # TimeSformer, scene, stem, motion; no regions, which take a head
     seconds = median(lambda: tool.windows(piece)) / (2 * WINDOW)
-    per_block = sum(x[0].nbytes for x in windows)
+    per_block = sum(x[0].nbytes for x in windows if len(x))
     features = VideoFeatures(*windows, torch.empty(0), 2 * WINDOW)
     return Stage("features", "frames seen", amount.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), features
 

@@ -13,6 +13,11 @@ from zsad_lib.models.gates import GATES
 from zsad_lib.results.tables import difference_cell
 
 
+def chapter(heading: str, bullets: Sequence[str], *tables: str) -> str:
+    """A chapter in Markdown: heading, bullets, tables."""
+    return "\n".join([f"## {heading}\n", *(f"- {bullet}" for bullet in bullets), "", *tables])
+
+
 def delta_cell(row: pd.Series) -> str:
     """A row's difference as a cell; "-" where it has none."""
     return difference_cell(row.delta, row.delta_low, row.delta_high, row.p) if row.delta == row.delta else "-"

@@ -1,7 +1,7 @@
 """docs/findings.md, computed from the ablations' tables: what each part buys, for which family, and what is not shown.
 
 Every row of every table is on the page. A bullet calls a difference shown only where it has the star of
-`tables.ablation`.
+`ablation_tables.ablation`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 from zsad_lib.ablations.grids import REPORTED, WEAKLY, grid
 from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance.evidence import (
+    chapter,
     delta_cell,
     has_interaction,
     has_star,
@@ -24,15 +25,16 @@ from zsad_lib.maintenance.evidence import (
     say_differences,
     sort_by_evidence,
 )
+from zsad_lib.maintenance.stream_findings import stream
 from zsad_lib.models.gates import GATES
 from zsad_lib.released_defects import DEFECTS
 from zsad_lib.results.tables import FAMILIES, HEADINGS, caption, to_markdown, value_cell
 
 INTRO = """# What the ablations show
 
-Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Clip AUC on
-the unseen cameras of the embedded benchmark. Differences are paired, on the same bootstrap draws, with 95 %
-intervals.
+Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Unseen
+cameras of the embedded benchmark: frames of continuous video in the chapter on streams, clip AUC in the others.
+Differences are paired, on the same bootstrap draws, with 95 % intervals.
 
 **A star**, the same in every chapter: p below 0.05 after Holm's correction over all differences of one metric in
 the file that holds them (all rows, families, sets of videos and kinds of score). A difference without a star is not
@@ -77,15 +79,15 @@ def findings(runs: Sequence[Path]) -> str:
     """
     chapters = [INTRO]
     for index, run in enumerate(runs):
-        for name, write_chapter in CHAPTERS.items():
+        for name, write in CHAPTERS.items():
             if _file(run, name).is_file() and (index == 0 or name == "gate"):
-                chapters.append(write_chapter(_read(run, name), run))
+                chapters.append(write(_read(run, name), run))
     return "\n".join([*chapters, _gate_rows(), NOT_SHOWN])
 
 
 def gate(table: pd.DataFrame, run: Path) -> str:
     """How far gates get with and without interaction and swaps, what the controls say, and what needs no gate."""
-    return _chapter(f"The gate (run `{run.name}`, score without prediction)", *_gates(table, run, "gate"))
+    return chapter(f"The gate (run `{run.name}`, score without prediction)", *_gates(table, run, "gate"))
 
 
 def held_out(table: pd.DataFrame, run: Path) -> str:
@@ -104,7 +106,7 @@ def held_out(table: pd.DataFrame, run: Path) -> str:
         against = f"Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}"
         bullets = [f"{against}: point estimates, no table tests them.", *bullets]
     heading = f"Without any exposure (run `{run.name}`, score without prediction)\n\n{intro.strip()}"
-    return _chapter(heading, bullets, *tables)
+    return chapter(heading, bullets, *tables)
 
 
 def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, str]:
@@ -202,7 +204,7 @@ def components(table: pd.DataFrame, run: Path) -> str:
             also = "" if worst == family else f", NOT as designed; {family} {say_difference(row.loc[family])}"
             loss = f"loses most on {worst}: {say_difference(row.loc[worst])}{also}"
             sentences.append(f"{name}, meant for the {family} family, {loss}")
-    return _chapter(
+    return chapter(
         f"The components (run `{run.name}`, differences from the full method)",
         [
             (
@@ -239,7 +241,7 @@ def released(table: pd.DataFrame, run: Path) -> str:
         index=defects.index.rename("defect"),
     )
     paper, defects = (part.rename(index="`{}`".format) for part in (paper, defects))
-    return _chapter(
+    return chapter(
         f"The published design (run `{run.name}`, all families)",
         [
             f"Each step of the paper's rows, from the row before: {list_evidence(paper)}.",
@@ -259,7 +261,7 @@ def prompts(table: pd.DataFrame, run: Path) -> str:
     """What the bank of texts and the context's source bring."""
     rows = _clips(table)
     alarms = _of_variant(rows, "captions_abnormal")
-    return _chapter(
+    return chapter(
         f"The prompts (run `{run.name}`, score without prediction, differences from the captions)",
         [
             (
@@ -280,19 +282,15 @@ def anomaly_clip(table: pd.DataFrame, run: Path) -> str:
     rows = table[(table.group == "all") & (table.family == "all") & table.metric.isin(metrics)]
     rows = rows.set_index("`" + rows.variant + "`")
     cells = _differences(rows, "metric", metrics, _says(WEAKLY))
-    return _chapter(
+    return chapter(
         f"AnomalyCLIP's parts (run `{run.name}`, differences from the whole method)",
         [f"On at least one of the metrics shown: {list_evidence(rows)}."],
         to_markdown(cells.rename(columns=HEADINGS), _about(table, run, WEAKLY, FAMILIES[:1]) + FIRST_ROW),
     )
 
 
-CHAPTERS = {"gate": gate, "held_out": held_out, "components": components, "released": released, "prompts": prompts,
-            WEAKLY: anomaly_clip}  # fmt: skip
-
-
-def _chapter(heading: str, bullets: Sequence[str], *tables: str) -> str:
-    return "\n".join([f"## {heading}\n", *(f"- {bullet}" for bullet in bullets), "", *tables])
+CHAPTERS = {"stream": stream, "gate": gate, "held_out": held_out, "components": components, "released": released,
+            "prompts": prompts, WEAKLY: anomaly_clip}  # fmt: skip
 
 
 def _file(run: Path, name: str) -> Path:

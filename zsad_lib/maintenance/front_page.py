@@ -18,7 +18,7 @@ from zsad_lib.maintenance import findings, notebook_map
 from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.artefacts import refuse_changed
 from zsad_lib.pipeline.run_step import run_folder
-from zsad_lib.results import report_cards, tables
+from zsad_lib.results import report_cards, stream_tables, tables
 
 # profile -> data set in words, its picture, what the picture shows; the first that has been run opens the page
 SHOWN = {
@@ -79,7 +79,9 @@ def show(home: Path) -> list[str]:
         if (run / "tables" / "comparison.md").is_file():
             copy(run / "tables" / "comparison.md", results / f"{name}_comparison.md")
         table = pd.read_csv(run / "tables" / "detection.csv")
-        shown[name] = {"about": describe_run(profile, table, data_set), "rows": front_rows(table, data_set)}
+        streams = bool(stream_tables.groups_of(table))
+        rows = stream_rows(table, data_set) if streams else front_rows(table, data_set)
+        shown[name] = {"about": describe_run(profile, table, data_set), "rows": rows}
         if name == CARD:
             card = (
                 f"{CARD_NOTE}{report_cards.model_card(profile, table)}\n{report_cards.LIMITS}\n{report_cards.limits()}"
@@ -112,7 +114,7 @@ def choose_rows(table: pd.DataFrame) -> dict[str, str]:
     if not forms:
         forms = {name: reason for name, reason in STREAMS.items() if name in ranking}
     others = ranking.drop([*FORMS, *STREAMS, *FLOORS], errors="ignore").nlargest(1).index
-    floors = frames[frames.index.isin([*FLOORS, "motion_floor"])].nlargest(1).index
+    floors = frames[frames.index.isin([*FLOORS, "motion_floor", "actor_count"])].nlargest(1).index
     chosen = forms | dict.fromkeys(others, "the strongest other method")
     for name, reason in (("anomaly_clip", "AnomalyCLIP"), *((floor, "the strongest floor") for floor in floors)):
         if name in ranking:
@@ -146,13 +148,36 @@ def front_rows(table: pd.DataFrame, data_set: str) -> list[dict[str, str]]:
     return rows
 
 
+def stream_rows(table: pd.DataFrame, data_set: str) -> list[dict[str, str]]:
+    """The same of a data set with streams: at most eight rows of `stream_tables.stream_table`."""
+    cells, others = stream_tables.stream_table(table), [name for name in tables.ORDER if name not in STREAMS]
+    others = [name for name in others if name not in (*FORMS, *stream_tables.SEEING_FLOORS)]
+    chosen = stream_tables.choose_rows(table, FORMS, others)
+    return [
+        {
+            "Data": data_set,
+            "Method": f"`{tables.row_name(method, variant)}`",
+            "Why this row": reason,
+            "Learned from": tables.SUPERVISION.get(method, "test labels" if "label" in method else "none"),
+            **cells.loc[tables.row_name(method, variant)],
+        }
+        for (method, variant), reason in chosen.items()
+    ]
+
+
 def front_table(shown: dict[str, dict]) -> str:
-    """All rows as one Markdown table, and below it what each data set's numbers are."""
-    runs = [shown[name] for name in SHOWN if name in shown]
-    rows = pd.DataFrame([row for run in runs for row in run["rows"]])
-    return "\n".join(
-        [rows.to_markdown(index=False, disable_numparse=True), "", *[f"- {run['about']}" for run in runs], ""]
-    )
+    """A Markdown table of each run, and below it what its numbers are; runs with equal columns share one."""
+    parts: list[tuple[list[str], list[dict], list[str]]] = []  # columns, rows, what the numbers are
+    for run in (shown[name] for name in SHOWN if name in shown):
+        columns = list(run["rows"][0])
+        if not parts or parts[-1][0] != columns:
+            parts.append((columns, [], []))
+        parts[-1][1].extend(run["rows"])
+        parts[-1][2].append(f"- {run['about']}")
+    texts = [
+        [pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True), "", *about] for _, rows, about in parts
+    ]
+    return "\n".join(line for text in texts for line in (*text, ""))
 
 
 def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
@@ -162,11 +187,14 @@ def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
     git = result["git"]
     revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
     origin = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"
+    link = f"[All rows and metrics](docs/results/{run.name}.md)"
+    if stream_tables.groups_of(table):
+        return f"{stream_tables.stream_caption(table, origin)} {link}, those on clips of one family each among them."
     level = (
         "Clip AUC ranks clips, micro and macro AUC frames; alarms at the threshold that lets "
         f"{profile.far_target:.0%} of the frames of held-out normal video alarm."
     )
-    return f"{tables.caption(table, origin, level)} [All rows and metrics](docs/results/{run.name}.md)."
+    return f"{tables.caption(table, origin, level)} {link}."
 
 
 def show_ablations(home: Path) -> list[str]:

@@ -119,8 +119,9 @@ def _timesformer(batch: int, sizes: dict[str, int]) -> tuple[TimeSformer, torch.
 def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch: int = 192) -> Row:
     """One epoch of joint training from cached frozen features against one that computes them from decoded frames first.
 
-    Both train the same windows from the same weights, and their losses are compared before anything is timed. Windows
-    of a clip share their blocks in both. One thread, as each of the kit's trainings has.
+    Both train the same windows from the same weights, by one vector each, as on the published streams, and their losses
+    are compared before anything is timed. Windows of a clip share their blocks in both. One thread, as each of the
+    kit's trainings has.
 
     Args:
         repeats: timed epochs of each.
@@ -137,7 +138,7 @@ def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch
     extractor = Extractor(backbones)
 
     def extract() -> Windows:
-        timesformer, scene, stem, motion = map(list, zip(*map(extractor.windows, pieces)))
+        timesformer, scene, stem, motion, *_ = map(list, zip(*map(extractor.windows, pieces)))
         dpc, scene = dpc_context(backbones.dpc, stem), torch.cat(scene)
         return Windows(
             timesformer=torch.cat(timesformer), dpc=dpc, scene=scene, context=scene, text=text, caption=clip_of,

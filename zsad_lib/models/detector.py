@@ -38,7 +38,8 @@ class Detector(nn.Module):
         text_dim: width D of the text vectors.
         context_dim: width C of the context vector.
         gate: kind of `ContextGate`.
-        projection: `mlp` or `residual`, with `projection_options` for `build_projection`.
+        projection: `mlp` or `residual`, with `projection_options` for `build_projection`; `none`: nothing is added to
+            the anchor.
         anchor: frozen linear head [video_dim -> D]; None for the paper's plain form.
         streams: which features P reads, of `timesformer` and `dpc`; fewer only to measure what each one brings.
 
@@ -65,12 +66,14 @@ class Detector(nn.Module):
             parameter.requires_grad_(True)
         self.streams = streams
         widths = {"timesformer": video_dim, "dpc": dpc.backbone.channels}
-        self.projection = build_projection(
-            projection, sum(widths[name] for name in streams), text_dim, **projection_options
-        )
+        width = sum(widths[name] for name in streams)
+        self.projection = None
+        if projection != "none":
+            self.projection = build_projection(projection, width, text_dim, **projection_options)
         self.context_projection = nn.Linear(scene_dim, context_dim)
         self.gate = ContextGate(gate, text_dim, context_dim)
         self.anchor = anchor.requires_grad_(False) if anchor is not None else None
+        self.register_buffer("moving_from", torch.tensor(torch.nan))  # of `local_readout.moving_errors`
         self.register_buffer("scene_mean", torch.zeros(scene_dim))
         self.register_buffer("scene_std", torch.ones(scene_dim))
 
@@ -92,7 +95,9 @@ class Detector(nn.Module):
         return self.context_projection(self.standardised(scene))
 
     def residual(self, timesformer: Tensor, dpc: Tensor) -> Tensor:
-        """P([timesformer ; dpc]) / sqrt(D), [B, D]: what training adds to the anchor."""
+        """P([timesformer ; dpc]) / sqrt(D), [B, D]: what training adds to the anchor; [B, 1] of 0 without P."""
+        if self.projection is None:
+            return timesformer.new_zeros(len(timesformer), 1)
         features = {"timesformer": timesformer, "dpc": dpc}
         x = self.projection(torch.cat([features[name] for name in self.streams], dim=-1))
         return x / x.shape[-1] ** 0.5
@@ -102,11 +107,14 @@ class Detector(nn.Module):
 
         `residual`: what `residual` gives for the same features, where it has been computed.
         """
+        if self.projection is None:
+            return F.normalize(self.anchor(timesformer), dim=-1)
         x = self.residual(timesformer, dpc) if residual is None else residual
         if self.anchor is not None:
             x = F.normalize(self.anchor(timesformer), dim=-1) + ANCHOR_WEIGHT * x
         return F.normalize(x, dim=-1)
 
-    def predict(self, stem: Tensor) -> DPCOutput:
-        """Predictive stream from its cached lower layers: [B, N, C', L', h', w'] -> prediction, truth and GRU state."""
-        return self.dpc.predict(self.dpc.encode_from_stem(stem.float()))
+    def predict(self, stem: Tensor, steps: int | None = None) -> DPCOutput:
+        """Predictive stream from its cached lower layers: [B, N, C', L', h', w'] -> prediction, truth and GRU state;
+        `steps` as in `DPC.predict`."""
+        return self.dpc.predict(self.dpc.encode_from_stem(stem.float()), steps)

@@ -257,21 +257,26 @@ class DPC(nn.Module):
             hidden = self.agg(block, hidden)
         return hidden
 
-    def predict(self, features: Tensor) -> DPCOutput:
+    def predict(self, features: Tensor, steps: int | None = None) -> DPCOutput:
         """Observes all but the last P blocks, predicts those (Eq. 3): features [B, N, D, h, w], before ReLU.
+
+        Args:
+            features: of N blocks.
+            steps: P; None: `pred_steps`.
 
         Raises:
             ZsadError: there is no block left to observe.
         """
-        if features.shape[1] <= self.pred_steps:
-            raise ZsadError(f"DPC: {features.shape[1]} blocks leave none to observe with pred_steps={self.pred_steps}")
-        context = hidden = self.aggregate(features[:, : -self.pred_steps])
+        steps = steps or self.pred_steps
+        if features.shape[1] <= steps:
+            raise ZsadError(f"DPC: {features.shape[1]} blocks leave none to observe with pred_steps={steps}")
+        context = hidden = self.aggregate(features[:, :-steps])
         predicted = []
-        for step in range(self.pred_steps):
+        for step in range(steps):
             if step:
                 hidden = self.agg(F.relu(predicted[-1]), hidden)
             predicted.append(self.network_pred(hidden))
-        return DPCOutput(torch.stack(predicted, 1), features[:, -self.pred_steps :], context)
+        return DPCOutput(torch.stack(predicted, 1), features[:, -steps:], context)
 
     def forward(self, blocks: Tensor) -> DPCOutput:
         """blocks [B, N, C, L, H, W], normalised pixels -> prediction and truth of the last P blocks, and context."""

@@ -1,4 +1,4 @@
-"""One's own video: score a file, watch a camera, calibrate, explain. What `score`, `calibrate` and `live` run.
+"""One's own video: score a file, explain its score, calibrate, watch a camera. What those commands run.
 
 Nothing here is needed to reproduce a table.
 """

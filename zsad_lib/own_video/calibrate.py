@@ -12,7 +12,6 @@ Notebook: 50_score_your_video
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,24 +19,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from zsad_lib.config import FAR_TARGET
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.inputs import normal_thresholds
 from zsad_lib.features.backbones import stand_ins
+from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor
-from zsad_lib.features.window_plan import WINDOW, to_frames
+from zsad_lib.features.window_plan import WINDOW
 from zsad_lib.files import paths
 from zsad_lib.files.video import timed_frames
 from zsad_lib.files.video_folders import list_videos
 from zsad_lib.files.weights import load_weights
-from zsad_lib.methods.context_aware.scorer import Scorer, save_scorer
-from zsad_lib.methods.context_aware.scores import joint
+from zsad_lib.methods.context_aware.scorer import Scorer, save_scorer, with_memory
 from zsad_lib.own_video.detector import TERMS, Words, own_scorer
-from zsad_lib.own_video.scoring import seen_frames, window_features
+from zsad_lib.own_video.scoring import join_terms, seen_frames, window_features
 from zsad_lib.own_video.ticks import Seen
 
+FLAT = 1e-6  # deviations; scores that spread less tell nothing
 CERTAIN = 10  # windows above the threshold, below which it is uncertain: their number varies by a third and more
 
 
@@ -80,15 +79,20 @@ def calibrate(
     if len(videos) < 2:
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     (scorer, meta), tool = own_scorer(run, Words(normal=captions)), Extractor(stand_ins())
-    memory = torch.cat([memorise(scorer, video, tool, fps) for video in videos[::2]])
-    scorer = dataclasses.replace(scorer, memory=memory, statistics={})
+    scorer = with_memory(scorer, [piece for video in videos[::2] for piece in _remembered(video, tool, fps)])
     held_out = [stretch for video in videos[1::2] for stretch in _held_out(scorer, video, tool, fps)]
     held_out = [stretch for stretch in held_out if stretch.length >= WINDOW]  # a shorter one holds no whole window
     count = _count_windows(held_out, normal, far)
-    scorer.calibrate([video.terms for video in held_out])
-    windows = {number: scorer.fuse(video.terms, TERMS) for number, video in enumerate(held_out)}
-    frames = {number: to_frames(windows[number], video.length) for number, video in enumerate(held_out)}
-    threshold, causal = (float(normal_thresholds(scores, far)[0]) for scores in (frames, windows))
+    scorer.calibrate([(video.terms, video.length) for video in held_out])
+    thresholds = []
+    for live in (False, True):
+        scored = (scorer.score(video.terms, TERMS, video.length, causal=live) for video in held_out)
+        frames = {number: scores[np.isfinite(scores)] for number, scores in enumerate(scored)}
+        if np.ptp(np.concatenate(list(frames.values()))) < FLAT:
+            flat = "all its scores are equal, as of a still picture"
+            raise ZsadError(f"{normal}: {flat}; give video in which something moves")
+        thresholds.append(float(normal_thresholds(frames, far)[0]))
+    threshold, causal = thresholds
     meta |= {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
     meta["folder"] = os.fspath(Path(normal).resolve())
     spent = sum(video.seconds for video in held_out)
@@ -103,15 +107,21 @@ class _HeldOut(NamedTuple):
     """A stretch of normal video that the memory has not seen."""
 
     path: Path
-    terms: dict[str, np.ndarray]  # `TERMS` and `caption`, [W] each
+    terms: dict[str, np.ndarray]  # of `Scorer.terms`
     length: int  # frames that were seen
     seconds: float
+
+
+def _remembered(video: Path, tool: Extractor, fps: float | None) -> Iterator[VideoFeatures]:
+    """Features of a video's windows, without those that no memory holds."""
+    for piece in window_features(seen_frames(video, Seen(), fps), tool):
+        yield piece._replace(stem=piece.stem[:0], cell_motion=piece.cell_motion[:0])
 
 
 def _held_out(scorer: Scorer, video: Path, tool: Extractor, fps: float | None) -> Iterator[_HeldOut]:
     seen = Seen()
     pieces = list(scorer.terms(window_features(seen_frames(video, seen, fps), tool)))
-    terms = {name: np.concatenate([piece[name] for piece in pieces]) for name in (*TERMS, "caption")}
+    terms = join_terms(scorer, pieces)
     for part in seen.parts():
         own = {name: values[part.windows] for name, values in terms.items()}
         times = seen.times[part.frames]
@@ -129,10 +139,6 @@ def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float)
     if far < 1 / count:
         least = f"{count} windows of held-out normal video cannot tell less than far={1 / count:.2g}"
         raise ZsadError(f"far={far:g}: {least}; give more video or a larger share")
-    scores = [np.concatenate([video.terms[name] for video in held_out]) for name in TERMS]
-    if all(np.allclose(values, values[0]) for values in scores):
-        flat = "all its scores are equal, as of a still picture"
-        raise ZsadError(f"{normal}: {flat}; give video in which something moves")
     return count
 
 
@@ -192,12 +198,3 @@ def _readable(normal: str | Path, allow_missing: bool) -> list[Path]:
         advice = "mend or remove them, or go on without them by ALLOW_MISSING=1"
         raise ZsadError(f"{broken} of {len(listed)} videos cannot be read; {advice}")
     return videos
-
-
-@torch.no_grad()
-def memorise(scorer: Scorer, video: Path, tool: Extractor, fps: float | None = None) -> torch.Tensor:
-    """Joint vectors of all windows of one video (`fps`: see `score_video`): [W, J], as the neighbour memory holds
-    them."""
-    d = scorer.detector
-    pieces = window_features(seen_frames(video, Seen(), fps), tool)
-    return torch.cat([joint(d.anchor(piece.timesformer), d.standardised(piece.scene)) for piece in pieces])

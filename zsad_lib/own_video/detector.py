@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_prep.scene_rules.captions import EMPTY
 from data_prep.scene_rules.prompts import prompts
 from data_prep.scene_rules.world import SEMANTIC
 from zsad_lib.errors import ZsadError
@@ -29,6 +30,7 @@ from zsad_lib.models.text import Vocabulary, encode_captions
 RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
 TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
 PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
+NOBODY = EMPTY  # captions of a place where nothing is
 DESCRIBED_BY = 64  # remembered windows that stand for a described scene: of several cameras, not of one clip
 SHOWN = 5  # sentences with unknown words that the warning names
 
@@ -61,6 +63,12 @@ def read_sentences(path: str | Path) -> list[str]:
     if not sentences:
         raise ZsadError(f"{path}: no sentence in it; write one per line (a line that begins with # is a comment)")
     return sentences
+
+
+def read_words(captions: Path | None, prompts: Path | None, scene: str) -> Words:
+    """What a user has written on what is normal and what abnormal, a text file each, and where it is."""
+    sentences = {name: read_sentences(path) for name, path in (("normal", captions), ("abnormal", prompts)) if path}
+    return Words(**sentences, scene=scene)
 
 
 def scorer_file(run: str | None) -> Path:

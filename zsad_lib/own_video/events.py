@@ -23,7 +23,6 @@ from zsad_lib.files.annotations import read_temporal, stem
 from zsad_lib.files.manifest import frame_labels
 from zsad_lib.files.score_files import prompt_columns, read_frames
 from zsad_lib.files.spans import read_spans
-from zsad_lib.own_video.detector import TERMS
 from zsad_lib.own_video.ticks import stretch_starts
 
 GAP_S = 1.0  # alarms that are closer than this are one event
@@ -48,13 +47,13 @@ def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -
 
     Args:
         frame: row of `score_video`.
-        statistics: each term's mean and standard deviation in normal video.
+        statistics: mean and standard deviation in normal video of each term that the score adds up.
 
     >>> normal = {"s_sem": (0.0, 1.0), "s_pred": (0.0, 1.0), "s_mem": (0.0, 1.0)}
     >>> family_guess(pd.Series({"s_sem": 2.0, "s_pred": 1.0, "s_mem": 0.0, "p(a fire burns)": 0.7}), normal)
     'semantic'
     """
-    above = {name: (frame[name] - statistics[name][0]) / statistics[name][1] for name in TERMS}
+    above = {name: (frame[name] - mean) / deviation for name, (mean, deviation) in statistics.items()}
     if max(above, key=above.get) == "s_pred":
         return "temporal"
     return "semantic" if frame[prompt_columns(frame.index)].sum() >= NAMED else "contextual"

@@ -1,11 +1,13 @@
 r"""Why a window scored as it did: everything behind the score of one video, computed once, to be drawn and turned.
 
-    s = sum_i w_i (s_i - mean_i) / deviation_i      each summand is the contribution of a term; nothing else enters the
-    score s_pred = sum over cells of weight * error       weight = d s_pred / d error: which cells entered the mean over
-    the moving ones t' = t + g * (gate(t, c) - t)                   g = 1: the detector; g = 0: no context; every other
-    term stays
+    s = sum_i w_i (s_i - mean_i) / deviation_i      at a window's middle frame; each summand is what a term contributes
+    s_pred = sum over cells of weight * error       weight = d s_pred / d error: 1 for the worst moving cell
+    t' = t + g * (gate(t, c) - t)                   g = 1: the detector; g = 0: no context; every other term stays
 
 The second and third are the kit's own.
+
+The region that stands out most, with the largest s_sem of a window, speaks for it: its place in one of the window's
+pictures, its sentences, its name (`name_region`). A window in which nobody is seen has none.
 
 Two questions need another scene than the video's own. The same windows are then scored with the scene feature of
 another place, in every term that reads a scene. The clearest answer comes from a place that the reader names, as a
@@ -21,6 +23,7 @@ Notebook: 51_explain_a_score
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,38 +37,46 @@ from torch import Tensor
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import KINETICS, STAND_IN_SIZE, Backbones, device, normalise, stand_ins
 from zsad_lib.features.cache import VideoFeatures
-from zsad_lib.features.extraction import Extractor, encode_long, window_blocks
-from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME, WINDOW
 from zsad_lib.files.video import read_video
-from zsad_lib.methods.context_aware import scores
+from zsad_lib.methods.context_aware import local_readout, scores
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.models.attention_rollout import rollout
+from zsad_lib.models.regions import strongest
 from zsad_lib.models.text import UNKNOWN, encode_captions, tokenize
-from zsad_lib.own_video.detector import NO_WORDS, TERMS, Words, own_scorer
-from zsad_lib.own_video.scoring import seen_frames, window_features
-from zsad_lib.own_video.ticks import Seen
+from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video.name_region import NOTHING, name_region, place_in_words
+from zsad_lib.own_video.scoring import assumed, check_given, join_terms, seen_frames, window_features
+from zsad_lib.own_video.ticks import Part, Seen
 
 LOOKED_AT = 60  # windows with pictures and attention, at most
+MOMENTS = 3  # of a video, the strongest, that a few words are about
 SHOWN_SIZE = (144, 192)  # height, width of those pictures
 CLUSTERS = 4  # scenes of training that stand in where no other place is given
 
 
 class Why(NamedTuple):
-    """Explanation of a video of W windows; M of them are looked at, with their T frames."""
+    """Explanation of a video of W windows with R regions; M windows are looked at, with their T frames."""
 
     video: str  # file name
     scorer: Scorer  # detector, K captions, A prompts
+    parts: list[Part]  # stretches of the video
     times: np.ndarray  # [W] seconds of the middle frames
-    terms: dict[str, np.ndarray]  # term -> [W] contribution to the score, deviations from held-out normal video
+    terms: dict[str, np.ndarray]  # term -> [W] contribution to the score there, deviations from held-out normal video
     score: np.ndarray  # [W] their sum
-    embedding: Tensor  # [W, D] v
+    regions: Tensor  # [R, E] unit vectors
+    places: np.ndarray  # [R, 4] window, picture, row and column of each
+    fired: np.ndarray  # [W] number of the region that stands out most, -1 where there is none
+    grid: tuple[int, int]  # rows and columns of patches
+    embedding: Tensor  # [W, E] v, vector of that region; this and the next two are NaN where there is none
     context: Tensor  # [W, C] c
     ungated: Tensor  # [W, K + A] similarities with captions, then prompts, as the sentences stand
     gated: Tensor  # [W, K + A] with the sentences gated by the window's own scene
-    prompts: np.ndarray  # [W, A] share of each prompt in a softmax over all sentences
+    prompts: np.ndarray  # [W, A] share of each prompt in a softmax over all sentences; 0 without a region
     scenes: dict[str, np.ndarray]  # name of another scene -> [W] score, had it happened there
     errors: np.ndarray  # [W, P, h, w] prediction error of each block and cell, 0..2
-    weights: np.ndarray  # [W, P, h, w] weight of each cell in s_pred; a window's weights sum to 1
+    weights: np.ndarray  # [W, P, h, w] 1 for the worst of the cells that move, 0 for all others
     at: np.ndarray  # [M] numbers of the windows looked at, in order
     frames: np.ndarray  # [M, T, H, W, 3] uint8, the frames that the TimeSformer sees
     rollout: np.ndarray  # [M, T, rows, columns] relevance of each patch for the window's feature
@@ -81,6 +92,16 @@ class Why(NamedTuple):
         """All K + A sentences, captions first."""
         return [*self.scorer.captions, *self.scorer.prompts]
 
+    def in_words(self, w: int) -> str:
+        """Where the region of a window is that stands out, and what it looks like: "lower left: ..."."""
+        if self.fired[w] < 0:
+            return NOTHING
+        _, _, row, column = self.places[self.fired[w]].tolist()
+        ungated, gated = self.ungated[w].numpy(), self.gated[w].numpy()
+        [misfit] = self.scorer.fuse({"s_sem": 1 - gated[: self.captions].max(keepdims=True)}, ("s_sem",))
+        what = name_region(self.sentences, ungated, gated, self.prompts[w], float(misfit))
+        return f"{place_in_words(row, column, self.grid)}: {what}"
+
 
 @torch.no_grad()
 def explain(
@@ -89,6 +110,9 @@ def explain(
     words: Words = NO_WORDS,
     at: Sequence[float] | None = None,
     scenes: Mapping[str, str | Path] | None = None,
+    *,
+    fps: float | None = None,
+    progress: bool = False,
 ) -> Why:
     """Takes the score of a video apart.
 
@@ -96,15 +120,18 @@ def explain(
         path: any file that a decoder reads, or a folder of frames.
         run: name of a run with a trained detector; None takes the one shipped with the package, as in `score_video`.
         words: the user's own sentences.
-        at: seconds of the windows to look at; None: the `LOOKED_AT` that score highest, which are all of a short video.
+        at: seconds of the windows to look at; None: the `strongest_moments`, and those that score highest, `LOOKED_AT`
+            together, which are all of a short video.
         scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's
             training, none where it was calibrated to one camera.
+        fps, progress: as in `score_video`.
 
     Raises:
-        ZsadError: unreadable video, a run without a detector, no time in `at`.
+        ZsadError: unreadable video, a run without a detector, no time in `at`, or one outside the video.
     """
     if at is not None and len(at) == 0:
         raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it out")
+    check_given(path, fps)
     scorer, meta = own_scorer(run, words)
     described, scorer.scene = scorer.scene, None  # each piece carries its scene, so that another one can take its place
     tool, seen = Extractor(stand_ins()), Seen()
@@ -112,21 +139,26 @@ def explain(
         elsewhere = {} if "normal" in meta else training_scenes(scorer)  # a calibrated memory knows one place
     else:
         elsewhere = {name: scene_of(video, tool) for name, video in scenes.items()}
-    features = window_features(seen_frames(path, seen), tool)
+    features = window_features(seen_frames(path, seen, fps, progress), tool)
     if described is not None:
         features = (piece._replace(scene=described.expand_as(piece.scene)) for piece in features)
-    pieces = [_parts(scorer, elsewhere, piece) for piece in features]
-    part = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    vectors = {name: torch.from_numpy(part[name]) for name in ("embedding", "context", "ungated", "gated")}
-    _, prompts = scores.prompt_scores(*vectors["gated"].tensor_split([len(scorer.captions)], -1))
-    score = scorer.fuse(part, TERMS)
-    shown, parts = seen.shown(), list(seen.parts())  # [S] frame that each tick shows
+    found, scored, there = [], [], {name: [] for name in elsewhere}
+    for piece in features:
+        scored += scorer.terms([piece])
+        found.append(_parts(scorer, piece))
+        for name, scene in elsewhere.items():
+            there[name] += scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
+    for line in assumed(path, seen, fps) if progress else ():
+        print(f"{path}: {line}", file=sys.stderr)
+    parts, shown = list(seen.parts()), seen.shown()  # [S] frame that each tick shows
     starts = [part.ticks.start + BLOCK_LEN * np.arange(part.windows.stop - part.windows.start) for part in parts]
     last = np.concatenate([np.full(len(some), part.ticks.stop - 1) for some, part in zip(starts, parts)])  # [W] tick
     starts = np.concatenate(starts)  # [W] first tick of each window
     times = np.array(seen.times)[shown[np.minimum(starts + MIDDLE_FRAME, last)]]
-    looked = np.argsort(-score, kind="stable")[:LOOKED_AT] if at is None else [np.abs(times - s).argmin() for s in at]
-    looked = np.unique(looked)
+    terms = at_middles(scorer, join_terms(scorer, scored), parts)
+    there = {name: join_terms(scorer, pieces) for name, pieces in there.items()}
+    score = scorer.fuse(terms, TERMS)
+    looked = _choose(times, score, at, seen.times[-1])
     ticks = np.minimum(starts[looked, None] + np.array(CLIP_FRAMES), last[looked, None])  # [M, T]
     numbers, index = np.unique(shown[ticks], return_inverse=True)
     index, decoded = index.reshape(ticks.shape), len(seen.times)
@@ -134,17 +166,24 @@ def explain(
     small = torch.from_numpy(small)
     clips = normalise(small.to(device()), KINETICS).transpose(1, 2)  # [M, 3, T, H, W]
     relevance = rollout(tool.backbones.timesformer, clips).cpu()
+    first = np.cumsum([0, *(len(piece["context"]) for piece in found)])
+    for piece, start in zip(found, first):
+        piece["places"][:, 0] += start
+    part = {name: torch.cat([piece[name] for piece in found]) for name in found[0]}
     return Why(
         video=Path(path).name,
         scorer=scorer,
+        parts=parts,
         times=times,
-        terms={name: scorer.fuse(part, (name,)) for name in TERMS},
+        terms={name: scorer.fuse(terms, (name,)) for name in TERMS},
         score=score,
-        **vectors,
-        prompts=prompts.numpy(),
-        scenes={name: part[f"in {name}"] for name in elsewhere},
-        errors=part["errors"],
-        weights=part["weights"],
+        regions=part["regions"],
+        context=part["context"],
+        grid=tuple(relevance.shape[2:]),
+        **_fired(scorer, part),
+        scenes={name: scorer.fuse(at_middles(scorer, x, parts), TERMS) for name, x in there.items()},
+        errors=part["errors"].numpy(),
+        weights=part["weights"].numpy(),
         at=looked,
         frames=pictures,
         rollout=relevance.numpy(),
@@ -152,30 +191,84 @@ def explain(
     )
 
 
-def _parts(scorer: Scorer, elsewhere: Mapping[str, Tensor], piece: VideoFeatures) -> dict[str, np.ndarray]:
-    """What `Why` holds of all windows of a piece, and the raw terms, by name; scores under other scenes as "in
-    NAME"."""
-    d, (terms,) = scorer.detector, scorer.terms([piece])
-    (predicted,) = scores.predictive_terms(d.dpc, [piece])
-    v = d.embed(piece.timesformer, predicted.plain if scorer.plain_extractor else predicted.context)
-    sentences, context = torch.cat([scorer.bank, scorer.prompt_bank]), d.context(piece.scene)
-    errors = scores.error_map(d.dpc.predict(window_blocks(encode_long(d.dpc, piece.stem[None])[0])))  # [W, P, h, w]
-    tensors = {"embedding": v, "context": context, "errors": errors}
-    tensors |= {"ungated": v @ sentences.T, "gated": d.gate.logits(v, sentences, context)}
-    tensors["weights"] = cell_weights(errors, window_blocks(piece.cell_motion)[:, -d.dpc.pred_steps :])
-    for name, scene in elsewhere.items():
-        (terms_there,) = scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
-        terms[f"in {name}"] = scorer.fuse(terms_there, TERMS)
-    return terms | {name: value.cpu().numpy() for name, value in tensors.items()}
+def _choose(times: np.ndarray, score: np.ndarray, at: Sequence[float] | None, end: float) -> np.ndarray:
+    """Numbers of the windows to look at; see `explain`."""
+    if at is None:
+        highest = np.argsort(-score, kind="stable")
+        first = strongest_moments(times, score)
+        return np.unique([*first, *highest[: LOOKED_AT - len(first)]])
+    if outside := [second for second in at if not 0 <= second < end + 1]:
+        raise ZsadError(f"explain: at={outside[0]:g} s lies outside the video, which lasts {end:.1f} s")
+    return np.unique([np.abs(times - second).argmin() for second in at])
 
 
-@torch.enable_grad()
-def cell_weights(errors: Tensor, motion: Tensor) -> Tensor:
-    """weight = d s_pred / d error of every cell: errors and motion [B, P, h, w] -> [B, P, h, w], 0 where a cell did not
-    enter."""
-    errors = errors.detach().requires_grad_()
-    total = scores.moving_mean(errors[:, : scores.SCORED_STEPS], motion[:, : scores.SCORED_STEPS]).sum()
-    return torch.autograd.grad(total, errors)[0]
+def strongest_moments(times: np.ndarray, score: np.ndarray, count: int = MOMENTS) -> list[int]:
+    """The windows that score highest and do not overlap, highest first.
+
+    Args:
+        times: seconds of the windows' middles [W].
+        score: [W].
+        count: how many, at most.
+
+    >>> strongest_moments(np.array([1.5, 2.0, 4.5, 9.0]), np.array([5.0, 6.0, 4.0, 1.0]))
+    [1, 3]
+    """
+    chosen, free = [], np.ones(len(score), bool)
+    while free.any() and len(chosen) < count:
+        chosen.append(int(np.where(free, score, -np.inf).argmax()))
+        free &= np.abs(times - times[chosen[-1]]) >= WINDOW / RATE
+    return chosen
+
+
+def at_middles(scorer: Scorer, terms: dict[str, np.ndarray], parts: Sequence[Part]) -> dict[str, np.ndarray]:
+    """The terms of a video's windows, as `Scorer.frames` has them at the windows' middle frames: [W] each."""
+    found = []
+    for part in parts:
+        length, count = part.ticks.stop - part.ticks.start, part.windows.stop - part.windows.start
+        framed = scorer.frames({name: values[part.windows] for name, values in terms.items()}, length)
+        middle = np.minimum(BLOCK_LEN * np.arange(count) + MIDDLE_FRAME, length - 1)
+        found.append({name: values[middle] for name, values in framed.items()})
+    return {name: np.concatenate([some[name] for some in found]) for name in found[0]}
+
+
+def _parts(scorer: Scorer, piece: VideoFeatures) -> dict[str, Tensor]:
+    """What `Why` holds of the regions and cells of a piece."""
+    d, places = scorer.detector, piece.region_at.long()
+    errors = local_readout.one_step_errors(d.dpc, piece.stem)
+    moving = local_readout.moving_errors(errors, piece.cell_motion, d.moving_from.item())
+    # Row i belongs to block O + i, which is the first that window i predicts.
+    errors, moving = (x.unfold(0, d.dpc.pred_steps, 1).movedim(-1, 1) for x in (errors, moving))  # [W, P, h, w]
+    tensors = {"regions": piece.region.float(), "places": places, "context": d.context(piece.scene)}
+    tensors |= {"errors": errors, "weights": cell_weights(moving)}
+    return {name: x.cpu() for name, x in tensors.items()}
+
+
+def _fired(scorer: Scorer, part: Mapping[str, Tensor]) -> dict[str, np.ndarray | Tensor]:
+    """What `Why` holds of the region of each window that stands out most."""
+    d, places, context = scorer.detector, part["places"], part["context"]
+    misfit = local_readout.region_scores(d.gate, part["regions"], places[:, 0], scorer.bank, context).numpy()
+    fired = local_readout.oddest_region(misfit, places.numpy(), len(context))
+    seen, sentences = fired >= 0, torch.cat([scorer.bank, scorer.prompt_bank])
+    v = torch.full((len(context), part["regions"].shape[1]), torch.nan)
+    v[seen] = part["regions"][fired[seen]]
+    gated = d.gate.logits(v, sentences, context)
+    _, prompts = scores.prompt_scores(*gated.tensor_split([len(scorer.captions)], -1))
+    found = {"embedding": v, "ungated": v @ sentences.T, "gated": gated, "prompts": prompts.nan_to_num().numpy()}
+    return found | {"fired": fired, "places": places.numpy()}
+
+
+def cell_weights(moving: Tensor) -> Tensor:
+    """weight = d s_pred / d error of every cell: 1 for the worst of the cells that move, none where nothing does.
+
+    Args:
+        moving: of `local_readout.moving_errors`, the predicted blocks of B windows [B, P, h, w].
+
+    >>> cell_weights(torch.tensor([[0.2, -torch.inf], [0.7, 0.1]])[None, None]).tolist()
+    [[[[0.0, 0.0], [1.0, 0.0]]]]
+    """
+    flat = moving.flatten(1)
+    worst = F.one_hot(flat.argmax(1), flat.shape[1]) * torch.isfinite(flat)
+    return worst.float().view_as(moving)
 
 
 def scene_of(path: str | Path, tool: Extractor) -> Tensor:
@@ -202,6 +295,7 @@ def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
     return {f"training scene {i}: {scorer.captions[k]}": scene for i, (k, scene) in named}
 
 
+@torch.no_grad()
 def at_strength(why: Why, gate: float) -> np.ndarray:
     """Score [W] with t' = t + g * (gate(t, c) - t): g = 1 is the score, at g = 0 the scene says nothing about the
     captions.
@@ -209,10 +303,12 @@ def at_strength(why: Why, gate: float) -> np.ndarray:
     The mean and the standard deviation of s_sem stay those of the gated captions, so without gate the whole curve also
     moves down or up: look at its shape.
     """
-    captions = slice(why.captions)
-    similarity = torch.lerp(why.ungated[:, captions], why.gated[:, captions], gate)  # [W, K]
-    s_sem = scores.semantic_score(similarity).double().numpy()
-    return why.score - why.terms["s_sem"] + why.scorer.fuse({"s_sem": s_sem}, ("s_sem",))
+    bank, window = why.scorer.bank, torch.from_numpy(why.places[:, 0])
+    gated = local_readout.region_similarity(why.scorer.detector.gate, why.regions, window, bank, why.context)
+    similarity = torch.lerp(why.regions @ bank.T, gated, gate)  # [R, K]
+    s_sem = strongest(scores.semantic_score(similarity).numpy(), why.places, len(why.times))
+    term = why.scorer.fuse(at_middles(why.scorer, {"s_sem": s_sem}, why.parts), ("s_sem",))
+    return why.score - why.terms["s_sem"] + term
 
 
 @torch.no_grad()

@@ -24,16 +24,12 @@ QUANTILES = np.linspace(0.01, 0.99, 50)  # of the scores: positions of the thres
 
 
 def scrub(why: Why) -> Figure | None:
-    """Slider over the windows looked at: what was read, where the future was not foreseen, which sentences fit, what
+    """Slider over the windows looked at: the regions, where the future was not foreseen, which sentences fit, what
     adds up."""
-
-    def draw(on: Figure | SubFigure, second: float) -> None:
-        top, middle, bottom = on.subfigures(3, 1, height_ratios=[1.9, 2.3, 1.7])
-        left, right = top.subfigures(1, 2, width_ratios=[1.25, 1.0])
-        for panel, figure in ((left, "attention"), (right, "errors"), (middle, "texts"), (bottom, "contributions")):
-            getattr(explain_figures, figure)(why, second, panel)
-
-    return explore(draw, (PAGE, 5.9), panels=True, second=[float(time) for time in why.times[why.at].round(2)])
+    seconds = why.times[why.at].round(2).tolist()
+    return explore(
+        lambda on, second: explain_figures.overview(why, second, on), (PAGE, 5.9), panels=True, second=seconds
+    )
 
 
 def threshold(

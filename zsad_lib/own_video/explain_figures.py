@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS
 from zsad_lib.own_video.explain import Why, at_strength, lift
+from zsad_lib.own_video.name_region import NOTHING
 from zsad_lib.results.style import DASHES, METHOD_COLOURS, PAGE, TERMS, TRUTH_COLOUR, term_colour
 
 CAPTIONS, PROMPTS = 5, 3  # sentences of each kind that `texts` shows
@@ -82,8 +83,29 @@ def attention(why: Why, at: float | None = None, on: Figure | SubFigure | None =
     return on
 
 
+def regions(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """The regions of a window's frames, framed; the one that stands out most has a thick frame, and is named above.
+
+    Args:
+        why, at, on: as in `attention`.
+    """
+    on, m = on or plt.figure(figsize=(PAGE, 2.9)), window(why, at)
+    w, pictures = why.at[m], why.frames[m]
+    titles = [f"frame {number}" for number in CLIP_FRAMES]
+    ax, corners = _tiles(on, pictures, None, 1.0, titles, len(titles) // 2, "")
+    height, width = (np.array(pictures.shape[1:3]) / why.grid).tolist()  # pixels of a patch
+    for number in np.flatnonzero(why.places[:, 0] == w):
+        _, picture, row, column = why.places[number].tolist()
+        look = dict(edgecolor=TRUTH_COLOUR, linewidth=2.4) if number == why.fired[w] else dict(edgecolor="white")
+        corner = (corners[picture][0] + column * width, corners[picture][1] + row * height)
+        ax.add_patch(plt.Rectangle(corner, width, height, **{"fill": False, "linewidth": 0.6, **look}))
+    on.suptitle(textwrap.fill(f"{why.times[w]:.1f} s, {why.in_words(w)}", LETTERS), fontsize=8)
+    return on
+
+
 def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
-    """Error maps of a window's predicted blocks over a frame of each; the cells that entered s_pred are framed.
+    """Error maps of a window's predicted blocks over a frame of each, with the largest in the title; the worst
+    cell that moves, which is s_pred, is framed.
 
     Args:
         why, at, on: as in `attention`.
@@ -92,10 +114,7 @@ def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = No
     maps, weights = why.errors[why.at[m]], why.weights[why.at[m]]  # [P, h, w] each
     first = NUM_BLOCKS - len(maps)  # number of the first predicted block
     entered = weights > 0
-    titles = [
-        f"block {first + step + 1}: " + (f"{one[cells].mean():.2f}" if cells.any() else "not scored")
-        for step, (one, cells) in enumerate(zip(maps, entered))
-    ]
+    titles = [f"block {first + step + 1}: {one.max():.2f}" for step, one in enumerate(maps)]
     pictured = [
         next(t for t, n in enumerate(CLIP_FRAMES) if n // BLOCK_LEN == first + step) for step in range(len(maps))
     ]
@@ -104,17 +123,21 @@ def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = No
     for step, row, column in np.argwhere(entered):
         corner = (corners[step][0] + column * width, corners[step][1] + row * height)
         ax.add_patch(plt.Rectangle(corner, width, height, fill=False, edgecolor="white", linewidth=0.7))
-    on.suptitle(f"{why.times[why.at[m]]:.1f} s: error {(maps * weights).sum():.2f} over the framed cells", fontsize=8)
+    worst = f"error {(maps * weights).sum():.2f} in the worst cell that moves" if entered.any() else "nothing moves"
+    on.suptitle(f"{why.times[why.at[m]]:.1f} s: {worst}", fontsize=8)
     return on
 
 
 def texts(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
-    """The captions that fit a window best and the prompts' fits, gated by the scene (filled) beside ungated (open).
+    """The captions that fit a window's region best and the prompts' fits, gated (filled) beside ungated (open).
 
     Args:
         why, at, on: as in `attention`.
     """
     on, w = on or plt.figure(figsize=(PAGE, 2.6)), why.at[window(why, at)]
+    if why.fired[w] < 0:
+        on.suptitle(f"{why.times[w]:.1f} s: {NOTHING}, so that no sentence is compared", fontsize=8)
+        return on
     gated, ungated = why.gated[w].numpy(), why.ungated[w].numpy()
     K = why.captions
     best = [*np.argsort(-gated[:K])[:CAPTIONS], *(K + np.argsort(-why.prompts[w])[:PROMPTS])]
@@ -128,7 +151,7 @@ def texts(why: Why, at: float | None = None, on: Figure | SubFigure | None = Non
     ax.set_yticks(rows, names)
     ax.axvline(0, color="0.4", linewidth=0.6)
     ax.invert_yaxis()
-    ax.set(xlabel="similarity with the window; filled: gated by the scene, open: the sentence alone")
+    ax.set(xlabel="similarity with the region; filled: gated by the scene, open: the sentence alone")
     ax.set_title("captions of normal video, then prompts [share of all sentences]", loc="left")
     return on
 
@@ -153,30 +176,47 @@ def gate(why: Why, at: float | None = None, on: Figure | SubFigure | None = None
     return on
 
 
+def overview(why: Why, at: float | None = None, on: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """All of one window: its regions, where its future was not foreseen, which sentences fit, what adds up.
+
+    Args:
+        why, at, on: as in `attention`.
+    """
+    on = on or plt.figure(figsize=(PAGE, 5.9))
+    top, middle, bottom = on.subfigures(3, 1, height_ratios=[1.9, 2.3, 1.7])
+    left, right = top.subfigures(1, 2, width_ratios=[1.25, 1.0])
+    for panel, draw in ((left, regions), (right, errors), (middle, texts), (bottom, contributions)):
+        draw(why, at, panel)
+    return on
+
+
 def _tiles(
     on: Figure | SubFigure,
     frames: np.ndarray,
-    maps: np.ndarray,
+    maps: np.ndarray | None,
     top: float,
     titles: list[str],
     columns: int,
     label: str,
 ) -> tuple[plt.Axes, list[tuple[int, int]]]:
-    """Frames [n, H, W, 3] in grey under their maps [n, h, w], colours 0 to `top`: one picture, faster than n; and the
-    frames' corners."""
+    """Frames [n, H, W, 3], in grey under their maps [n, h, w] where there are any, colours 0 to `top`: one picture,
+    faster than n; and the frames' corners."""
     ax, (height, width) = on.subplots(), frames.shape[1:3]
     corners = [(i % columns * (width + GAP), i // columns * (height + 4 * GAP)) for i in range(len(frames))]
     picture = np.ones((corners[-1][1] + height, corners[columns - 1][0] + width, 3))
     colours = ScalarMappable(Normalize(0, top), "magma")
-    cell = np.ones((-(-height // maps.shape[1]), -(-width // maps.shape[2])))  # pixels of a cell
-    for frame, one, title, (left, up) in zip(frames, maps, titles, corners):
-        level = np.kron(one, cell)[:height, :width]
-        strength = (0.15 + 0.6 * level / top)[..., None]
-        mixed = strength * colours.to_rgba(level)[..., :3] + (1 - strength) * frame.mean(-1, keepdims=True) / 255
+    for i, (frame, title, (left, up)) in enumerate(zip(frames, titles, corners)):
+        mixed = frame / 255
+        if maps is not None:
+            cell = np.ones((-(-height // maps.shape[1]), -(-width // maps.shape[2])))  # pixels of a cell
+            level = np.kron(maps[i], cell)[:height, :width]
+            strength = (0.15 + 0.6 * level / top)[..., None]
+            mixed = strength * colours.to_rgba(level)[..., :3] + (1 - strength) * mixed.mean(-1, keepdims=True)
         picture[up : up + height, left : left + width] = mixed
         ax.text(left, up - 2, title, va="bottom", fontsize=7)
     ax.imshow(picture.clip(0, 1), extent=(0, picture.shape[1], picture.shape[0], 0))
     ax.set_ylim(picture.shape[0], -4 * GAP)
     ax.set_axis_off()
-    on.colorbar(colours, ax=ax, shrink=0.85, pad=0.01, ticks=MaxNLocator(3)).set_label(label, fontsize=7)
+    if maps is not None:
+        on.colorbar(colours, ax=ax, shrink=0.85, pad=0.01, ticks=MaxNLocator(3)).set_label(label, fontsize=7)
     return ax, corners

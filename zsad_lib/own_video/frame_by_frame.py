@@ -93,7 +93,8 @@ class LiveScorer:
             before = self.frames[-1] if self.frames else small
             for shown in (*blend(before, small, tick.missed), small):
                 if (terms := self.window(shown)) is not None:
-                    self.last = Scored(float(self.scorer.fuse(terms, TERMS)[0]), False)
+                    score = self.scorer.score(terms, TERMS, WINDOW, causal=True)[-1]
+                    self.last = Scored(float(score), False)
         return self.last
 
     def window(self, small: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -107,16 +108,17 @@ class LiveScorer:
             return None
         piece = torch.from_numpy(np.stack(self.frames))  # [1 + t, H, W, 3]
         with self._timed("predictive stream"):
-            self.blocks.append(self.tool.windows(piece[-1 - BLOCK_LEN :], ("stem",))[2:])
+            self.blocks.append(self.tool.windows(piece[-1 - BLOCK_LEN :], ("stem",))[2:4])
         if len(self.blocks) < NUM_BLOCKS:
             return None
         with self._timed("TimeSformer"):
-            timesformer = self.tool.windows(piece, ("timesformer",))[0]
+            timesformer, *_, region, region_at = self.tool.windows(piece, ("timesformer",))
         with self._timed("scene stream"):
             scene = self.tool.windows(piece, ("scene",))[1]
         stem, moving = (torch.cat(parts) for parts in zip(*self.blocks))
         with self._timed("prediction, gate and fusion"):
-            [terms] = self.scorer.terms([VideoFeatures(timesformer, scene, stem, moving, torch.empty(0), 0)])
+            seen = VideoFeatures(timesformer, scene, stem, moving, region, region_at, torch.empty(0), 0)
+            [terms] = self.scorer.terms([seen])
         return terms
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ same name from another folder gets that folder's name in front of its own.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,17 @@ from zsad_lib.files.video import VIDEO_SUFFIXES
 from zsad_lib.own_video.scoring import TABLE
 
 LONGEST = 255  # bytes of a file's name, on all file systems in use
+
+
+def local_video(video: str) -> Path:
+    """The path of a video; ZsadError for an address, and for none."""
+    if not video:
+        raise ZsadError("no video; give a file or a folder of frames, as VIDEO=clip.mp4")
+    if re.match(r"\w+://", video) and not os.path.exists(video):
+        raise ZsadError(
+            f"{video}: an address is no file; `live {video}` (make live SOURCE=...) scores a stream as it comes"
+        )
+    return Path(video)
 
 
 def output_for(video: Path, given: Path | None) -> Path:

@@ -9,7 +9,7 @@ import itertools
 import math
 import operator
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,13 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, chunks
-from zsad_lib.features.window_plan import WINDOW, at_frames, window_of
+from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
 from zsad_lib.files.score_files import prompt_column
 from zsad_lib.files.video import timed_frames
 from zsad_lib.methods.context_aware.scorer import Scorer
+from zsad_lib.methods.context_aware.scores import causal_terms
 from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.own_video.ticks import Seen, Tick, Ticks
@@ -81,8 +82,8 @@ def window_features(frames: Iterable[tuple[int, np.ndarray]], tool: Extractor) -
 class WindowScores(NamedTuple):
     """What a detector says of the W windows of one video.
 
-    `terms` hold each of `TERMS` [W], `caption` [W], the number of the best caption, and `prompts` [W, A],
-    probabilities.
+    `terms` are those of `Scorer.terms`: each of `TERMS`, `caption` [W], the number of the best caption, -1 where
+    nothing is seen, and `prompts` [W, A], probabilities.
     """
 
     scorer: Scorer
@@ -108,9 +109,15 @@ def score_windows(
         scorer, meta = own_scorer(run, words)
         threshold = meta.get("threshold")
         pieces = list(scorer.terms(window_features(frames, Extractor(stand_ins()))))
-    none = {**dict.fromkeys((*TERMS, "caption"), np.empty(0)), "prompts": np.empty((0, len(scorer.prompts)))}
-    terms = {name: np.concatenate([piece[name] for piece in (none, *pieces)]) for name in none}
-    return WindowScores(scorer, threshold, terms)
+    return WindowScores(scorer, threshold, join_terms(scorer, pieces))
+
+
+def join_terms(scorer: Scorer, pieces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Terms of the windows of all pieces of a video; of none, empty ones of the same shapes."""
+    shapes = {"s_sem": (0, len(CLIP_FRAMES)), "s_mem": (0, len(CLIP_FRAMES)), "s_pred": (0, 2)}
+    shapes |= {"s_mem_global": (0,), "caption": (0,), "prompts": (0, len(scorer.prompts))}
+    none = {name: np.empty(shape) for name, shape in shapes.items()}
+    return {name: np.concatenate([piece[name] for piece in (none, *pieces)]) for name in none}
 
 
 def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.DataFrame:
@@ -123,17 +130,17 @@ def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.D
     """
     scorer, _, terms = windows
     parts, times = list(seen.parts(causal)), np.array(seen.times)
-
-    def spread(values: np.ndarray, before: float) -> np.ndarray:  # [..., W] -> [..., T]
-        frames = [at_frames(values[..., p.windows], p.n_frames, p.at, causal, before) for p in parts]
-        return np.concatenate(frames, axis=-1)
-
+    framed = [scorer.frames({name: terms[name][p.windows] for name in TERMS}, p.n_frames, p.at, causal) for p in parts]
+    joined = {name: np.concatenate([some[name] for some in framed]) for name in TERMS}  # [T] each
+    usual = scorer.causal_statistics if causal else scorer.statistics
+    score = np.nan_to_num(scorer.fuse(joined, TERMS, causal))
     latest = [window_of(p.n_frames, p.windows.stop - p.windows.start, p.at, causal) for p in parts]
     latest = np.concatenate([np.where(some < 0, -1, some + p.windows.start) for some, p in zip(latest, parts)])  # [T]
-    shares = spread(terms["prompts"].T, 0.0)  # [A, T]
-    prompt = np.where(latest < 0, -1, shares.argmax(0))
-    columns = dict(zip(TABLE, (np.arange(len(times)), times, spread(scorer.fuse(terms, TERMS), 0.0))))
-    columns |= {name: spread(terms[name], scorer.statistics[name][0]) for name in TERMS}
+    shares = [at_frames(terms["prompts"][p.windows].T, p.n_frames, p.at, causal, 0.0) for p in parts]
+    shares = np.concatenate(shares, axis=-1)  # [A, T]
+    prompt = np.where(shares.any(0), shares.argmax(0), -1)  # nothing is named where nothing is seen
+    columns = dict(zip(TABLE, (np.arange(len(times)), times, score)))
+    columns |= {name: np.nan_to_num(joined[name], nan=usual[name][0]) for name in TERMS}
     columns |= {"warmup": latest < 0, "caption": _named(np.append(terms["caption"], -1)[latest], scorer.captions)}
     columns |= {"prompt": _named(prompt, scorer.prompts), "p_prompt": shares.max(0)}
     return pd.DataFrame(columns | dict(zip(map(prompt_column, scorer.prompts), shares)))
@@ -168,31 +175,39 @@ def score_video(
     Returns:
         One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of
         normal video, in deviations, as long as the detector keeps its own captions and sees the scene itself), the raw
-        terms `s_sem`, `s_pred`, `s_mem`, `warmup` (causal: True before the first ended window, where the score is the
-        calibrated normal mean and nothing is named), `caption` (the normal caption that fits best), `prompt` (the
-        abnormal prompt that fits best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its probability beside
-        the normal captions, 0..1. Prompts name what is seen; the score does not read them. ``attrs`` hold `run`,
-        `threshold`, of a calibrated detector or None, and `statistics`, each term's mean and standard deviation in
-        normal video.
+        terms `s_sem`, `s_pred`, `s_mem`, `s_mem_global`, `warmup` (causal: True before the first ended window, where
+        the score is the calibrated normal mean), `caption` (the normal caption that fits the oddest region best),
+        `prompt` (the abnormal prompt that fits it best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its
+        probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read them. During
+        the warm-up, and where no region is seen, nothing is named. ``attrs`` hold `run`, `threshold`, of a calibrated
+        detector or None, and `statistics`: mean and standard deviation in normal video of each term that the score
+        adds up, all but `s_mem_global` of a causal one.
 
     Raises:
         ZsadError: no video, a run without a detector, or words it cannot use.
     """
+    check_given(path, fps)
+    seen = Seen()
+    windows = score_windows(seen_frames(path, seen, fps, progress), run, words, causal)
+    for line in assumed(path, seen, fps, causal) if progress else ():
+        print(f"{path}: {line}", file=sys.stderr)
+    table = frame_table(windows, seen, causal)
+    usual = windows.scorer.causal_statistics if causal else windows.scorer.statistics
+    usual = {name: usual[name] for name in (causal_terms(TERMS) if causal else TERMS)}
+    table.attrs.update(run=run, threshold=windows.threshold, statistics=usual)
+    return table
+
+
+def check_given(path: str | Path, fps: float | None) -> None:
+    """ZsadError for a single picture, and for a rate of what holds its own times."""
     if Path(path).is_file() and Path(path).suffix.lower() in IMAGE_SUFFIXES:
         raise ZsadError(f"{path}: a single picture is no video; give a video file or a folder of frames")
     if fps is not None and not (0 < fps < math.inf and Path(path).is_dir()):
         advice = "give frames per second above 0, and only for a folder of frames: a video holds its times"
         raise ZsadError(f"fps={fps}: {advice}")
-    seen = Seen()
-    windows = score_windows(seen_frames(path, seen, fps, progress), run, words, causal)
-    for line in _assumed(path, seen, fps, causal) if progress else ():
-        print(f"{path}: {line}", file=sys.stderr)
-    table = frame_table(windows, seen, causal)
-    table.attrs.update(run=run, threshold=windows.threshold, statistics=windows.scorer.statistics)
-    return table
 
 
-def _assumed(path: str | Path, seen: Seen, fps: float | None, causal: bool) -> Iterator[str]:
+def assumed(path: str | Path, seen: Seen, fps: float | None, causal: bool = False) -> Iterator[str]:
     """What a score of this video takes for granted, a line each."""
     if Path(path).is_dir() and not fps:
         yield f"its frames hold no time, {RATE:g} per second are assumed; --fps says otherwise"

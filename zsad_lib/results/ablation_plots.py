@@ -8,23 +8,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.results.ablation_tables import main_group
 from zsad_lib.results.style import COLUMN, PAGE, words
 from zsad_lib.results.tables import FAMILIES
 
 OBJECTIVES = {"plain": ("#4d4d4d", "o"), "swap": ("#0173b2", "s"), "reject": ("#d55e00", "^")}  # colour, marker
 
 
-def forest(table: pd.DataFrame, score: str, what: str = "delta", families: Sequence[str] = FAMILIES) -> Figure:
+def forest(
+    table: pd.DataFrame, score: str, what: str = "delta", families: Sequence[str] = FAMILIES, metric: str = "clip_auc"
+) -> Figure:
     """One panel per family: every row's difference from its control (or its value) with its 95 % interval.
 
     Args:
         table: tidy ablation table.
-        score: rows of `semantic` or `full`.
+        score: rows of `semantic`, `full` or `fused`.
         what: `delta`, drawn against 0, or `value`, drawn against chance.
         families: panels.
+        metric: column `metric` of the rows.
     """
     low, high = ("delta_low", "delta_high") if what == "delta" else ("low", "high")
-    rows = table[(table.metric == "clip_auc") & (table.group == "all") & (table.score == score) & table[what].notna()]
+    rows = table[(table.metric == metric) & (table.group == main_group(table)) & (table.score == score)]
+    rows = rows[rows[what].notna()]
     if rows.empty:
         raise ZsadError(f"no rows with score {score}: nothing to draw")
     names = list(dict.fromkeys(rows.variant))
@@ -48,7 +53,8 @@ def forest(table: pd.DataFrame, score: str, what: str = "delta", families: Seque
     marks = [plt.Line2D([], [], color=OBJECTIVES[k][0], marker=OBJECTIVES[k][1], markersize=3, label=k) for k in kinds]
     if len(kinds) > 1:
         figure.legend(handles=marks, title="objective", loc="outside upper center", ncols=len(kinds), title_fontsize=7)
-    label = "difference in clip AUC from the control" if what == "delta" else "clip AUC (dotted: chance)"
+    auc = f"{metric.partition('_')[0]} AUC"
+    label = f"difference in {auc} from the control" if what == "delta" else f"{auc} (dotted: chance)"
     figure.supxlabel(f"{label}; lines: 95 % intervals", fontsize=7)
     return figure
 

@@ -18,20 +18,25 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import run_step
 from zsad_lib.pipeline.artefacts import refuse_changed
-from zsad_lib.results import html_page, report_cards, run_tables, tables
+from zsad_lib.results import html_page, report_cards, run_tables, stream_tables, tables
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
     "headline": (
         "Every method and every content-free floor. Dots: mean over seeds; lines: 95 % intervals (bootstrap "
         "over videos). Hollow floors never look at a picture; the two marked oracle are told which videos are abnormal."
     ),
+    "clips": "The same on short clips, each of which holds one family: clip AUC.",
     "score_curve": (
-        "Score over time of one test video, chosen by rule (median AUC; of the long ones alone where there are "
+        "Score over time of one test video, chosen by rule (median AUC; of the streams alone where there are "
         "any), with what each term adds and the truth shaded. The dashed threshold was fixed on held-out normal video."
     ),
-    "roc_pr": "All test frames joined. The dotted line on the right is the prevalence: the precision of guessing.",
+    "roc_pr": (
+        "All test frames joined (of the streams alone where there are any). The dotted line on the right is the"
+        " prevalence: the precision of guessing."
+    ),
     "densities": (
-        "Frame scores of normal frames and of abnormal ones, those of all seeds together (in brackets how many). The"
+        "Frame scores of normal frames and of abnormal ones (of the streams alone where there are any), those of all"
+        " seeds together (in brackets how many). The"
         " dashed threshold is the first seed's."
     ),
     "scenes": "Each scene on its own: its abnormal clips against its normal clips.",
@@ -64,6 +69,7 @@ def write(profile: Profile) -> Path:
     title = run_tables.heading(profile)
     glossary, terms = _glossary()
     sections = [
+        *_streams(table, title, run, terms),
         *_headline(table, title, run, terms, profile.far_target),
         *_supervision(table, run, terms),
         *_films(run, profile),
@@ -80,27 +86,39 @@ def write(profile: Profile) -> Path:
     return paths.write_text(target, html_page.document(title, body))
 
 
+def _streams(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str]) -> list[str]:
+    """What is first where there are streams: their tables, and those of calibrated cameras."""
+    printed = stream_tables.opening(table, title, run / "evaluate")
+    if not printed:
+        return []
+    parts = [part for cells, text, _ in printed for part in (html_page.soft(text), html_page.table(cells, terms))]
+    return [html_page.section("Headline", *_pictures(run, ["headline"]), *parts)]
+
+
 def _headline(table: pd.DataFrame, title: str, run: Path, terms: Mapping[str, str], far_target: float) -> list[str]:
     whole = table[(table["group"] == "all") & (table["family"] == "all")]
     families = ["all", *(name for name in table["family"].unique() if name != "all")]
-    parts = _pictures(run, ["headline"])
+    streams = bool(stream_tables.groups_of(table))
+    parts = _pictures(run, ["clips" if streams else "headline"])
     if (table["metric"] == "clip_auc").any() and len(families) > 1:
         cells = tables.table(table, ["clip_auc"], families=families)
         level = "Clip level: a family's abnormal clips against all normal ones."
         text = tables.caption(table, title, level, families=families)
         parts += [html_page.soft(text), html_page.table(cells, terms)]
     ranking = [name for name in tables.RANKING if (whole["metric"] == name).any()]
-    text = tables.caption(table, title, "Frame level unless the column says otherwise.")
+    note = stream_tables.CLIPS if streams else ""
+    text = tables.caption(table, title, f"Frame level unless the column says otherwise.{note}")
     parts += [html_page.soft(text), html_page.table(tables.table(table, ranking), terms)]
-    sections = [html_page.section("Headline", *parts)]
+    sections = [html_page.section("Clips" if streams else "Headline", *parts)]
     if whole["metric"].isin(tables.THRESHOLD).any():
         sets = [name for name in table["group"].unique() if name.startswith("set:")]
+        sets = [name for name in sets if name not in stream_tables.groups_of(table)]
         parts = []
         for metrics, groups in ((tables.THRESHOLD, ["all"]), (tables.SET_ALARMS, sets)):
             if (table["metric"].isin(metrics) & table["group"].isin(groups)).any():
                 text = tables.caption(table, title, tables.describe_alarms(table, far_target), groups)
                 parts += [html_page.soft(text), html_page.table(tables.table(table, metrics, groups=groups), terms)]
-        sections.append(html_page.section("Alarms", *parts))
+        sections.append(html_page.section("Alarms, clips" if streams else "Alarms", *parts))
     return sections
 
 
@@ -124,8 +142,8 @@ def _films(run: Path, profile: Profile) -> list[str]:
     quantiles = ", ".join(f"{value:g}" for value in about["quantiles"])
     limit = f"held-out normal video fixes it, {profile.far_target:.0%} of whose frames may alarm"
     rule = (
-        f"Chosen by rule, not by eye: of {about['videos']} test videos that hold normal and abnormal frames (the long"
-        f" ones alone where there are any), those at the quantiles {quantiles} of the AUC within the video"
+        f"Chosen by rule, not by eye: of {about['videos']} test videos that hold normal and abnormal frames (the"
+        f" streams alone where there are any), those at the quantiles {quantiles} of the AUC within the video"
         f" ({about['method']}, seed {about['seed']}). Under the picture the score with a cursor, dashed the threshold"
         f" of an alarm ({limit if about['calibrated'] else 'its own in each video: no calibrated alarm'}); a thick"
         " border is an alarm, and frames that are abnormal in truth are shaded."
@@ -143,7 +161,7 @@ def _films(run: Path, profile: Profile) -> list[str]:
 
 
 def _figures(run: Path) -> list[str]:
-    parts = _pictures(run, [name for name in CAPTIONS if name != "headline"])
+    parts = _pictures(run, [name for name in CAPTIONS if name not in ("headline", "clips")])
     return [html_page.section("Figures", *parts)] if parts else []
 
 

@@ -54,8 +54,9 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
     own = table[(table["method"] == method) & (table["variant"] == "raw")]
     rows = own[own["group"] == "all"]
     whole = rows[rows["family"] == "all"].set_index("metric")
-    long = own[(own["group"] == "set:long") & (own["family"] == "all")].set_index("metric")
-    live = table[(table["method"] == method) & (table["variant"] == "causal") & (table["group"] == "all")]
+    streams = own[(own["group"] == "set:stream") & (own["family"] == "all")].set_index("metric")
+    ranked = "set:stream" if "micro_auc" in streams.index else "all"  # what a camera sees, where there is any
+    live = table[(table["method"] == method) & (table["variant"] == "causal") & (table["group"] == ranked)]
     live = live[live["family"] == "all"].set_index("metric")
     middle = table[(table["method"] == "centre") & (table["metric"] == "macro_auc") & (table["family"] == "all")]
     middle = middle.set_index("group")["value"]
@@ -64,9 +65,9 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
         "far_normal": (whole, "far_normal"),
         "alarms": (whole, "false_alarms_per_hour_at_threshold"),
         "event_recall": (whole, "event_recall_at_threshold"),
-        "micro": (whole, "micro_auc"),
+        "micro": (whole if ranked == "all" else streams, "micro_auc"),
         "macro": (whole, "macro_auc"),
-        "long": (long, "macro_auc"),
+        "stream": (streams, "macro_auc"),
         "live": (live, "micro_auc"),
         "live_delay": (live, "delay_s_at_threshold"),
     }
@@ -75,9 +76,8 @@ def _numbers(profile: Profile, table: pd.DataFrame) -> dict[str, Any]:
             row = source.loc[metric]
             known |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
             known[f"{name}_videos"] = int(row["n_videos"])
-    known |= {
-        name: middle[group] for name, group in (("macro_floor", "all"), ("long_floor", "set:long")) if group in middle
-    }
+    bumps = {"macro_floor": "all", "stream_floor": "set:stream"}
+    known |= {name: middle[group] for name, group in bumps.items() if group in middle}
     sets = own[own["group"].str.startswith("set:") & (own["metric"] == "far") & (own["family"] == "all")]
     if len(sets):
         known["sets_far"] = ", ".join(f"{r.group.removeprefix('set:')} {r.value:.0%}" for r in sets.itertuples())

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from zsad_lib.config import Profile
 from zsad_lib.evaluate.inputs import normal_thresholds
-from zsad_lib.files.manifest import frame_labels, load_manifest
+from zsad_lib.evaluate.operating_points import held_out_for
+from zsad_lib.files.manifest import family_frames, frame_labels, load_manifest
 from zsad_lib.files.pixel_masks import FOLDER, read_masks
 from zsad_lib.files.score_files import SeedScores, read_archive, read_seeds
 from zsad_lib.files.spans import parse_spans
@@ -20,6 +21,7 @@ from zsad_lib.results import plots
 from zsad_lib.results.style import FAMILY_COLOURS, save, style, words
 from zsad_lib.results.tables import ORDER
 
+VARIANTS = ("raw", "causal", "calibrated")  # of the headline
 CURVES = ("full_memory", "full", "paper", "knn", "predictive", "motion_floor")  # methods with ROC and PR curves
 
 
@@ -57,14 +59,14 @@ def main_method(run: Path) -> str:
 
 
 def within_videos(profile: Profile, method: str) -> dict[str, float]:
-    """AUC within each test video that holds both classes (long ones where there are any), of the first seed, 0..1.
+    """AUC within each test video that holds both classes (streams where there are any), of the first seed, 0..1.
 
     What shows a method at work on one video is chosen by it.
     """
     run = run_folder(profile)
     test = load_manifest(run / "data").query("split == 'test'").set_index("video", drop=False).rename_axis(None)
-    if (test["set"] == "long").any():
-        test = test[test["set"] == "long"]
+    if (test["set"] == "stream").any():
+        test = test[test["set"] == "stream"]
     scores = {video: row[:1] for video, row in _read(run, method, test, profile).scores.items()}
     return plots.video_aucs(scores, {row.video: frame_labels(row) for row in test.itertuples()})
 
@@ -82,10 +84,12 @@ def _curves(
 
 
 def alarm_threshold(normal: Mapping[str, np.ndarray], profile: Profile) -> float | None:
-    """The alarm threshold of the first seed; None without held-out normal video."""
+    """The alarm threshold of the first seed, from held-out normal streams where there are any; None without such
+    video."""
     if not normal:
         return None
-    return float(normal_thresholds(normal, profile.far_target)[0])
+    sets = load_manifest(run_folder(profile) / "data").set_index("video")["set"].to_dict()
+    return float(normal_thresholds(held_out_for(normal, sets, streams=True), profile.far_target)[0])
 
 
 def _benchmark(
@@ -93,26 +97,38 @@ def _benchmark(
 ) -> dict[str, Figure]:
     main = test[test["set"] == "main"]
     families = [name for name in FAMILY_COLOURS if name in set(main["family"]) - {"normal"}]
-    panels = {words(name): {"metric": "clip_auc", "family": name} for name in ("all", *families)}
+    clips = {words(name): {"metric": "clip_auc", "family": name} for name in ("all", *families)}
+    seen = test[test["set"] == "stream"] if (test["set"] == "stream").any() else main
+    met = {"all", *table.loc[table["group"] == "set:stream", "family"]}  # in a small run some family may not occur
+    panels = {
+        words(name): {"metric": "micro_auc", "family": name, "group": "set:stream"}
+        for name in ("all", *families)
+        if name in met
+    }
+    panels = panels if (table["group"] == "set:stream").any() else clips
     method = main_method(run)
     series = _read(run, method, test, profile)
     threshold = alarm_threshold(series.normal, profile)
-    frames = {"normal": np.concatenate([series.scores[v][:, labels[v] == 0] for v in main["video"]], axis=-1).ravel()}
-    for family in families:
-        videos = main.loc[main["family"] == family, "video"]
-        frames[family] = np.concatenate([series.scores[v][:, labels[v] == 1] for v in videos], axis=-1).ravel()
+    joined, truth = (_joined(of, seen["video"]) for of in (series.scores, _families(seen)))
+    frames = {name or "normal": joined[:, truth == name].ravel() for name in ("", *families) if (truth == name).any()}
     confusions = {
         path.stem: plots.confusion_matrix(pd.read_csv(path, index_col="true"))
         for path in sorted((run / "evaluate").glob("confusion_anomaly_clip.csv"))
     }
     return confusions | {
-        "headline": plots.headline(table, panels),
+        "headline": plots.headline(table, panels, VARIANTS),
+        **({"clips": plots.headline(table, clips)} if panels is not clips else {}),
         "score_curve": plots.score_curve(*example(profile, method), threshold),
-        "roc_pr": _curves(profile, run, CURVES, main, labels),
+        "roc_pr": _curves(profile, run, CURVES, seen, labels),
         "densities": plots.densities(frames, threshold, f"{words(method)}: frame score (deviations)"),
         "scenes": plots.scene_heatmap(table, "clip_auc"),
         "contact_sheet": _sheet(main, families),
     }
+
+
+def _families(videos: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Family of each frame of each video, "" where it is normal: video -> [n_frames]."""
+    return {row.video: family_frames(row) for row in videos.itertuples()}
 
 
 def median_video(profile: Profile, method: str) -> tuple[pd.Series, int]:

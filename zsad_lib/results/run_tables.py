@@ -12,6 +12,7 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.results.stream_tables import CLIPS, opening
 from zsad_lib.results.tables import save, save_comparison
 
 
@@ -30,17 +31,21 @@ def heading(profile: Profile) -> str:
 
 
 def write(profile: Profile, folder: Path) -> dict[str, Any]:
-    """Pipeline step: the evaluation's ``detection.csv`` into `folder`, with its ``.md`` and ``.tex`` beside it."""
+    """Pipeline step: the evaluation's ``detection.csv`` into `folder`, with its ``.md`` and ``.tex`` beside it, those
+    of streams first."""
     source = folder.parent / "evaluate" / "detection.csv"
     if not source.is_file():
         raise ZsadError(f"{source}: no such table; run the step `evaluate` first")
     title = ("" if profile.is_result else "NOT RESULTS (a quick look). ") + heading(profile)
-    save(pd.read_csv(source), folder / "detection", title, profile.far_target)
+    table = pd.read_csv(source)
+    streams = opening(table, title, source.parent)
+    save(table, folder / "detection", title, profile.far_target, streams, CLIPS if streams else "")
     paths.copy(source, folder / "detection.csv")
     publish_ablations(folder.parent)
     artefacts = {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}
     if (source.parent / "differences.csv").is_file():
         artefacts |= save_comparison(source.parent, folder, title)
-    for confusion in source.parent.glob("confusion_*.csv"):
-        paths.copy(confusion, folder / confusion.name)
+    for pattern in ("confusion_*.csv", "calibrat*.csv"):
+        for file in source.parent.glob(pattern):
+            paths.copy(file, folder / file.name)
     return {"metrics": {}, "artefacts": artefacts}

@@ -12,9 +12,8 @@ from zsad_lib.files import paths
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the full width of a two-column paper
 METHOD_COLOURS = {
     "full_memory": "#0173b2", "full": "#56b4e9", "paper": "#d55e00", "semantic": "#029e73", "predictive": "#cc78bc",
-    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "anomaly_clip": "#7a3b8f",
-    "mil": "#b07cc6",
-    "clip_prompts": "#6b8e23",
+    "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "actor_count": "#8c8c8c",
+    "anomaly_clip": "#7a3b8f", "mil": "#b07cc6", "clip_prompts": "#6b8e23",
 }  # fmt: skip
 FAMILY_COLOURS = {
     "normal": "#7f7f7f", "semantic": "#029e73", "temporal": "#cc78bc", "contextual": "#0173b2", "abnormal": "#0173b2",
@@ -23,6 +22,7 @@ FLOOR_COLOUR, TRUTH_COLOUR = "#949494", "#de8f05"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))  # a second mark beside colour
 TERMS = {  # term -> words
     "s_sem": "caption misfit", "s_pred": "prediction error", "s_all": "prediction error", "s_mem": "distance to memory",
+    "s_mem_global": "picture's novelty",
 }  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def colour(method: str) -> str:
 
 def term_colour(term: str) -> str:
     """Colour of a term of the score, or of another curve beside it: that of the method which has nothing else."""
-    method = {"s_sem": "semantic", "s_pred": "predictive"}.get(term, term)
+    named = {"s_sem": "semantic", "s_pred": "predictive", "s_mem": "knn", "s_mem_global": "full"}
+    method = named.get(term, term)
     return METHOD_COLOURS.get(method, METHOD_COLOURS["full_memory"])
 
 

@@ -13,7 +13,9 @@ import pandas as pd
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.evaluate.inputs import FAR_TARGET
+from zsad_lib.evaluate.operating_points import POINT_METRICS
 from zsad_lib.files import paths
+from zsad_lib.results.markup import to_latex, to_markdown
 
 FAMILIES = ("all", "semantic", "temporal", "contextual")  # columns of the embedded benchmark's tables
 _NORMAL, _CAPTIONS, _CLASSES = "normal video", "normal video, captions", "class of each training video"
@@ -29,8 +31,10 @@ SUPERVISION = {  # method -> what it learned from, in the order of the tables
     "mil": _CLASSES,
     "clip_prompts": "none (prompts)",
     "motion_floor": "none",
+    "actor_count": "none (true number of actors)",
 }
 ORDER = tuple(SUPERVISION)
+VARIANTS = ("raw", "smoothed", "causal", "calibrated", "calibrated_causal")  # in the order of the tables
 HEADINGS = {  # metric -> column heading with its unit
     "clip_auc": "Clip AUC",
     "micro_auc": "Micro AUC",
@@ -47,6 +51,8 @@ HEADINGS = {  # metric -> column heading with its unit
     "false_alarms_per_hour_at_threshold": "False alarms per hour",
     "event_recall_at_threshold": "Event recall",
     "delay_s_at_threshold": "Delay (s)",
+    "localised": "Top region in the actor's box",
+    "localised_chance": "Any region in it (chance)",
     "class_auc": "AUC",
     "class_ap": "AP",
     "mauc": "mAUC",
@@ -59,11 +65,6 @@ THRESHOLD = (
 )  # fmt: skip
 SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_f1")
 RECALL = ("false_alarms_per_hour", "delay_s")
-KINDS = {  # column `score` of an ablation -> in words
-    "semantic": "Without the prediction term",
-    "full": "With the prediction term",
-    "weak": "Trained with video-level labels",
-}
 PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
     "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics"
@@ -106,18 +107,26 @@ def table(
             digits = _digits(metric, rows["high"].max())
             columns[heading] = {(r.method, r.variant): value_cell(r, digits, intervals) for r in rows.itertuples()}
     keys = sorted(set(zip(printed["method"], printed["variant"])), key=_rank)
-    labels = [method if variant == "raw" else f"{method} ({variant})" for method, variant in keys]
+    labels = [row_name(*key) for key in keys]
     cells = {heading: [column.get(key, "-") for key in keys] for heading, column in columns.items()}
     return pd.DataFrame(cells, index=pd.Index(labels, name="method"))
 
 
+def row_name(method: str, variant: str) -> str:
+    """Name of a row: the method, and in brackets a variant other than raw."""
+    return method if variant == "raw" else f"{method} ({variant.replace('_', ', ')})"
+
+
 def _heading(metric: str) -> str:
+    if metric in POINT_METRICS:
+        name, _, asked = metric.partition("@")
+        return f"{HEADINGS.get(name) or HEADINGS[f'{name}_at_threshold']} at {float(asked):.0%}"
     return HEADINGS.get(metric) or metric.replace("event_f1@", "Event F1 at IoU ")
 
 
 def _digits(metric: str, largest: float) -> int:
     """After the point, for a whole column: rates per hour and seconds have units, all others lie in 0..1."""
-    has_unit = metric in HEADINGS and HEADINGS[metric].endswith(("per hour", "(s)"))
+    has_unit = HEADINGS.get(metric.partition("@")[0], "").endswith(("per hour", "(s)"))
     return 3 if not has_unit else 2 if largest < 10 else 1 if largest < 100 else 0
 
 
@@ -137,7 +146,7 @@ def _rank(key: tuple[str, str]) -> tuple:
     method, variant = key
     order = (*ORDER, *FLOORS)
     index = order.index(method) if method in order else len(ORDER)
-    return method in FLOORS, index, method, variant != "raw", variant
+    return method in FLOORS, index, method, VARIANTS.index(variant) if variant in VARIANTS else 9, variant
 
 
 def caption(
@@ -177,44 +186,6 @@ def _counts(df: pd.DataFrame, group: str, family: str) -> str:
     return f"{row['n_videos']} videos, {row['n_frames']:,} frames" + (f", {' and '.join(each)} {what}" if each else "")
 
 
-def to_markdown(cells: pd.DataFrame, text: str) -> str:
-    """Markdown table under its caption; a row of dashes separates the floors."""
-    is_floor = cells.index.isin(FLOORS)
-    rows = [cells[~is_floor]]
-    if is_floor.any() and not is_floor.all():
-        rows.append(pd.DataFrame("", index=["*content-free floors:*"], columns=cells.columns))
-    body = pd.concat([*rows, cells[is_floor]]).map(_one_cell).rename(index=_one_cell, columns=_one_cell)
-    return f"{text}\n\n{body.rename_axis(cells.index.name).to_markdown(disable_numparse=True)}\n"
-
-
-def _one_cell(text: Any) -> str:
-    """Text that neither ends its cell of a Markdown table nor its row."""
-    return " ".join(str(text).split("\n")).replace("|", "\\|")
-
-
-def to_latex(cells: pd.DataFrame, text: str, label: str) -> str:
-    """LaTeX table (packages booktabs and graphicx); ``\\midrule`` separates the floors."""
-    head = [rf"\textbf{{{_escape(str(name))}}}" for name in (cells.index.name.capitalize(), *cells.columns)]
-    is_floor = cells.index.isin(FLOORS)
-    lines = [[_escape(str(name)), *map(_escape, row)] for name, row in zip(cells.index, cells.to_numpy())]
-    body = [" & ".join(line) + r" \\" for line in lines]
-    if is_floor.any() and not is_floor.all():
-        body.insert(int((~is_floor).sum()), r"\midrule")
-    lines = [
-        r"\begin{table}[t]", r"\centering", rf"\caption{{{_escape(text)}}}", rf"\label{{{label}}}",
-        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'c' * len(cells.columns)}}}", r"\toprule",
-        " & ".join(head) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _escape(text: str) -> str:
-    """Text with LaTeX's special characters made safe."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}  # an empty line ends a cell
-    return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
-
-
 def describe_alarms(df: pd.DataFrame, far_target: float) -> str:
     """What the columns `THRESHOLD` of a table rest on."""
     live = " Only rows marked (causal) are what a live camera would give; the others average over windows that "
@@ -233,7 +204,14 @@ def write_tables(stem: str | Path, tables: Sequence[tuple[pd.DataFrame, str, str
     return markdown
 
 
-def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR_TARGET) -> str:
+def save(
+    df: pd.DataFrame,
+    stem: str | Path,
+    title: str,
+    far_target: float = FAR_TARGET,
+    opening: Sequence[tuple[pd.DataFrame, str, str]] = (),
+    note: str = "",
+) -> str:
     """Writes ``<stem>.md`` and ``<stem>.tex``: ranking, families, alarms, scenes and sets, each where it has rows.
 
     Args:
@@ -241,6 +219,8 @@ def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR
         stem: path without suffix.
         title: what was evaluated on what; opens each caption.
         far_target: share of held-out normal frames that the threshold lets alarm, 0..1.
+        opening: tables that come first, of sets of streams, which then have no columns among the other sets.
+        note: what is said of the ranking.
 
     Returns:
         the Markdown text.
@@ -249,10 +229,13 @@ def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR
     scenes, sets, classes = (
         [name for name in df["group"].unique() if name.startswith(f"{kind}:")] for kind in ("scene", "set", "class")
     )
+    sets = [name for name in sets if not (opening and name.startswith("set:stream"))]
     by_part = [m for m in ("clip_auc", "micro_auc") if m in set(df["metric"])][:1]
     at_threshold = describe_alarms(df, far_target)
     at_recall = "Threshold set where 80 % of the test events are detected, hence not known beforehand."
-    ranked = "Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes."
+    ranked = (
+        f"Frame level unless the column says clip or pixel; macro is the mean over videos that hold both classes.{note}"
+    )
     each_family = "Each family's abnormal videos against all normal ones."
     each_class = "Frame level, each class's frames against all others."
     per_part = "Clip level." if by_part == ["clip_auc"] else "Frame level."
@@ -266,7 +249,7 @@ def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR
         ("sets", f"{per_part} Further sets of test videos, each on its own.", by_part, sets, whole),
         ("set-alarms", f"Further sets of test videos. {at_threshold}", SET_ALARMS, sets, whole),
     ]
-    tables = []
+    tables = list(opening)
     for name, level, metrics, groups, kinds in plans:
         rows = df[df["metric"].isin(metrics) & df["group"].isin(groups) & df["family"].isin(kinds)]
         if len(rows):
@@ -275,39 +258,6 @@ def save(df: pd.DataFrame, stem: str | Path, title: str, far_target: float = FAR
             cells = table(df, metrics, groups=groups, families=kinds)
             tables.append((cells, caption(df, title, level, groups, kinds), f"tab:{name}"))
     return write_tables(stem, tables)
-
-
-def ablation(df: pd.DataFrame, score: str, deltas: bool, metric: str = "clip_auc") -> pd.DataFrame:
-    """Rows of an ablation as variants, families as columns, cells with 95 % intervals.
-
-    Args:
-        df: tidy ablation table.
-        score: one of `KINDS`.
-        deltas: differences from each row's control, with a star where Holm's p is below 0.05, instead of values.
-    """
-    rows = df[(df["metric"] == metric) & (df["group"] == "all") & (df["score"] == score)]
-    cells: dict[str, dict[str, str]] = {}
-    for r in rows.itertuples():
-        name = f"{r.variant} ({r.objective})" if df["objective"].nunique() > 1 else r.variant
-        text = value_cell(r)
-        if deltas:
-            text = difference_cell(r.delta, r.delta_low, r.delta_high, r.p) if r.delta == r.delta else "-"
-            cells.setdefault("control", {})[name] = r.control if isinstance(r.control, str) and r.control else "-"
-        cells.setdefault(r.family, {})[name] = text
-    return pd.DataFrame(cells).rename_axis("variant")
-
-
-def save_ablation(df: pd.DataFrame, stem: str | Path, title: str) -> None:
-    """Writes ``<stem>.md`` and ``<stem>.tex``: values and differences, for each kind of score."""
-    levels = {"clip_auc": "Clip AUC, each family against all normal clips.", "mauc": "mAUC, frame level."}
-    control = " Differences from the row's control on the same draws; * Holm-corrected p below 0.05 over the grid."
-    tables = []
-    for score, metric, deltas in product(KINDS, levels, (False, True)):
-        if len(df[(df["score"] == score) & (df["metric"] == metric)]):
-            text = caption(df, f"{title}. {KINDS[score]}", levels[metric]) + control * deltas
-            label = f"tab:{Path(stem).name}-{score}-{metric}{'-delta' * deltas}"
-            tables.append((ablation(df, score, deltas, metric), text, label))
-    write_tables(stem, tables)
 
 
 def comparison(df: pd.DataFrame) -> pd.DataFrame:
@@ -319,12 +269,14 @@ def comparison(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(df: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of methods as rows, metrics as columns, cells as of `difference_cell` with p_holm."""
-    whole = df[(df["group"] == "all") & (df["family"] == "all")]
+    """Pairs of methods as rows, metrics as columns, on streams too, cells as of `difference_cell` with p_holm."""
+    whole = df[df["group"].isin(["set:stream", "all"]) & (df["family"] == "all")]
+    whole = whole.sort_values("group", ascending=False, kind="stable")
     cells: dict[str, dict[str, str]] = {}
     for r in whole.itertuples():
         text = difference_cell(r.difference, r.low, r.high, r.p_holm)
-        cells.setdefault(_heading(r.metric), {})[f"{r.first} - {r.second}"] = text
+        heading = _heading(r.metric) + ", streams" * (r.group != "all")
+        cells.setdefault(heading, {})[f"{r.first} - {r.second}"] = text
     return pd.DataFrame(cells).fillna("-").rename_axis("pair")
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device, frame_clip, processes
 from zsad_lib.features.clip_frames import listed_features
-from zsad_lib.features.window_plan import BLOCK_LEN, WINDOW, window_count
+from zsad_lib.features.window_plan import window_means
 from zsad_lib.files import paths
 from zsad_lib.files.score_files import write_archive, write_frames
 from zsad_lib.files.weights import load_weights
@@ -121,12 +121,6 @@ def write_method(
         if whole_clips:
             write_archive(new / "windows.npz", {v: window_means(scores[v]) for v in test.video})
             write_archive(new / "classes.npz", {v: joint[v].astype(np.float32) for v in test.video})
-
-
-def window_means(score: np.ndarray) -> np.ndarray:
-    """Mean frame score of every window of the kit's plan, so that clips are scored as the zero-shot method's: [T] ->
-    [W]."""
-    return np.array([score[i * BLOCK_LEN : i * BLOCK_LEN + WINDOW].mean() for i in range(window_count(len(score)))])
 
 
 def _trained(profile: Profile, run: Path, name: str, seed: int) -> ClassProbs:

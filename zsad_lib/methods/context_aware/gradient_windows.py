@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.features.window_plan import OBSERVED
 from zsad_lib.methods.context_aware.training_windows import Windows, gather_blocks
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC, DPCOutput
@@ -43,13 +44,16 @@ def select_share(indices: Tensor) -> Tensor:
     return indices[torch.arange(first, first + size).clamp_max(len(indices) - 1)]
 
 
-def predict_with_gradient(detector: Detector, stem: list[Tensor], indices: Tensor, chunk: int = 0) -> DPCOutput:
+def predict_with_gradient(
+    detector: Detector, stem: list[Tensor], indices: Tensor, chunk: int = 0, steps: int | None = None
+) -> DPCOutput:
     """Predictive stream with gradient on chosen windows; each process computes its share and gets all of them.
 
     Args:
         detector: whose predictive stream it is.
         stem: per clip [N, C', L', h', w'], on any device.
         indices: clip and first block of each window [B, 2], on the device that computes.
+        steps: predicted blocks, after those that the stream observes; None: all of the window.
         chunk: windows per pass with graph; each chunk is computed a second time in the backward pass. 0: all at once.
 
     Raises:
@@ -60,8 +64,10 @@ def predict_with_gradient(detector: Detector, stem: list[Tensor], indices: Tenso
     if detector.dpc.on_batch_statistics and len(chunks[0]) < len(indices):
         raise ZsadError('DPC: norm_stats="batch" cannot be split into chunks or processes; choose "running"')
 
+    count = OBSERVED + (steps or detector.dpc.pred_steps)
+
     def predict(windows: Tensor) -> DPCOutput:
-        return detector.predict(gather_blocks(stem, windows).to(indices.device))
+        return detector.predict(gather_blocks(stem, windows, count).to(indices.device), steps)
 
     if len(chunks) == 1:
         out = predict(share)

@@ -3,8 +3,11 @@
 Every trained variant gives the terms of all windows once; a method adds up some of them, `write_method` its files:
 
     scores/<method>/<seed>/<video>.csv    test video: score and terms of every frame
-    scores/<method>/<seed>/windows.npz    test videos: score of every window, as it was before frames were made of it
+    scores/<method>/<seed>/windows.npz    test videos: score of every window, the mean of its frames
     scores/<method>/<seed>/normal.npz     held-out normal videos: score of every frame, on which a threshold is fixed
+
+Of streams, `zsad_lib.methods.context_aware.calibrated` gives the same as ``<method>@calibrated[_causal]``: test streams
+with each camera's own memory and statistics, and in ``normal.npz`` its held-out normal stream.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device, processes
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.features.extraction import frozen_streams
-from zsad_lib.features.window_plan import at_frames
+from zsad_lib.features.window_plan import window_means
 from zsad_lib.files import paths
-from zsad_lib.files.manifest import load_manifest
+from zsad_lib.files.manifest import BOXES, load_manifest
 from zsad_lib.files.score_files import write_archive, write_frames
 from zsad_lib.files.weights import find_header, load_weights
-from zsad_lib.methods.context_aware.scorer import make_scorer, save_scorer, terms_of
+from zsad_lib.methods.context_aware import calibrated, localised
+from zsad_lib.methods.context_aware.region_pairs import split_clauses
+from zsad_lib.methods.context_aware.scorer import Scorer, make_scorer, normal_rows, save_scorer, terms_of
 from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS, SEED_FREE, Terms
 from zsad_lib.methods.context_aware.train import load_detector, variants_of
 from zsad_lib.methods.context_aware.training_windows import training_rows
@@ -45,9 +50,14 @@ def score_all(profile: Profile, folder: Path) -> dict:
     run = folder.parent
     table, b = load_manifest(run / "data"), frozen_streams(profile)
     captions = list(dict.fromkeys(training_rows(run, profile.stride).caption))
-    vectors = captions, encode_captions(b.clip, captions, b.vocabulary)
-    tasks = [(variant, seed) for seed in profile.seeds for variant in variants_of(profile)]
-    arguments = [(profile, variant, seed, table, vectors, folder) for variant, seed in tasks]
+    clauses = list(dict.fromkeys(clause for caption in captions for clause in split_clauses(caption)))
+    banks = {
+        readout: (texts, encode_captions(b.clip, texts, b.vocabulary))
+        for readout, texts in (("global", captions), ("local", clauses))
+    }
+    variants = variants_of(profile)
+    tasks = [(variant, seed) for seed in profile.seeds for variant in variants]
+    arguments = [(profile, name, seed, table, banks[variants[name].readout], folder) for name, seed in tasks]
     for variant, seed in parallel(score_variant, arguments, processes(profile.jobs)):
         print(f"  scored {variant}, seed {seed}", flush=True)
     return {
@@ -60,7 +70,8 @@ def score_all(profile: Profile, folder: Path) -> dict:
 def homes(run: Path, variant: str, seed: int) -> list[Path]:
     """Folders of the scores that a trained variant and seed may give."""
     names = [method for method, (source, _) in METHODS.items() if source == variant]
-    return [run / "scores" / name / str(seed) for method in names for name in (method, f"{method}@causal")]
+    variants = ("", "@causal", *(f"@{name}" for name in calibrated.VARIANTS))
+    return [run / "scores" / f"{method}{name}" / str(seed) for method in names for name in variants]
 
 
 def score_variant(
@@ -73,7 +84,7 @@ def score_variant(
         variant: of `variants_of`.
         seed: of the training.
         table: manifest.
-        vectors: distinct training captions and their unit vectors [K, D].
+        vectors: distinct training captions, or clauses of a local read-out, and their unit vectors [K, D].
         folder: of the step; gets ``<variant>/<seed>/scorer.safetensors``, last.
     """
     if device() == "cpu":
@@ -86,15 +97,29 @@ def score_variant(
     made = find_header(target, "it is made again")
     if made.get("key") == key and made.get("scores") == written():
         return variant, seed
-    scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, acting_in(profile.released, "score"))
-    terms = normal | terms_of(scorer, cache, table[table.split == "test"])
+    local, released = variants_of(profile)[variant].readout == "local", acting_in(profile.released, "score")
+    scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, released, local)
+    clips = normal_rows(table[table.set == "main"], "val")
+    terms = normal | terms_of(scorer, cache, table[(table.split == "test") | table.video.isin(clips.video)])
     videos = table[table.video.isin(terms)]
-    for method in methods_of(variant, seed == profile.seeds[0], set(scorer.statistics)):
-        home, names = folder.parent / "scores" / method / str(seed), METHODS[method][1]
-        fused = {video: scorer.fuse(values, names) for video, values in terms.items()}
-        write_method(home, fused, {v: {name: terms[v][name] for name in names} for v in fused}, videos, profile.stride)
-        if method in CAUSAL:
-            write_causal(home.parent.with_name(f"{method}@causal") / home.name, fused, videos, profile.stride)
+    lengths = dict(zip(videos.video, videos.n_frames))
+    for causal in (False, True):
+        frames = {v: scorer.frames(values, lengths[v], profile.stride, causal) for v, values in terms.items()}
+        for method in methods_of(variant, seed == profile.seeds[0], set(scorer.statistics)):
+            names = METHODS[method][1]
+            home = folder.parent / "scores" / (f"{method}@causal" if causal else method) / str(seed)
+            if causal and method not in CAUSAL:
+                continue
+            fused = {video: scorer.fuse(values, names, causal) for video, values in frames.items()}
+            if causal:
+                write_causal(home, fused, videos)
+            else:
+                added = {video: {name: frames[video][name] for name in names} for video in fused}
+                write_method(home, fused, added, videos, profile.stride)
+    if (run := folder.parent / "scores" / "full_memory" / str(seed)).is_dir() and variant == METHODS["full_memory"][0]:
+        localised.write_inside(scorer, table, cache, folder.parent / "data" / BOXES, run)
+    if set(calibrated.CALIBRATED) <= set(methods_of(variant, True, set(scorer.statistics))):
+        score_calibrated(profile, scorer, terms, table, folder.parent / "scores", seed)
     paths.flush_all()
     streams = dict(
         backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
@@ -102,6 +127,23 @@ def score_variant(
     facts = dict(key=key, scores=written(), variant=meta["variant"], seed=seed, profile=profile.name)
     save_scorer(target, scorer, facts | streams)
     return variant, seed
+
+
+def score_calibrated(
+    profile: Profile, scorer: Scorer, terms: dict[str, dict], table: pd.DataFrame, scores: Path, seed: int
+) -> None:
+    """Writes the scores of calibrated cameras into the folder `scores`, and for the first seed how many minutes of
+    normal video it takes, as ``calibration_minutes.csv`` beside the first of them."""
+    cache = cache_folder(profile)
+    videos, fused = calibrated.score_cameras(scorer, terms, table, cache, profile.stride)
+    for (method, variant), of_videos in fused.items():
+        write_causal(scores / f"{method}@{variant}" / str(seed), of_videos, videos)
+    if fused and seed == profile.seeds[0]:
+        streams = table[(table.split == "val") & (table.set == "stream") & ~table.video.isin(terms)]
+        known = terms | terms_of(scorer, cache, streams)
+        method, variant = next(iter(fused))
+        file = scores / f"{method}@{variant}" / str(seed) / "calibration_minutes.csv"
+        paths.write_table(file, calibrated.minutes_needed(scorer, known, table, cache))
 
 
 def methods_of(variant: str, first_seed: bool, terms: set[str]) -> list[str]:
@@ -120,32 +162,31 @@ def methods_of(variant: str, first_seed: bool, terms: set[str]) -> list[str]:
 
 
 def write_method(
-    folder: Path, fused: dict[str, np.ndarray], terms: dict[str, Terms], videos: pd.DataFrame, stride: int
+    folder: Path, fused: dict[str, np.ndarray], terms: dict[str, Terms], videos: pd.DataFrame, stride: int = 1
 ) -> None:
     """Writes the files of one method and seed (module docstring).
 
     Args:
         folder: ``scores/<method>/<seed>``; replaced as a whole.
-        fused: video -> score of its windows [W].
+        fused: video -> score of its frames [T].
         terms: video -> the terms that were added up; columns of ``<video>.csv`` beside the score.
-        videos: rows of the manifest: test videos, and the held-out normal ones of split ``val``.
+        videos: rows of the manifest: test videos, and held-out normal ones.
         stride: every stride-th frame was seen.
     """
     test, normal = {}, {}
     with paths.whole_folder(folder) as new:
         for row in videos.itertuples():
-            frames = at_frames(fused[row.video], row.n_frames, stride)  # [T]
-            if row.split == "val":
+            frames = fused[row.video]
+            if row.split != "test":
                 normal[row.video] = frames
                 continue
-            columns = {name: at_frames(values, row.n_frames, stride) for name, values in terms[row.video].items()}
-            write_frames(new / f"{row.video}.csv", row.fps, {"score": frames, **columns})
-            test[row.video] = fused[row.video]
+            write_frames(new / f"{row.video}.csv", row.fps, {"score": frames, **terms[row.video]})
+            test[row.video] = window_means(frames[::stride])
         write_archive(new / "normal.npz", normal)
         write_archive(new / "windows.npz", test)
 
 
-def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFrame, stride: int) -> None:
+def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFrame) -> None:
     """The same scores as a live camera would have known them: a frame has that of the latest window that has ended.
 
     Until a window has ended, a frame of a test video gets 0, the mean of normal video, and one of a normal video no
@@ -154,8 +195,8 @@ def write_causal(folder: Path, fused: dict[str, np.ndarray], videos: pd.DataFram
     normal = {}
     with paths.whole_folder(folder) as new:
         for row in videos.itertuples():
-            frames = at_frames(fused[row.video], row.n_frames, stride, causal=True, before=np.nan)  # [T]
-            if row.split == "val":
+            frames = fused[row.video]  # [T]
+            if row.split != "test":
                 normal[row.video] = frames[np.isfinite(frames)]
             else:
                 write_frames(new / f"{row.video}.csv", row.fps, {"score": np.nan_to_num(frames)})

@@ -6,7 +6,7 @@ Notebook: 21_score_video
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,41 +15,51 @@ import torch
 from torch import Tensor
 
 from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import device
 from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
+from zsad_lib.features.window_plan import last_seen
 from zsad_lib.files.weights import load_weights, save_weights
-from zsad_lib.methods.context_aware import scores
+from zsad_lib.methods.context_aware import local_readout, scores
 from zsad_lib.methods.context_aware.train import detector_from
 from zsad_lib.models.detector import Detector
+from zsad_lib.models.regions import strongest
 
 
 @dataclasses.dataclass
 class Scorer:
-    """A trained detector with all that scoring needs beside it: caption bank, memory, and statistics of normal
-    video."""
+    """A trained detector with all that scoring needs beside it: texts, memories, and statistics of normal video."""
 
     detector: Detector
-    bank: Tensor  # [K, D] unit vectors of the distinct training captions
+    bank: Tensor  # [K, D] unit vectors of the distinct training captions, or of their clauses
     captions: list[str]  # the K captions
     memory: Tensor  # [N, J] joint vectors of the training windows, from frozen features
+    region_memory: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [M, J'] `region_keys`, the same
     statistics: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # `scores.normal_statistics`
+    causal_statistics: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # as known live
+    lowest: dict[str, float] = dataclasses.field(default_factory=dict)  # term -> where there is nothing to score
+    local: bool = False  # read-out of the regions
     plain_extractor: bool = False  # released defect 9
     prompts: list[str] = dataclasses.field(default_factory=list)  # A abnormal sentences; they name, they never score
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
     scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one in the picture
 
-    @torch.no_grad()
     def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
-        """Score terms of each video's W windows: name -> [W] float64; `caption` is the number of the best-fitting
-        caption.
+        """Score terms of each video's W windows, float64, by name.
 
-        `s_motion` is there only where the features hold the motion of every frame, and `prompts` [W, A], the
-        probabilities of the abnormal prompts beside the normal captions, only where there are prompts.
+        Of a global read-out [W]; of a local one `s_sem` and `s_mem` [W, T], of the pictures that a window looks at,
+        and `s_pred` [W, 2], see `zsad_lib.methods.context_aware.local_readout`; `s_mem_global` [W] in both. `caption`
+        [W] is the number of the best-fitting caption, -1 where nothing is seen. `s_motion` is there only where the
+        features hold the motion of every frame, and `prompts` [W, A], the probabilities of the abnormal prompts beside
+        the normal captions, only where there are prompts.
         """
+        yield from self._local_terms(videos) if self.local else self._global_terms(videos)
+
+    @torch.no_grad()
+    def _global_terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
         d, (features_of, streamed) = self.detector, itertools.tee(videos)
         for features, predicted in zip(features_of, scores.predictive_terms(d.dpc, streamed)):
-            timesformer, scene = (x.to(self.bank.device) for x in (features.timesformer, features.scene))
-            scene = scene if self.scene is None else self.scene.expand_as(scene)
+            timesformer, scene = features.timesformer.to(self.bank.device), self._scene(features)
             v = d.embed(timesformer, predicted.plain if self.plain_extractor else predicted.context)
             context = d.context(scene)
             similarity = d.gate.logits(v, self.bank, context)
@@ -57,20 +67,102 @@ class Scorer:
             if self.prompts:
                 _, terms["prompts"] = scores.prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
             if d.anchor is not None:
-                query = scores.joint(d.anchor(timesformer), d.standardised(scene))
-                terms["s_mem"] = scores.neighbour_score(query, self.memory)
+                terms["s_mem_global"] = self._novelty(timesformer, scene)
             yield {name: value.double().cpu().numpy() for name, value in terms.items()}
 
-    def fuse(self, terms: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
-        """`scores.fuse` of the named terms with the scorer's statistics and equal weights; [W]."""
-        return scores.fuse(terms, self.statistics, names)
+    @torch.no_grad()
+    def _local_terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
+        d = self.detector
+        for features in videos:
+            scene, window = self._scene(features), features.region_at[:, 0].long()
+            vectors, count = features.region.float().to(self.bank.device), len(features.timesformer)
+            texts = torch.cat([self.bank, self.prompt_bank]) if self.prompts else self.bank
+            similarity = local_readout.region_similarity(d.gate, vectors, window, texts, d.context(scene))
+            normal, abnormal = similarity.tensor_split([len(self.bank)], -1)
+            s_sem, at = scores.semantic_score(normal), features.region_at.numpy()
+            terms = {"s_sem": strongest(s_sem.cpu().numpy(), at, count), **self.memory_terms(features)}
+            terms["s_pred"] = local_readout.block_scores(
+                d.dpc, features.stem, features.cell_motion, d.moving_from.item()
+            )
+            oddest = local_readout.oddest_region(s_sem.cpu().numpy(), at, count)  # [W]
+            seen, caption = oddest >= 0, np.full(count, -1.0)
+            caption[seen] = normal[oddest[seen]].argmax(-1).cpu().numpy()
+            terms["caption"] = caption
+            if self.prompts:
+                terms["prompts"] = np.zeros((count, len(self.prompts)))
+                terms["prompts"][seen] = scores.prompt_scores(normal[oddest[seen]], abnormal[oddest[seen]])[1].cpu()
+            if len(features.motion):
+                terms["s_motion"] = scores.window_motion(features.motion, count).double().numpy()
+            yield terms
 
-    def calibrate(self, normal: list[dict[str, np.ndarray]]) -> None:
-        """Keeps the `normal_statistics` of every term over held-out normal videos."""
-        names = [name for name in normal[0] if name != "caption"]
-        self.statistics |= scores.normal_statistics(
-            {name: np.concatenate([terms[name] for terms in normal]) for name in names}
-        )
+    @torch.no_grad()
+    def memory_terms(self, features: VideoFeatures) -> dict[str, np.ndarray]:
+        """Of `terms` those that another memory changes."""
+        d, scene, timesformer = self.detector, self._scene(features), features.timesformer.to(self.bank.device)
+        terms = {"s_mem_global": self._novelty(timesformer, scene).double().cpu().numpy()}
+        if self.local:
+            vectors, at = features.region.float().to(self.bank.device), features.region_at
+            keys = local_readout.region_keys(vectors, d.standardised(scene)[at[:, 0].long()])
+            novelty = local_readout.region_novelty(keys, self.region_memory).cpu().numpy()
+            terms["s_mem"] = strongest(novelty, at.numpy(), len(timesformer))
+        return terms
+
+    def _scene(self, features: VideoFeatures) -> Tensor:
+        scene = features.scene.to(self.bank.device)
+        return scene if self.scene is None else self.scene.expand_as(scene)
+
+    def _novelty(self, timesformer: Tensor, scene: Tensor) -> Tensor:
+        d = self.detector
+        return scores.neighbour_score(scores.joint(d.anchor(timesformer), d.standardised(scene)), self.memory)
+
+    def frames(
+        self, terms: dict[str, np.ndarray], n_frames: int, seen: int | np.ndarray = 1, causal: bool = False
+    ) -> dict[str, np.ndarray]:
+        """The terms of windows as terms of frames, [n_frames] each; NaN in frames before a causal one is known.
+
+        Args:
+            terms: of `terms`, of one video.
+            n_frames, seen, causal: see `zsad_lib.features.window_plan.at_frames`.
+        """
+        last = last_seen(n_frames, seen)
+        named = {name: values for name, values in terms.items() if name.startswith("s_")}
+        return {
+            name: local_readout.to_frame_scores(name, values, last[-1] + 1, self.lowest.get(name, 0.0), causal)[last]
+            for name, values in named.items()
+        }
+
+    def fuse(self, frames: dict[str, np.ndarray], names: tuple[str, ...], causal: bool = False) -> np.ndarray:
+        """`scores.fuse` of the named terms of frames with the scorer's statistics and equal weights; [T]."""
+        if causal:
+            return scores.fuse(frames, self.causal_statistics, scores.causal_terms(names))
+        return scores.fuse(frames, self.statistics, names)
+
+    def score(
+        self,
+        terms: dict[str, np.ndarray],
+        names: tuple[str, ...],
+        n_frames: int,
+        seen: int | np.ndarray = 1,
+        causal: bool = False,
+    ) -> np.ndarray:
+        """The fused score of every frame, from the terms of windows: [n_frames]; see `frames`."""
+        return self.fuse(self.frames(terms, n_frames, seen, causal), names, causal)
+
+    def calibrate(self, normal: list[tuple[dict[str, np.ndarray], int]], seen: int = 1) -> None:
+        """Keeps the `normal_statistics` of every term over held-out normal videos, and its smallest value there.
+
+        Args:
+            normal: terms and number of frames of each video.
+            seen: every so many-th frame was seen.
+        """
+        for name in (name for name in normal[0][0] if name.startswith("s_") and normal[0][0][name].ndim > 1):
+            values = np.concatenate([terms[name].ravel() for terms, _ in normal])
+            values = values[np.isfinite(values)]
+            self.lowest[name] = float(values.min()) if len(values) else 0.0
+        for causal, kept in ((False, self.statistics), (True, self.causal_statistics)):
+            frames = [self.frames(terms, n_frames, seen, causal) for terms, n_frames in normal]
+            joined = {name: np.concatenate([values[name] for values in frames]) for name in frames[0]}
+            kept |= scores.normal_statistics({name: values[np.isfinite(values)] for name, values in joined.items()})
 
 
 def make_scorer(
@@ -79,8 +171,9 @@ def make_scorer(
     table: pd.DataFrame,
     caption_vectors: tuple[list[str], Tensor],
     released: tuple[str, ...],
+    local: bool = False,
 ) -> tuple[Scorer, dict[str, dict[str, np.ndarray]]]:
-    """Bank, memory and statistics of one trained detector, from training and held-out NORMAL validation video only.
+    """Bank, memories and statistics of one trained detector, from training and held-out NORMAL validation video only.
 
     Also gives the score terms of those held-out videos. Without an anchor there is no memory: its space is the
     anchor's.
@@ -89,21 +182,41 @@ def make_scorer(
         profile: whose features are read.
         detector: trained.
         table: manifest.
-        caption_vectors: distinct training captions and their unit vectors [K, D].
+        caption_vectors: distinct training captions, or clauses of a local read-out, and their unit vectors [K, D].
         released: switches of defects that act on scores.
+        local: read-out of the regions.
     """
-    cache, memory = cache_folder(profile), torch.empty(0)
+    cache = cache_folder(profile)
+    detector, bank = detector.to(device()), caption_vectors[1].to(device())
+    plain = "plain_extractor" in released
+    scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), local=local, plain_extractor=plain)
     if detector.anchor is not None:
-        rows = table[(table.split == "train") & (table.family == "normal")]
-        train = [load_features(feature_file(cache, row)) for row in rows.itertuples()]
-        scene = detector.standardised(torch.cat([f.scene for f in train]))
-        memory = scores.joint(detector.anchor(torch.cat([f.timesformer for f in train])), scene)
-    detector, bank, memory = detector.to(device()), caption_vectors[1].to(device()), memory.to(device())
-    scorer = Scorer(detector, bank, caption_vectors[0], memory, plain_extractor="plain_extractor" in released)
-    normal = table[(table.split == "val") & (table.family == "normal") & (table.spans == "")]
-    terms = terms_of(scorer, cache, normal)
-    scorer.calibrate(list(terms.values()))
+        rows = normal_rows(table, "train")
+        scorer = with_memory(scorer, [load_features(feature_file(cache, row)) for row in rows.itertuples()])
+    held_out = normal_rows(table, "val")
+    terms = terms_of(scorer, cache, held_out)
+    scorer.calibrate([(terms[row.video], row.n_frames) for row in held_out.itertuples()], profile.stride)
     return scorer, terms
+
+
+def with_memory(scorer: Scorer, videos: Sequence[VideoFeatures]) -> Scorer:
+    """The scorer with another memory: of what normal videos show; without statistics, which belong to a memory."""
+    d = scorer.detector
+    scene = d.standardised(torch.cat([f.scene for f in videos]).to(scorer.bank.device))
+    timesformer = torch.cat([f.timesformer for f in videos]).to(scorer.bank.device)
+    changes = {"memory": scores.joint(d.anchor(timesformer), scene)}
+    if scorer.local:
+        first = np.cumsum([0, *(len(f.timesformer) for f in videos)])
+        window = torch.cat([f.region_at[:, 0].long() + start for f, start in zip(videos, first)])
+        vectors = torch.cat([f.region for f in videos]).float().to(scorer.bank.device)
+        changes["region_memory"] = local_readout.remember(local_readout.region_keys(vectors, scene[window]))
+    return dataclasses.replace(scorer, **changes, statistics={}, causal_statistics={}, lowest={})
+
+
+def normal_rows(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of a split that hold normal video alone: its streams, where a data set has them, else all."""
+    rows = table[(table.split == split) & (table.family == "normal") & (table.spans == "")]
+    return rows[rows.set == "stream"] if (rows.set == "stream").any() else rows
 
 
 def terms_of(scorer: Scorer, cache: Path, rows: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
@@ -115,19 +228,26 @@ def terms_of(scorer: Scorer, cache: Path, rows: pd.DataFrame) -> dict[str, dict[
 def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
     """Write a scorer as one safetensors file; memories in half precision."""
     tensors = {f"detector.{name}": value for name, value in scorer.detector.state_dict().items()}
-    tensors |= dict(bank=scorer.bank, memory=scorer.memory.half())
-    header = {name: getattr(scorer, name) for name in ("captions", "statistics", "plain_extractor")}
+    tensors |= dict(bank=scorer.bank, memory=scorer.memory.half(), region_memory=scorer.region_memory.half())
+    header = {name: getattr(scorer, name) for name in HEADER}
     save_weights(path, tensors, {**meta, **header})
+
+
+HEADER = ("captions", "statistics", "causal_statistics", "lowest", "local", "plain_extractor")
 
 
 def load_scorer(path: Path) -> tuple[Scorer, dict]:
     """Read a file of `save_scorer`; also gives its header.
 
     Raises:
-        ZsadError: missing or damaged file.
+        ZsadError: missing or damaged file, or one of an earlier version of the kit.
     """
     tensors, meta = load_weights(path)
+    if not meta.keys() >= set(HEADER):
+        raise ZsadError(f"{path}: a detector of an earlier version of the kit; train or calibrate it again")
     detector = detector_from(tensors, meta, prefix="detector.")
-    statistics = {name: tuple(pair) for name, pair in meta["statistics"].items()}
-    memory = tensors["memory"].float()
-    return Scorer(detector, tensors["bank"], meta["captions"], memory, statistics, meta["plain_extractor"]), meta
+    kept = {name: meta[name] for name in HEADER}
+    for name in ("statistics", "causal_statistics"):
+        kept[name] = {term: tuple(pair) for term, pair in meta[name].items()}
+    memories = {name: tensors[name].float() for name in ("memory", "region_memory")}
+    return Scorer(detector, tensors["bank"], **memories, **kept), meta

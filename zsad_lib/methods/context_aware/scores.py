@@ -31,11 +31,11 @@ SCORED_STEPS = (
 )
 NEIGHBOURS = 5  # k of the neighbour memory
 BLOCKS_AT_ONCE = 96  # of videos that pass the predictive stream together, at most
-Terms = Mapping[str, np.ndarray]  # name of a term -> its value in W windows, [W]
-Statistics = Mapping[str, Sequence[float]]  # name of a term -> mean and standard deviation on held-out normal windows
+Terms = Mapping[str, np.ndarray]  # name of a term -> its values, [T] of frames or [W] of windows
+Statistics = Mapping[str, Sequence[float]]  # name of a term -> mean and standard deviation on held-out normal video
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained variant, the terms that its score adds up)
     "full": ("full", ("s_sem", "s_pred")),
-    "full_memory": ("full", ("s_sem", "s_pred", "s_mem")),
+    "full_memory": ("full", ("s_sem", "s_pred", "s_mem", "s_mem_global")),
     "paper": ("paper", ("s_sem", "s_all")),
     "semantic": ("full", ("s_sem",)),
     "predictive": ("full", ("s_pred",)),
@@ -44,7 +44,13 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # method -> (trained varian
     "motion_floor": ("full", ("s_motion",)),
 }
 CAUSAL = ("full", "full_memory")  # methods whose frames are scored a second time from what a live camera would know
+NOT_CAUSAL = ("s_mem_global",)  # terms that such a score leaves out: whole windows are late and add little
 SEED_FREE = ("knn", "motion_floor")  # methods that nothing trained enters: one seed stands for all
+
+
+def causal_terms(names: Sequence[str]) -> tuple[str, ...]:
+    """Of the terms that a score adds up those that it adds up for a live camera."""
+    return tuple(name for name in names if name not in NOT_CAUSAL)
 
 
 def error_map(out: DPCOutput) -> Tensor:
@@ -91,9 +97,13 @@ def _summarise(steps: int, features: VideoFeatures, windows: Tensor, errors: Ten
         "s_peak": errors.mean(1).amax((1, 2)),
     }
     if len(features.motion):
-        motion = features.motion.unfold(0, min(WINDOW, len(features.motion)), BLOCK_LEN)  # [W, WINDOW]
-        terms["s_motion"] = motion[: len(errors)].mean(-1)
+        terms["s_motion"] = window_motion(features.motion, len(errors))
     return Predicted(context.mean((-2, -1)), windows.mean((1, 3, 4)), terms)
+
+
+def window_motion(motion: Tensor, windows: int) -> Tensor:
+    """Mean of the frames' motion [T] in each window: [W]."""
+    return motion.unfold(0, min(WINDOW, len(motion)), BLOCK_LEN)[:windows].mean(-1)
 
 
 def semantic_score(similarity: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ Notebook: 20_train_detector
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,168 +22,34 @@ from accelerate import Accelerator
 from torch import Generator, Tensor, nn
 
 from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones, device, outline, processes
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.features.extraction import frozen_streams
 from zsad_lib.files.weights import load_weights
-from zsad_lib.losses import cpc_loss, info_nce, moving_cells_loss, rejection_loss, swap_partners, swap_similarities
 from zsad_lib.methods.context_aware import gradient_windows, memory_plan
-from zsad_lib.methods.context_aware.training_windows import Windows, gather_blocks, load_windows, training_rows
+from zsad_lib.methods.context_aware.joint_loss import joint_loss
+from zsad_lib.methods.context_aware.local_readout import MOVING_QUANTILE
+from zsad_lib.methods.context_aware.training_windows import Windows, load_windows, training_rows
+from zsad_lib.methods.context_aware.variants import VARIANTS, Variant, build_detector, parameter_groups, variants_of
 from zsad_lib.methods.training_loop import descend, is_trained, run_steps, save_trained, training_key
 from zsad_lib.models.detector import Detector
-from zsad_lib.models.dpc import DPCOutput
 from zsad_lib.processes import is_first, parallel, together
 from zsad_lib.released_defects import acting_in
 
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One way to build and train the detector."""
-
-    gate: str = "relevance"  # kind of context gate
-    projection: Literal["mlp", "residual"] = "residual"  # P
-    blocks: int = 2  # of a residual P
-    streams: tuple[str, ...] = ("timesformer", "dpc")  # what P reads
-    anchored: bool = True  # P corrects the frozen video head instead of replacing it
-    objective: Literal["plain", "swap", "reject"] = "swap"  # InfoNCE; with context-swap negatives; with a hinge as well
-    swaps: int = 8  # context swaps per clip
-    max_cosine: float = 0.7  # scenes below this cosine count as dissimilar
-    context: Literal["scene", "shuffled", "zero", "global"] = "scene"  # what the gate sees; the others are controls
-    context_dim: int = 32  # width of c (128 in the paper, on 512-d scene features)
-    cells: Literal["moving", "all"] = "moving"  # L_pred: cosines of moving cells, or the published loss over all cells
-    residual_penalty: float = 20.0  # weight of |P|^2 where anchored
-    batch: int = 192  # windows per step of L_align
-    live: int = 8  # windows per step of L_pred; 0: the predictive stream stays as pretrained, and L = L_align
-    alpha: float | None = None  # weight of L_align, 0..1; None: the profile's
-    lr: float = 1e-3  # projection, gate, context projection
-    lr_dpc: float = 1e-4  # layer4, ConvGRU, prediction head
-    weight_decay: float = 1e-4
-
-
-VARIANTS = {
-    "full": Variant(),  # relevance gate, context swaps
-    "paper": Variant("ln", anchored=False, objective="plain", cells="all"),  # plain losses, residual projection
-}
 CHECKPOINT_STEPS = 50
-
-
-def build_detector(variant: Variant, backbones: Backbones) -> Detector:
-    """An untrained detector on the widths of some streams."""
-    options = {"blocks": variant.blocks} if variant.projection == "residual" else {}
-    width = backbones.video_dim if variant.context == "global" else backbones.scene_dim
-    detector = Detector(
-        backbones.dpc, backbones.video_dim, width, backbones.text_dim, variant.context_dim, variant.gate,
-        variant.projection, backbones.video_head if variant.anchored else None, tuple(variant.streams), **options,
-    )  # fmt: skip
-    if not variant.live:
-        detector.dpc.requires_grad_(False)
-    return detector
-
-
-def variants_of(profile: Profile) -> dict[str, Variant]:
-    """What a run trains. On streams without a head into CLIP's space, as the published ones, nothing is anchored, and c
-    is 128 wide."""
-    if outline(profile.backbones).video_head is not None:
-        return VARIANTS
-    return {name: dataclasses.replace(v, anchored=False, context_dim=128) for name, v in VARIANTS.items()}
-
-
-def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
-    """Optimiser groups: new parts, and the tuned parts of the predictive stream, where there are any, at a lower
-    rate."""
-    tuned = [p for p in detector.dpc.tuned_parameters() if p.requires_grad]
-    tuned_ids = {id(p) for p in tuned}
-    new = [p for p in detector.parameters() if p.requires_grad and id(p) not in tuned_ids]
-    groups = [dict(params=new, lr=variant.lr), dict(params=tuned, lr=variant.lr_dpc)]
-    return [group for group in groups if group["params"]]
 
 
 def batch_numbers(count: int, size: int, step: int, seed: int) -> np.ndarray:
     """Windows of step `step`: consecutive pieces of one shuffle per epoch, the same for every resume."""
     size = min(size, count)
     epoch, piece = divmod(step, count // size)
-    return np.random.default_rng([seed, epoch]).permutation(count)[piece * size : (piece + 1) * size]
+    return _shuffle(count, seed, epoch)[piece * size : (piece + 1) * size]
 
 
-def joint_loss(
-    detector: Detector,
-    windows: Windows,
-    batch: Tensor,
-    variant: Variant,
-    alpha: float,
-    released: tuple[str, ...],
-    generator: Generator,
-    chunk: int = 0,
-) -> dict[str, Tensor]:
-    r"""L = alpha * L_align + (1 - alpha) * L_pred of one batch, the same in every process.
-
-    Where the variant is anchored, L_align has a penalty beside it: residual_penalty * mean |P|^2.
-
-    Args:
-        batch: numbers of the windows [B]; of the first `variant.live`, the predictive stream is computed anew, with
-            gradient.
-        alpha: weight of L_align, 0..1, unless the variant has one.
-        released: switches of `DEFECTS` that act in training.
-        generator: random numbers, on the CPU.
-        chunk: gradient windows per pass with graph, see `gradient_windows.predict_with_gradient`.
-
-    Returns:
-        `loss`, `align`, `pred` and `residual`, scalars.
-    """
-    with_gradient = windows.clip_and_block[batch[: variant.live]]
-    state, out = windows.dpc[batch], None
-    if len(with_gradient):
-        out = gradient_windows.predict_with_gradient(detector, windows.stem, with_gradient, chunk)
-        state = torch.cat([out.context.mean((-2, -1)), state[len(with_gradient) :]])
-    residual = detector.residual(windows.timesformer[batch], state)
-    v = detector.embed(windows.timesformer[batch], state, residual)
-    c = project_context(detector, windows.context[batch], released)
-    align = alignment_loss(detector, windows, batch, v, c, variant, generator)
-    penalty = torch.zeros(())
-    if variant.anchored:
-        penalty = variant.residual_penalty * residual.float().square().sum(-1).mean()
-    if out is None:
-        return {"loss": align + penalty, "align": align, "pred": torch.zeros(()), "residual": penalty}
-    pred = prediction_loss(out, windows, with_gradient, variant, released, generator)
-    alpha = alpha if variant.alpha is None else variant.alpha
-    return {"loss": alpha * (align + penalty) + (1 - alpha) * pred, "align": align, "pred": pred, "residual": penalty}
-
-
-def alignment_loss(
-    detector: Detector, windows: Windows, batch: Tensor, v: Tensor, c: Tensor, variant: Variant, generator: Generator
-) -> Tensor:
-    """L_align: symmetric InfoNCE of the windows v [B, D] and their captions under the gate, t' = gate(t, c).
-
-    Windows of one clip or of equal captions are no negatives of each other. The objectives `swap` and `reject` add each
-    caption under the contexts of dissimilar scenes as negatives, `reject` a hinge on them as well.
-    """
-    text, caption, clip = windows.text[batch], windows.caption[batch], windows.clip_and_block[batch, 0]
-    same = (caption[:, None] == caption[None]) | (clip[:, None] == clip[None])  # [B, B]
-    gated, swapped = detector.gate.paired(text, c), None
-    if variant.objective != "plain":
-        partners, valid = swap_partners(windows.scene[batch], variant.swaps, variant.max_cosine, generator)
-        swapped = swap_similarities(detector.gate, v, text, c, partners, valid)
-    align = info_nce(v, gated, same=same, extra=swapped)
-    return align + rejection_loss((v * gated).sum(-1), swapped) if variant.objective == "reject" else align
-
-
-def prediction_loss(
-    out: DPCOutput, windows: Windows, indices: Tensor, variant: Variant, released: tuple[str, ...], generator: Generator
-) -> Tensor:
-    """L_pred: CPC loss of the gradient windows at `indices` [B, 2], on cosines of moving cells or, as published, on all
-    cells."""
-    if variant.cells == "moving":
-        pred_steps = out.predicted.shape[1]
-        motion = gather_blocks(windows.cell_motion, indices)[:, -pred_steps:].to(indices.device)
-        return moving_cells_loss(out.predicted, out.actual, motion, generator)
-    return cpc_loss(out.predicted, out.actual, 0.07 if "cpc_temperature" in released else 1.0)
-
-
-def project_context(detector: Detector, context: Tensor, released: tuple[str, ...]) -> Tensor:
-    """c [B, context_dim]; under the released defect `context_projection` its projection stays random, as no gradient
-    reaches it."""
-    c = detector.context(context)
-    return c.detach() if "context_projection" in released else c
+@functools.lru_cache(maxsize=2)
+def _shuffle(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def forget_context_projection(detector: Detector, released: tuple[str, ...]) -> None:
@@ -213,15 +79,16 @@ def train_detector(
     released = acting_in(profile.released, "train")
     settings = [profile.alpha, profile.train_steps, profile.mixed_precision, released, cache_folder(profile).name]
     meta = {"variant": dataclasses.asdict(variant), "backbones": profile.backbones, "seed": seed}
-    key = training_key(__name__, meta, settings, len(windows.text))
+    count, steps = example_count(windows, variant), profile.train_steps * variant.passes
+    key = training_key(__name__, meta, settings, count)
     target = folder / "detector.safetensors"
     if is_trained(target, key):
         return target
     accelerator = start_accelerator(profile)
     torch.manual_seed(seed)  # before the streams: building them draws numbers too
-    detector = start_detector(variant, backbones or frozen_streams(profile), windows.context)
+    detector = start_detector(variant, backbones or frozen_streams(profile), windows)
     optimiser = torch.optim.AdamW(parameter_groups(detector, variant), weight_decay=variant.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, profile.train_steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     detector.to(accelerator.device)
     optimiser = accelerator.prepare(optimiser)
     trained = [p for p in detector.parameters() if p.requires_grad]
@@ -230,7 +97,7 @@ def train_detector(
 
     def take_step(step: int) -> list[float]:
         torch.manual_seed(hash((seed, step)) % 2**32)  # dropout, swaps and cells
-        batch = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, step, seed))
+        batch = torch.from_numpy(batch_numbers(count, variant.batch, step, seed))
         generator = torch.default_generator
         with accelerator.autocast():
             losses = joint_loss(detector, windows, batch, variant, profile.alpha, released, generator, profile.chunk)
@@ -239,7 +106,7 @@ def train_detector(
         return [losses[name].item() for name in ("loss", "align", "pred", "residual")]
 
     stateful = [detector, optimiser, schedule, *filter(None, [accelerator.scaler])]
-    history = run_steps(take_step, profile.train_steps, folder, key, stateful, CHECKPOINT_STEPS)
+    history = run_steps(take_step, steps, folder, key, stateful, CHECKPOINT_STEPS)
     if accelerator.is_main_process:
         forget_context_projection(detector, released)
         save_trained(target, detector.state_dict(), {**meta, "key": key, "history": history})
@@ -253,11 +120,20 @@ def start_accelerator(profile: Profile) -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=profile.mixed_precision)
 
 
-def start_detector(variant: Variant, backbones: Backbones, context: Tensor) -> Detector:
-    """The detector before its first step, in training mode; `context` [W, S'] of all windows gives its scene
-    statistics."""
+def example_count(windows: Windows, variant: Variant) -> int:
+    """How many windows, or regions of them, L_align draws from; ZsadError where a local read-out finds no regions."""
+    if variant.readout == "local" and windows.pairs is None:
+        raise ZsadError("windows without regions, which a local read-out learns from; train with readout='global'")
+    return len(windows.text) if variant.readout == "global" else len(windows.pairs.vector)
+
+
+def start_detector(variant: Variant, backbones: Backbones, windows: Windows) -> Detector:
+    """The detector before its first step, in training mode; `windows` give its scene statistics, and what moves."""
     detector = build_detector(variant, backbones)
-    detector.fit_scene_statistics(context)
+    detector.fit_scene_statistics(windows.context)
+    if windows.cell_motion:
+        motion = torch.cat([clip.flatten() for clip in windows.cell_motion])
+        detector.moving_from.fill_(float(np.quantile(motion.numpy(), MOVING_QUANTILE)))
     detector.train()
     detector.dpc.eval()  # its norm statistics stay those of pretraining, in training as in scoring
     return detector
@@ -265,8 +141,9 @@ def start_detector(variant: Variant, backbones: Backbones, context: Tensor) -> D
 
 def standardise_scenes(windows: Windows) -> Windows:
     """The windows with scenes of mean 0 and standard deviation 1 per dimension: their cosine tells scenes apart."""
-    scene = (windows.scene - windows.scene.mean(0)) / windows.scene.std(0).clamp_min(1e-6)
-    return windows._replace(scene=scene)
+    mean, std = windows.scene.mean(0), windows.scene.std(0).clamp_min(1e-6)
+    pairs = windows.pairs and windows.pairs._replace(scene=(windows.pairs.scene - mean) / std)
+    return windows._replace(scene=(windows.scene - mean) / std, pairs=pairs)
 
 
 def detector_from(tensors: dict[str, Tensor], meta: dict, prefix: str = "") -> Detector:
@@ -288,7 +165,7 @@ def fit(profile: Profile, folder: Path) -> dict:
     Finished ones are kept.
     """
     table = training_rows(folder.parent, profile.stride)
-    windows = load_windows(profile, table, frozen_streams(profile).to(device()))
+    windows = load_windows(profile, table, frozen_streams(profile).to(device()), regions=True)
     if together() > 1:
         start_accelerator(profile).wait_for_everyone()  # the first has emptied the folder
     trainings = [(name, seed) for seed in profile.seeds for name in VARIANTS]
@@ -314,9 +191,10 @@ def plan_memory(profile: Profile, name: str, windows: Windows, jobs: int) -> Pro
     if together() > 1:
         jobs = 1 if torch.cuda.is_available() else int(os.environ.get("LOCAL_WORLD_SIZE", together()))
     windows = windows.to(accelerator.device)
-    tensors = {id(x): x for field in windows for x in (field if isinstance(field, list) else [field])}
-    features = [x for x in tensors.values() if x.device.type == accelerator.device.type]
-    batch = torch.from_numpy(batch_numbers(len(windows.text), variant.batch, 0, 0))
+    fields = [*windows, *(windows.pairs or ())]
+    tensors = {id(x): x for field in fields for x in (field if isinstance(field, list) else [field])}
+    features = [x for x in tensors.values() if isinstance(x, Tensor) and x.device.type == accelerator.device.type]
+    batch = torch.from_numpy(batch_numbers(example_count(windows, variant), variant.batch, 0, 0))
 
     def align() -> Tensor:
         frozen = dataclasses.replace(variant, live=0)

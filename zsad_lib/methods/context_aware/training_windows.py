@@ -3,6 +3,7 @@ vectors."""
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.extraction import encode_long, window_blocks
 from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, window_count
 from zsad_lib.files.manifest import load_manifest
+from zsad_lib.methods.context_aware.region_pairs import RegionPairs, load_pairs
 from zsad_lib.models.dpc import DPC
 from zsad_lib.models.text import encode_captions
 
@@ -38,19 +40,25 @@ class Windows(NamedTuple):
     caption: Tensor  # [W] number of the caption
     stem: list[Tensor]  # per clip [N, C', L', h', w'], float16
     cell_motion: list[Tensor]  # per clip [N, h, w]
+    pairs: RegionPairs | None = None  # what a local read-out learns from
+    predicted: Tensor | None = None  # [P, 2] as `clip_and_block`: all windows, of the reversed clips too
 
     def to(self, device: torch.device) -> Windows:
         """With all on `device` but what is kept clip by clip."""
-        return Windows(*(field if isinstance(field, list) else field.to(device) for field in self))
+        moved = (field if field is None or isinstance(field, list) else field.to(device) for field in self)
+        return Windows(*moved)
 
 
-def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, state: bool = True) -> Windows:
+def load_windows(
+    profile: Profile, table: pd.DataFrame, backbones: Backbones, state: bool = True, regions: bool = True
+) -> Windows:
     """Features of the rows of `table`, window by window, with their captions' text vectors.
 
     Args:
         table: rows of the manifest with a caption each; a column `windows` names the windows of a row, else it is all
             of them.
         state: False: `dpc` holds zeros, for training in which every window of a batch computes it anew.
+        regions: False: without what a local read-out learns from; it is there where the streams have regions.
     """
     cache = cache_folder(profile)
     rows = table.drop_duplicates("video").itertuples()
@@ -68,6 +76,8 @@ def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, st
     if state:
         states = {video: dpc_context(backbones.dpc, [clip.stem]) for video, clip in by_video.items()}
         dpc = torch.cat([states[video][first] for video, first in zip(table.video, starts)])
+    local = regions and backbones.region_head is not None
+    whole = [(len(clips) + i, n) for i, clip in enumerate(by_video.values()) for n in range(len(clip.timesformer))]
     return Windows(
         timesformer=torch.cat([clip.timesformer[first] for clip, first in zip(clips, starts)]),
         dpc=dpc,
@@ -76,8 +86,10 @@ def load_windows(profile: Profile, table: pd.DataFrame, backbones: Backbones, st
         clip_and_block=clip_and_block,
         text=text[caption],
         caption=caption,
-        stem=[clip.stem for clip in clips],
-        cell_motion=[clip.cell_motion for clip in clips],
+        stem=[clip.stem for clip in (*clips, *by_video.values())],
+        cell_motion=[clip.cell_motion for clip in (*clips, *by_video.values())],
+        pairs=load_pairs(profile, table, backbones) if local else None,
+        predicted=torch.tensor(whole) if local else None,
     )
 
 
@@ -108,9 +120,10 @@ def captioned(table: pd.DataFrame, captions: pd.DataFrame, stride: int) -> pd.Da
 
 
 @torch.autocast("cpu", enabled=False)  # which cannot stack float16
-def gather_blocks(clips: list[Tensor], indices: Tensor) -> Tensor:
-    """Blocks of some windows, [B, NUM_BLOCKS, ...], from blocks per clip: `indices` [B, 2] of clip and first block."""
-    return torch.stack([window_blocks(clips[clip])[block] for clip, block in indices.tolist()])
+def gather_blocks(clips: list[Tensor], indices: Tensor, count: int = NUM_BLOCKS) -> Tensor:
+    """The first `count` blocks of some windows, [B, count, ...], from blocks per clip: `indices` [B, 2] of clip and
+    first block."""
+    return torch.stack([clips[clip][block : block + count] for clip, block in indices.tolist()])
 
 
 @torch.no_grad()
@@ -133,12 +146,15 @@ def with_context(windows: Windows, source: str, seed: int) -> Windows:
     """
     if source == "global":
         return windows._replace(context=windows.timesformer)
-    if source == "zero":
-        return windows._replace(context=torch.zeros_like(windows.scene))
-    if source == "shuffled":
-        order = torch.randperm(len(windows.scene), generator=torch.Generator().manual_seed(seed))
-        return windows._replace(context=windows.scene[order])
-    return windows
+    shown = {"zero": torch.zeros_like, "shuffled": functools.partial(_shuffled, seed=seed)}.get(source)
+    if shown is None:
+        return windows
+    pairs = windows.pairs and windows.pairs._replace(context=shown(windows.pairs.scene))
+    return windows._replace(context=shown(windows.scene), pairs=pairs)
+
+
+def _shuffled(scene: Tensor, seed: int) -> Tensor:
+    return scene[torch.randperm(len(scene), generator=torch.Generator().manual_seed(seed))]
 
 
 def training_rows(run: Path, stride: int) -> pd.DataFrame:
