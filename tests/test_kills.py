@@ -16,7 +16,7 @@ from zsad_lib.files.paths import PARTIAL, read_json
 from zsad_lib.files.unfinished import remove
 from zsad_lib.pipeline.run_step import steps_of
 
-SIZES = "TRAIN_CLIPS=3 NORMAL_CLIPS=2 FAMILY_CLIPS=2 WEAK_CLIPS=2 WEAK_EPOCHS=2 LONG_VIDEOS=0 TRAIN_STEPS=60 JOBS=2"
+SIZES = "TRAIN_CLIPS=3 NORMAL_CLIPS=2 FAMILY_CLIPS=2 WEAK_CLIPS=2 WEAK_EPOCHS=2 TRAIN_STEPS=60 JOBS=2"
 PROFILE = ["--profile", "smoke", *SIZES.split()]
 # What tells when and where something ran, and films: two encodes of the same pictures may differ.
 MAY_DIFFER = ("result.json", ".hashes.json", ".lock", "films/*.mp4", "films/*.jpg")

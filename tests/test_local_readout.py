@@ -95,6 +95,16 @@ def test_a_region_meets_the_texts_under_its_own_windows_scene(kind):
                 assert got[r, k].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_the_oddest_region_of_each_picture_lies_where_its_cell_is():
+    rows, columns = local_readout.GRID
+    at = np.array([[0, 3, 0, 0], [0, 3, rows - 1, columns - 1], [1, 7, 2, 1], [0, 0, 1, 1]])
+    places = local_readout.oddest_places(np.array([0.2, 0.9, 0.1, 0.5]), at, 2)
+    expected = np.full((2, 8, 2), np.nan)
+    expected[0, 3] = (columns - 0.5) / columns, (rows - 0.5) / rows  # from the left, from the top
+    expected[1, 7], expected[0, 0] = (1.5 / columns, 2.5 / rows), (1.5 / columns, 1.5 / rows)
+    np.testing.assert_allclose(places, expected)
+
+
 def test_one_step_errors_are_those_of_the_first_predicted_block():
     torch.manual_seed(0)
     dpc = stand_ins().dpc

@@ -92,7 +92,9 @@ def test_the_rate_of_each_camera_by_hand():
     normal = {"a": {"n": np.arange(100.0)[None]}, "b": {"m": np.zeros((1, 50))}}
     scores = {"a0": np.array([[95.0, 94.0, 200.0, 0.0, 99.0]]), "b0": np.array([[0.0, 1e-9]])}
     labels = {"a0": np.array([0, 0, 1, 0, 0]), "b0": np.array([0, 0])}
-    rates = points.camera_rates(scores, labels, normal, {"a0": "a", "b0": "b"}).set_index(["site", "asked"])
+    rates = points.camera_rates(scores, labels, normal, {"a0": "a", "b0": "b"}, dict(a0=0.5, b0=1))
+    rates = rates.set_index(["site", "asked"])
+    assert rates.got_apart["a", 0.01] == 0.5 and rates.n_apart.tolist() == [2, 2, 2, 2]  # one frame is 2 s
     assert rates.got.to_dict() == {("a", 0.01): 0.25, ("a", 0.05): 0.5, ("b", 0.01): 0.5, ("b", 0.05): 0.5}
     assert rates.threshold["a", 0.05] == np.nextafter(94, 95) and rates.n_frames.tolist() == [4, 4, 2, 2]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from zsad_lib.files.video import iter_frames, probe, write_video
+from zsad_lib.files.video import iter_frames, probe, read_video, write_video
 from zsad_lib.own_video import pictures
 from zsad_lib.results import film
 
@@ -44,6 +44,18 @@ def test_everything_is_written_and_opens(video, scored, tmp_path):
     assert near(below[25], film.TRUTH) > near(below[5], film.TRUTH)  # it says so in words while it is labelled
     strip = [np.abs(below[n].astype(int) - below[0]).sum((0, 2)) for n in (10, 29)]
     assert np.argmax(strip[0]) < 200 and np.argmax(strip[1][200:]) + 200 > 300  # the cursor moves to the right
+
+
+def test_an_alarm_frames_the_region_that_it_is_about(video, scored, tmp_path):
+    plain = scored(np.where(np.arange(30) >= 15, 9.0, 0.0))
+    table = plain.assign(region_x=0.75, region_y=np.where(plain.frame < 25, 0.5, np.nan))
+    drawn = []
+    for some in (table, plain):
+        film.write_film(video, some, 4.0, "mine", tmp_path / "film.mp4", FPS)
+        drawn.append(read_video(tmp_path / "film.mp4", [5, 20, 26])[:, 20:185, 20:300].astype(int))
+    other = np.abs(drawn[0] - drawn[1]).max(-1) > 60
+    assert not other[0].any() and other[1].sum() > 200 and not other[2].any()  # no alarm; an alarm; no region
+    assert np.flatnonzero(other[1].any(0)).min() > 140  # right of the middle
 
 
 def test_a_video_in_which_nothing_stands_out_has_no_peaks(video, scored, tmp_path):

@@ -161,6 +161,9 @@ def test_every_method_and_seed_has_every_frame(tiny_run):
                 table = pd.read_csv(home / f"{row.video}.csv")
                 assert list(table.columns[:3]) == ["frame", "time_s", "score"]
                 assert len(table) == row.n_frames and np.isfinite(table.score).all()
+                if "s_sem" in scores.METHODS[method][1] and method != "paper":
+                    places = table[["region_x", "region_y"]].to_numpy()
+                    assert (np.isnan(places) | ((0 < places) & (places < 1))).all() and np.isfinite(places).any()
             windows = np.load(home / "windows.npz")
             assert set(windows.files) == set(test.video)
             np.testing.assert_allclose(windows[row.video], window_means(table.score.to_numpy()), rtol=1e-4, atol=1e-4)

@@ -173,7 +173,7 @@ def test_former_stand_ins_are_rows_where_their_weights_are(tiny_run, tmp_path, m
     method.table = method.table.groupby(["split", "family"]).head(1)
     method.told = method.told[method.told.video.isin(method.told.video.unique()[:2])]
     method.train(rows)
-    assert len(pd.read_csv(tiny_run[1] / "ablation" / "former" / "data" / "manifest.csv")) == 5
+    assert len(pd.read_csv(tiny_run[1] / "ablation" / "former" / "data" / "manifest.csv")) == 6  # a remembered clip
     for row in rows:
         assert {estimate.group for estimate in method.estimates(row, "test")} == {"set:stream"}
 

@@ -70,15 +70,26 @@ def test_the_caption_says_what_the_numbers_are_and_names_the_strongest_floor():
 
 def test_tables_of_calibrated_cameras_by_hand(tmp_path):
     found = [("calibrated", "a", 0.02, 100), ("calibrated", "b", 0.1, 300), ("calibrated_causal", "a", 0.5, 100)]
-    rates = [("full_memory", variant, site, 0.05, got, 1.0, n) for variant, site, got, n in found]
-    names = ["method", "variant", "site", "asked", "got", "threshold", "n_frames"]
-    cells = stream_tables.camera_table(pd.DataFrame([*rates, ("knn", "calibrated", "a", 0.05, 1, 1, 1)], columns=names))
-    assert cells["Got, asked for 5%"].to_dict() == {"a": "0.020", "b": "0.100", "all": "0.080"}
-    assert cells["Got, asked for 5%, causal"]["a"] == "0.500"
-    row = dict(method="full_memory", variant="calibrated", seconds=90.0, asked=0.05, got=0.07, gap=0.03, cameras=6)
+    rates = [("full_memory", variant, site, 0.05, got, got / 2, 1.0, n, n) for variant, site, got, n in found]
+    names = ["method", "variant", "site", "asked", "got", "got_apart", "threshold", "n_frames", "n_apart"]
+    cells = stream_tables.camera_table(
+        pd.DataFrame([*rates, ("knn", "calibrated", "a", 0.05, *[1] * 5)], columns=names)
+    )
+    assert cells["Got, asked for 5%"].to_dict() == {"a": "0.020 (0.010)", "b": "0.100 (0.050)", "all": "0.080 (0.040)"}
+    assert cells["Got, asked for 5%, causal"]["a"] == "0.500 (0.250)"
+    row = dict(
+        method="full_memory",
+        variant="calibrated",
+        seconds=90.0,
+        asked=0.05,
+        got=0.07,
+        got_apart=0.04,
+        gap=0.03,
+        cameras=6,
+    )
     minutes = pd.DataFrame([row | dict(worst_got=0.2, worst_site="c")])
     cells = stream_tables.minutes_table(minutes)
-    assert cells.loc["1.5", "full_memory (calibrated)"] == "0.070, off by 0.030, worst 0.200"
+    assert cells.loc["1.5", "full_memory (calibrated)"] == "0.070 (0.040), off by 0.030, worst 0.200"
     assert stream_tables.calibration("Mine", tmp_path) == []
     minutes.to_csv(tmp_path / "calibration_minutes.csv", index=False)
     [(_, text, _)] = stream_tables.calibration("Mine", tmp_path)
@@ -90,7 +101,8 @@ def test_streams_come_first_and_clips_are_told_what_they_are(run_home):
     (folder / "evaluate").mkdir(parents=True)
     detection(("set:stream", "set:stream_night")).to_csv(folder / "evaluate" / "detection.csv", index=False)
     (folder / "evaluate" / "calibration_minutes.csv").write_text(
-        "method,variant,seconds,asked,got,gap,cameras,worst_got,worst_site\nfull_memory,calibrated,90,.05,.07,.03,6,.2,c\n"
+        "method,variant,seconds,asked,got,got_apart,gap,cameras,worst_got,worst_site\n"
+        "full_memory,calibrated,90,.05,.07,.04,.03,6,.2,c\n"
     )
     run_tables.write(get_profile("smoke"), folder / "tables")
     markdown = (folder / "tables" / "detection.md").read_text()

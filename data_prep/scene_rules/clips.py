@@ -71,7 +71,7 @@ def clip_list(profile: Profile) -> list[ClipSpec]:
                     add(split, "main", scene, site, family, profile.family_clips)
                 if split == "test":
                     add_streams(split, "stream", scene, site, "mixed", profile.streams)
-                    add_streams("before", "stream", scene, site, "normal", 2)
+                    add_streams("before", "stream", scene, site, "normal", 2 * (profile.streams > 0))
                 else:
                     add_streams(split, "stream", scene, site, "normal", profile.streams * (1 + (split == "val")))
                 if split == "val":

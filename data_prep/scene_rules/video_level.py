@@ -52,14 +52,16 @@ def clip_list(profile: Profile) -> list[ClipSpec]:
 def prepare(profile: Profile, folder: Path) -> dict:
     """Pipeline step: renders the abnormal training clips and writes the manifest that AnomalyCLIP reads.
 
-    It holds them, the normal training clips, and the validation and test videos; `action` is the class. Of training
-    videos neither spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the classes
-    in the order of their ids, ``prompts.json`` the zero-shot prompts of each.
+    It holds them, the normal training clips and streams, and the validation and test videos; `action` is the class. Of
+    training videos neither spans nor captions are in it, so that nothing later can use them. ``classes.csv`` holds the
+    classes in the order of their ids, ``prompts.json`` the zero-shot prompts of each.
     """
     specs = clip_list(profile)
     abnormal = describe(specs, profile.bench_seed, render(specs, profile))
     listed = load_manifest(folder.parent / "data")
-    known = listed[(listed.set == "main") | (listed.split == "test") | ((listed.split == "val") & (listed.spans == ""))]
+    known = listed[
+        (listed.set == "main") | listed.split.isin(["train", "test"]) | (listed.split.eq("val") & listed.spans.eq(""))
+    ]
     table = pd.concat([abnormal, known], ignore_index=True)
     table["action"] = [class_of(row.family, row.action) for row in table.itertuples()]
     table.loc[table.split == "train", ["spans", "kinds", "caption"]] = ""

@@ -28,7 +28,7 @@ from zsad_lib.files import paths
 from zsad_lib.files.weights import load_tensors, save_weights
 from zsad_lib.methods.context_aware.local_readout import block_scores
 from zsad_lib.methods.context_aware.region_pairs import RegionPairs
-from zsad_lib.methods.context_aware.scorer import Scorer, with_memory
+from zsad_lib.methods.context_aware.scorer import Scorer, remembered, remembered_whole, with_memory
 from zsad_lib.methods.context_aware.train import VARIANTS, load_detector, start_detector, train_detector
 from zsad_lib.methods.context_aware.training_windows import Windows, load_windows
 from zsad_lib.models.detector import Detector
@@ -71,7 +71,8 @@ def freeze(profile: Profile, told: pd.DataFrame, table: pd.DataFrame) -> Path:
     Args:
         profile: whose features have been computed.
         told: captioned rows of the training streams, of `training_windows.training_rows`.
-        table: rows of the validation and test streams; neither labels nor captions are read.
+        table: rows of the validation and test streams, and of what is `remembered`; neither labels nor captions are
+            read.
 
     Returns:
         Folder with one file per split.
@@ -86,7 +87,8 @@ def freeze(profile: Profile, told: pd.DataFrame, table: pd.DataFrame) -> Path:
     detector = start_detector(NO_GATE, backbones, windows).eval()
     bank = windows.pairs.bank if local else windows.text
     scorer = Scorer(detector, bank, [], torch.empty(0), local=local)
-    scorer = with_memory(scorer, list(_features(profile, told.drop_duplicates("video"))))
+    videos = dict(zip(remembered(table).video, _features(profile, remembered(table))))
+    scorer = with_memory(scorer, list(videos.values()), [videos[video] for video in remembered_whole(table)])
     for split in SPLITS:
         rows = table[table.split == split]
         save_weights(folder / f"{split}.safetensors", _join(profile, rows, scorer), {"videos": list(rows.video)})

@@ -31,7 +31,7 @@ from zsad_lib.features.backbones import stand_ins, weights_folder
 from zsad_lib.features.extraction import extract
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import frame_labels, load_manifest, save_manifest
-from zsad_lib.methods.context_aware.scorer import Scorer, normal_rows
+from zsad_lib.methods.context_aware.scorer import Scorer, normal_rows, remembered
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.methods.context_aware.variants import build_detector
 from zsad_lib.models.detector import Detector
@@ -49,9 +49,10 @@ class Streams:
     def __init__(self, profile: Profile) -> None:
         table = load_manifest(run_folder(profile) / "data")
         self.profile, self.told = profile, training_rows(run_folder(profile), profile.stride)
-        self.table = table[(table.set == "stream") & table.split.isin(stream_arrays.SPLITS)]
+        scored = table[(table.set == "stream") & table.split.isin(stream_arrays.SPLITS)]
+        self.table = pd.concat([scored, remembered(table)])
         self.frozen: dict[bool, Path] = {}  # whether of the former stand-ins -> arrays
-        if self.table.empty:
+        if scored.empty:
             raise ZsadError(f"profile {profile.run_name}: has no streams to ablate; set streams=1")
 
     def trials(self, row: StreamRow) -> list[Path]:
@@ -111,7 +112,7 @@ class Streams:
         return dataclasses.replace(profile_of(row, self.profile), **{"backbones": "former"} if row.former else {})
 
     def _extract_former(self) -> None:
-        """The former stand-ins' features of the streams alone, where they are missing."""
+        """The former stand-ins' features of what this grid reads, where they are missing."""
         home = run_folder(self.profile) / "ablation" / "former"
         table = load_manifest(run_folder(self.profile) / "data")
         save_manifest(table[table.video.isin({*self.told.video, *self.table.video})], home / "data")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import binary_dilation
 
 from zsad_lib.evaluate.events import is_alarm, runs
 from zsad_lib.evaluate.inputs import normal_thresholds
@@ -21,6 +22,7 @@ AT_THRESHOLD = {  # metric of a point, as "far@0.05" -> what it is at a fixed th
 POINT_METRICS = {  # metric -> level
     f"{name}@{asked:g}": METRICS[known] for asked in ASKED for name, known in AT_THRESHOLD.items()
 }
+BESIDE = 2.0  # seconds before and after an event, in which its actor may be in sight already or still
 LOCALISED = {"localised": "event", "localised_chance": "event"}  # metric -> level; at the profile's far_target
 
 
@@ -106,24 +108,43 @@ def localisation(
     ]
 
 
+def apart(labels: np.ndarray, fps: float) -> np.ndarray:
+    """Normal frames further than `BESIDE` from every event: labels [n_frames] of 0 and 1 -> bool [n_frames].
+
+    >>> apart(np.array([0, 0, 0, 0, 1, 0, 0, 0]), fps=1.0).astype(int)
+    array([1, 1, 0, 0, 0, 0, 0, 1])
+    """
+    near = np.ones(2 * round(BESIDE * fps) + 1, bool)
+    return ~binary_dilation(np.asarray(labels) > 0, near)
+
+
 def camera_rates(
     scores: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray],
     normal: Mapping[str, Mapping[str, np.ndarray]],
     camera: Mapping[str, str],
+    fps: Mapping[str, float],
 ) -> pd.DataFrame:
     """The false alarm rate that each camera was asked for and the one it got; arguments as of `operating_points`.
 
+    Args:
+        scores, labels, normal, camera: see `operating_points`.
+        fps: test video -> frames per second.
+
     Returns:
-        columns `site`, `asked`, `got` (share of the normal frames of its test videos) and `threshold`, means over
-        seeds, and `n_frames` (those normal frames).
+        columns `site`, `asked`, `got` (share of the normal frames of its test videos), `got_apart` (of those `apart`
+        from events) and `threshold`, means over seeds, `n_frames` and `n_apart` (those frames).
     """
     rows = []
     for site in sorted(set(camera.values())):
         videos = [video for video in scores if camera[video] == site]
-        calm = np.concatenate([scores[video][:, np.asarray(labels[video]) == 0] for video in videos], axis=1)  # [S, n]
+        joined = np.concatenate([scores[video] for video in videos], axis=1)  # [S, n]
+        calm = np.concatenate([np.asarray(labels[video]) == 0 for video in videos])
+        far_off = np.concatenate([apart(labels[video], fps[video]) for video in videos])
         for asked in ASKED:
             thresholds = normal_thresholds(normal[site], asked)
-            got = is_alarm(calm, thresholds[:, None]).mean() if calm.size else np.nan
-            rows.append((site, asked, got, thresholds.mean(), calm.shape[1]))
-    return pd.DataFrame(rows, columns=["site", "asked", "got", "threshold", "n_frames"])
+            alarms = is_alarm(joined, thresholds[:, None])
+            got, got_apart = (alarms[:, some].mean() if some.any() else np.nan for some in (calm, far_off))
+            rows.append((site, asked, got, got_apart, thresholds.mean(), calm.sum(), far_off.sum()))
+    columns = ["site", "asked", "got", "got_apart", "threshold", "n_frames", "n_apart"]
+    return pd.DataFrame(rows, columns=columns)

@@ -212,7 +212,7 @@ def _evaluate_calibrated(
     rows = estimates(series.scores, truth_of, metrics=RANKED, **options)
     rows += event_families(series.scores, videos, group, profile.bootstrap_draws)
     rows += operating_points(series.scores, truth_of, normal, camera, fps=videos["fps"].to_dict(), **options)
-    rates = camera_rates(series.scores, truth_of, normal, camera)
+    rates = camera_rates(series.scores, truth_of, normal, camera, videos["fps"].to_dict())
     rates.insert(0, "method", method)
     rates.insert(1, "variant", variant)
     return Evaluated(tidy(rows, method, variant), [], cameras=rates)

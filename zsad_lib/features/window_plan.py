@@ -143,6 +143,16 @@ def window_of(n_frames: int, n_windows: int, seen: int | np.ndarray = 1, causal:
     return np.clip((last - MIDDLE_FRAME) // BLOCK_LEN, 0, n_windows - 1)
 
 
+def picture_of(n_frames: int, windows: np.ndarray, seen: int | np.ndarray = 1) -> np.ndarray:
+    """Which picture of its window (of `window_of`) is nearest to each frame: its number, int [n_frames].
+
+    >>> picture_of(31, np.zeros(31, int))[[0, 2, 3, 14, 30]]
+    array([0, 0, 1, 4, 7])
+    """
+    within = last_seen(n_frames, seen) - windows * BLOCK_LEN
+    return np.abs(within[:, None] - np.array(CLIP_FRAMES)).argmin(1)
+
+
 def last_seen(n_frames: int, seen: int | np.ndarray) -> np.ndarray:
     """Which of the seen frames (see `at_frames`) is the last at each frame, int [n_frames].
 

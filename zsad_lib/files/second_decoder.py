@@ -30,7 +30,9 @@ def objection(path: str | Path, frames: Mapping[int, str], seconds: float = 60.0
     """
     command = [sys.executable, "-P", __file__, str(Path(path).absolute()), str(1 + max(frames))]  # -P: not from here
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=True, encoding="ascii")
+        done = subprocess.run(
+            command, capture_output=True, timeout=seconds, check=True, encoding="utf-8", errors="replace"
+        )
     except subprocess.TimeoutExpired:
         return f"it has not read them after {seconds:g} s"
     except subprocess.CalledProcessError:

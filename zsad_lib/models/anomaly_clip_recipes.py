@@ -29,6 +29,7 @@ class Recipe:
     segment_dropout: float = 0.7  # share of segments that a step leaves out of this choice
     half_batch: int = 32  # abnormal videos per step, and as many normal ones
     weight_decay: float = 0.2
+    in_pieces: bool = False  # normal videos longer than one example count as so many examples
     across_videos: bool = False  # as published: neighbouring frames are alike across the borders of videos, too
     unclamped: bool = False  # as published: logarithms of probabilities as they are, which may be infinite
     learned: bool = True  # False: context vectors and text projection stay as they are
@@ -45,7 +46,16 @@ PUBLISHED = {
     "xd_violence": Recipe(5e-6, epochs=50, warmup=5, embed_dim=128),
 }
 STAND_IN = Recipe(  # chosen on validation cameras, clip AUC of two seeds; `epochs` is the profile's `weak_epochs`
-    1e-2, epochs=0, warmup=2, embed_dim=32, num_segments=12, segment_len=4, heads=4, topk=2, segment_dropout=0.3
+    1e-2,
+    epochs=0,
+    warmup=2,
+    embed_dim=32,
+    num_segments=12,
+    segment_len=4,
+    heads=4,
+    topk=2,
+    segment_dropout=0.3,
+    in_pieces=True,
 )
 
 UCF_CLASSES = (

@@ -1,11 +1,11 @@
 """Fits a detector to one's own camera from its NORMAL video: what to remember, what is usual, and from which score on
 to alarm.
 
-A threshold from another camera means nothing. Half of the videos fill the memory of normality; on the other half, which
-the memory has not seen, each term gets its mean and standard deviation, and the threshold is the lowest at which at
-most the share `far` of its frames alarm (`normal_thresholds`, as in every table). Causal scores, of one window each,
-spread more and get a threshold of their own. Scores of neighbouring frames are alike, so that it is the windows that
-say how small a share can be known.
+A threshold from another camera means nothing. Each half of the videos is scored as unseen, with a memory that the other
+half fills (`crossed`); on these scores each term gets its mean and standard deviation, and the threshold is the lowest
+at which at most the share `far` of the frames alarm (`normal_thresholds`, as in every table). Causal scores, of one
+window each, spread more and get a threshold of their own. Scores of neighbouring frames are alike, so that it is the
+windows that say how small a share can be known.
 
 Notebook: 50_score_your_video
 """
@@ -31,10 +31,10 @@ from zsad_lib.files import paths
 from zsad_lib.files.video import timed_frames
 from zsad_lib.files.video_folders import list_videos
 from zsad_lib.files.weights import load_weights
-from zsad_lib.methods.context_aware.scorer import Scorer, save_scorer, with_memory
+from zsad_lib.methods.context_aware.scorer import Scorer, crossed, save_scorer
 from zsad_lib.own_video.detector import TERMS, Words, own_scorer
 from zsad_lib.own_video.scoring import join_terms, seen_frames, window_features
-from zsad_lib.own_video.ticks import Seen
+from zsad_lib.own_video.ticks import Part, Seen
 
 FLAT = 1e-6  # deviations; scores that spread less tell nothing
 CERTAIN = 10  # windows above the threshold, below which it is uncertain: their number varies by a third and more
@@ -57,8 +57,8 @@ def calibrate(
         name: of the run folder that receives the detector; `score_video` finds it there as ``run=name``. An earlier
             calibration of this name is replaced, any other run is left alone.
         run: detector to start from; None: the shipped one.
-        far: share of normal frames that may alarm, 0..1; the smallest that can be measured is 1 / windows of held-out
-            video, so that the default asks for 13 s of it.
+        far: share of normal frames that may alarm, 0..1; the smallest that can be measured is 1 / windows of the
+            videos, so that the default asks for 13 s of them.
         captions: sentences on what is normal there, instead of the detector's own.
         fps: of folders of frames, see `score_video`.
         allow_missing: go on without videos that cannot be read.
@@ -79,14 +79,19 @@ def calibrate(
     if len(videos) < 2:
         raise ZsadError(f"{normal}: one video; give two or more, since what is remembered cannot tell what is usual")
     (scorer, meta), tool = own_scorer(run, Words(normal=captions)), Extractor(stand_ins())
-    scorer = with_memory(scorer, [piece for video in videos[::2] for piece in _remembered(video, tool, fps)])
-    held_out = [stretch for video in videos[1::2] for stretch in _held_out(scorer, video, tool, fps)]
-    held_out = [stretch for stretch in held_out if stretch.length >= WINDOW]  # a shorter one holds no whole window
-    count = _count_windows(held_out, normal, far)
-    scorer.calibrate([(video.terms, video.length) for video in held_out])
+    watched = [_watch(scorer, video, tool, fps) for video in videos]
+    halves = watched[::2], watched[1::2]
+    count = _count_windows(halves, normal, far)
+    scorer, asked = crossed(scorer, [[piece for video in half for piece in video.pieces] for half in halves])
+    held_out = []  # terms and length of each stretch, as the other half's memory sees it
+    for half, of_memory in zip(halves, map(iter, asked)):
+        for video in half:
+            terms = join_terms(scorer, [of_piece | next(of_memory) for of_piece in video.terms])
+            held_out += [({k: v[part.windows] for k, v in terms.items()}, len(part.at)) for part in video.parts()]
+    scorer.calibrate(held_out)
     thresholds = []
     for live in (False, True):
-        scored = (scorer.score(video.terms, TERMS, video.length, causal=live) for video in held_out)
+        scored = (scorer.score(terms, TERMS, length, causal=live) for terms, length in held_out)
         frames = {number: scores[np.isfinite(scores)] for number, scores in enumerate(scored)}
         if np.ptp(np.concatenate(list(frames.values()))) < FLAT:
             flat = "all its scores are equal, as of a still picture"
@@ -95,51 +100,49 @@ def calibrate(
     threshold, causal = thresholds
     meta |= {"threshold": threshold, "threshold_causal": causal, "far": far, "normal": [str(video) for video in videos]}
     meta["folder"] = os.fspath(Path(normal).resolve())
-    spent = sum(video.seconds for video in held_out)
-    meta["measured_on"] = {"videos": len({video.path for video in held_out}), "seconds": spent, "windows": count}
+    meta["measured_on"] = {"seconds": sum(video.seconds() for video in watched), "windows": count}
     if target.exists():
         print(f"{target}: an earlier calibration of this name is replaced", file=sys.stderr)
     save_scorer(target, scorer, meta)
     return target, threshold
 
 
-class _HeldOut(NamedTuple):
-    """A stretch of normal video that the memory has not seen."""
+class _Watched(NamedTuple):
+    """A normal video."""
 
-    path: Path
-    terms: dict[str, np.ndarray]  # of `Scorer.terms`
-    length: int  # frames that were seen
-    seconds: float
+    seen: Seen
+    pieces: list[VideoFeatures]  # without the features that no memory holds
+    terms: list[dict[str, np.ndarray]]  # of `Scorer.terms`, of each piece, without those of the memory
 
+    def parts(self) -> Iterator[Part]:
+        """Its stretches that hold a whole window."""
+        return (part for part in self.seen.parts() if len(part.at) >= WINDOW)
 
-def _remembered(video: Path, tool: Extractor, fps: float | None) -> Iterator[VideoFeatures]:
-    """Features of a video's windows, without those that no memory holds."""
-    for piece in window_features(seen_frames(video, Seen(), fps), tool):
-        yield piece._replace(stem=piece.stem[:0], cell_motion=piece.cell_motion[:0])
-
-
-def _held_out(scorer: Scorer, video: Path, tool: Extractor, fps: float | None) -> Iterator[_HeldOut]:
-    seen = Seen()
-    pieces = list(scorer.terms(window_features(seen_frames(video, seen, fps), tool)))
-    terms = join_terms(scorer, pieces)
-    for part in seen.parts():
-        own = {name: values[part.windows] for name, values in terms.items()}
-        times = seen.times[part.frames]
-        yield _HeldOut(video, own, len(part.at), times[-1] - times[0])
+    def seconds(self) -> float:
+        """Length of those."""
+        return sum(self.seen.times[part.frames][-1] - self.seen.times[part.frames][0] for part in self.parts())
 
 
-def _count_windows(held_out: Sequence[_HeldOut], normal: str | Path, far: float) -> int:
+def _watch(scorer: Scorer, video: Path, tool: Extractor, fps: float | None) -> _Watched:
+    watched = _Watched(Seen(), [], [])
+    for piece in window_features(seen_frames(video, watched.seen, fps), tool):
+        watched.terms.extend(scorer.terms([piece], remembered=False))
+        watched.pieces.append(piece._replace(stem=piece.stem[:0], cell_motion=piece.cell_motion[:0]))
+    return watched
+
+
+def _count_windows(halves: Sequence[Sequence[_Watched]], normal: str | Path, far: float) -> int:
     """Windows of all videos; ZsadError where they are too few or too alike to tell what is usual."""
-    count = sum(len(video.terms["caption"]) for video in held_out)
-    if count < 2:
+    counts = [sum(p.windows.stop - p.windows.start for video in half for p in video.parts()) for half in halves]
+    if min(counts) < 2:
         raise ZsadError(
-            f"{normal}: too little video; every second one is held out to tell what is usual, and those hold {count}"
-            f" windows of {WINDOW} seen frames (3 s); give longer videos"
+            f"{normal}: too little video; every second one is held out in turn to tell what is usual, and those hold"
+            f" {min(counts)} windows of {WINDOW} seen frames (3 s); give longer videos"
         )
-    if far < 1 / count:
-        least = f"{count} windows of held-out normal video cannot tell less than far={1 / count:.2g}"
+    if far < 1 / sum(counts):
+        least = f"{sum(counts)} windows of normal video cannot tell less than far={1 / sum(counts):.2g}"
         raise ZsadError(f"far={far:g}: {least}; give more video or a larger share")
-    return count
+    return sum(counts)
 
 
 def in_words(target: Path) -> str:
@@ -151,9 +154,9 @@ def in_words(target: Path) -> str:
     doubt = f"; only about {above:.0f} windows lie above: the threshold is uncertain, more video makes it sure"
     return (
         f"{target}: alarms above {meta['threshold']:.2f}, causal and live above {meta['threshold_causal']:.2f}:"
-        f" {meta['far']:.3g} of the frames exceed it in the held-out half of {len(meta['normal'])} normal videos"
-        f" ({measured_on['videos']} videos, {measured_on['seconds'] / 60:.1f} minutes, {measured_on['windows']}"
-        f" windows){doubt if above < CERTAIN else ''}"
+        f" {meta['far']:.3g} of the frames of {len(meta['normal'])} normal videos exceed it, each half as unseen by"
+        f" the memory of the other ({measured_on['seconds'] / 60:.1f} minutes, {measured_on['windows']} windows)"
+        f"{doubt if above < CERTAIN else ''}"
     )
 
 

@@ -21,7 +21,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.extraction import Extractor, chunks
-from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, window_of
+from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, picture_of, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
 from zsad_lib.files.score_files import prompt_column
@@ -83,7 +83,7 @@ class WindowScores(NamedTuple):
     """What a detector says of the W windows of one video.
 
     `terms` are those of `Scorer.terms`: each of `TERMS`, `caption` [W], the number of the best caption, -1 where
-    nothing is seen, and `prompts` [W, A], probabilities.
+    nothing is seen, `region` [W, T, 2], where the oddest one of each picture lies, and `prompts` [W, A], probabilities.
     """
 
     scorer: Scorer
@@ -116,6 +116,7 @@ def join_terms(scorer: Scorer, pieces: Sequence[dict[str, np.ndarray]]) -> dict[
     """Terms of the windows of all pieces of a video; of none, empty ones of the same shapes."""
     shapes = {"s_sem": (0, len(CLIP_FRAMES)), "s_mem": (0, len(CLIP_FRAMES)), "s_pred": (0, 2)}
     shapes |= {"s_mem_global": (0,), "caption": (0,), "prompts": (0, len(scorer.prompts))}
+    shapes |= {"region": (0, len(CLIP_FRAMES), 2)}
     none = {name: np.empty(shape) for name, shape in shapes.items()}
     return {name: np.concatenate([piece[name] for piece in (none, *pieces)]) for name in none}
 
@@ -135,13 +136,16 @@ def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.D
     usual = scorer.causal_statistics if causal else scorer.statistics
     score = np.nan_to_num(scorer.fuse(joined, TERMS, causal))
     latest = [window_of(p.n_frames, p.windows.stop - p.windows.start, p.at, causal) for p in parts]
+    shown = np.concatenate([picture_of(p.n_frames, some, p.at) for some, p in zip(latest, parts)])  # [T]
     latest = np.concatenate([np.where(some < 0, -1, some + p.windows.start) for some, p in zip(latest, parts)])  # [T]
+    region = np.concatenate([terms["region"], np.full((1, *terms["region"].shape[1:]), np.nan)])[latest, shown]
     shares = [at_frames(terms["prompts"][p.windows].T, p.n_frames, p.at, causal, 0.0) for p in parts]
     shares = np.concatenate(shares, axis=-1)  # [A, T]
     prompt = np.where(shares.any(0), shares.argmax(0), -1)  # nothing is named where nothing is seen
     columns = dict(zip(TABLE, (np.arange(len(times)), times, score)))
     columns |= {name: np.nan_to_num(joined[name], nan=usual[name][0]) for name in TERMS}
     columns |= {"warmup": latest < 0, "caption": _named(np.append(terms["caption"], -1)[latest], scorer.captions)}
+    columns |= {"region_x": region[:, 0], "region_y": region[:, 1]}
     columns |= {"prompt": _named(prompt, scorer.prompts), "p_prompt": shares.max(0)}
     return pd.DataFrame(columns | dict(zip(map(prompt_column, scorer.prompts), shares)))
 
@@ -177,6 +181,7 @@ def score_video(
         normal video, in deviations, as long as the detector keeps its own captions and sees the scene itself), the raw
         terms `s_sem`, `s_pred`, `s_mem`, `s_mem_global`, `warmup` (causal: True before the first ended window, where
         the score is the calibrated normal mean), `caption` (the normal caption that fits the oddest region best),
+        `region_x` and `region_y` (its middle, as shares of the picture's width from the left and height from the top),
         `prompt` (the abnormal prompt that fits it best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its
         probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read them. During
         the warm-up, and where no region is seen, nothing is named. ``attrs`` hold `run`, `threshold`, of a calibrated

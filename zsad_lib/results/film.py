@@ -31,6 +31,7 @@ WIDTHS = (320, 1280)  # pixels: narrower pictures are scaled up, so that words c
 TALLEST = 4096  # pixels: a taller picture has black sides; an encoder takes no film of any height
 STRIP = 0.22  # height of the curve, as a share of the picture's width
 BORDER = 0.02  # width of the frame that shows an alarm, as a share of the picture's width
+REGION = 0.3  # side of the frame around a region, as a share of the picture's shorter side
 WORDS = 0.6  # share of the width for a prompt's words; its bar has the rest
 BARS = 6  # prompts shown, at most: those with the highest probability somewhere in the video
 ALARM, CALM, SCORE, PROMPT = (213, 94, 0), (90, 90, 90), (1, 115, 178), (2, 158, 115)
@@ -60,7 +61,8 @@ def write_film(
 
     Args:
         path: the video.
-        table: of `score_video`, one row per decoded frame; a column `truth`, where there is one, marks labelled frames.
+        table: of `score_video`, one row per decoded frame; a column `truth`, where there is one, marks labelled frames,
+            and `region_x` and `region_y` where the oddest region lies, which gets a frame during an alarm.
         threshold: of the alarm.
         kind: what the threshold is, for the legend.
         target: ``.mp4`` to write.
@@ -83,13 +85,17 @@ def write_film(
     columns = prompt_columns(table)
     likely = table[columns].max().nlargest(BARS).index if columns else []
     shares = table[likely].to_numpy()  # [T, A]
+    places = table[["region_x", "region_y"]].to_numpy() if "region_x" in table else np.full((len(table), 2), np.nan)
     words = _words([prompt_of(name) for name in likely], width, font)
     strip, legend = _strip(table, threshold, width), _legend("truth" in table, threshold, kind, width, font)
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 
     def draw_frames() -> Iterator[np.ndarray]:
         for number, frame in zip(range(len(table)), itertools.chain([first], frames)):  # a recording may grow meanwhile
-            picture = np.pad(resize(frame, (height, shown)), sides)  # some recorders change size in the middle
+            picture = resize(frame, (height, shown))  # some recorders change size in the middle
+            if alarm[number] and np.isfinite(places[number]).all():
+                picture = _framed(picture, places[number])
+            picture = np.pad(picture, sides)
             under = strip.copy()
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
             under[:, max(0, cursor[number] - 1) : cursor[number] + 1] = INK
@@ -110,6 +116,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _border(picture: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
     for edge in (picture[:width], picture[-width:], picture[:, :width], picture[:, -width:]):
         edge[:] = colour
+
+
+def _framed(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The picture [H, W, 3] with a frame around the region at `place` (x, y), as shares of it."""
+    height, width = picture.shape[:2]
+    x, y, half = place[0] * width, place[1] * height, REGION * min(height, width) / 2
+    image = Image.fromarray(picture)
+    box = (max(0, x - half), max(0, y - half), min(width - 1, x + half), min(height - 1, y + half))
+    ImageDraw.Draw(image).rectangle(box, outline=ALARM, width=max(2, width // 160))
+    return np.asarray(image)
 
 
 def _flow(texts: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont) -> np.ndarray:

@@ -6,13 +6,17 @@ from pathlib import Path
 import pandas as pd
 
 from zsad_lib.evaluate.floors import FLOORS
-from zsad_lib.evaluate.operating_points import ASKED, AT_THRESHOLD, LOCALISED
+from zsad_lib.evaluate.operating_points import ASKED, AT_THRESHOLD, BESIDE, LOCALISED
 from zsad_lib.results import tables
 
 STREAM = "set:stream"
 SEEING_FLOORS = ("motion_floor", "actor_count")  # that look at the picture, or know what is in it
 RANKED = ("micro_auc", "macro_auc", "ap")
 AT_FRONT = ("event_recall@0.05", "false_alarms_per_hour@0.05", "delay_s@0.05")
+RATES = {
+    "got": "n_frames",
+    "got_apart": "n_apart",
+}  # rate in ``calibrated_cameras.csv`` -> frames that it is a share of
 VARIANTS = {  # variant -> what it says of a row
     "smoothed": "under a further Gaussian of 3 frames",
     "causal": "what a live camera would have known",
@@ -72,22 +76,27 @@ def stream_caption(df: pd.DataFrame, title: str, group: str = STREAM) -> str:
 
 
 def camera_table(cameras: pd.DataFrame) -> pd.DataFrame:
-    """Of the first method in ``calibrated_cameras.csv``: the rate that each camera got for each that was asked for."""
+    """Of the first method in ``calibrated_cameras.csv``: the rate that each camera got for each that was asked for, in
+    brackets that of the frames apart from events."""
     rows, cells = cameras[cameras["method"] == cameras["method"].iloc[0]], {}
     for (variant, asked), some in rows.groupby(["variant", "asked"], sort=True):
-        got = some.set_index("site")["got"]
-        whole = float((some["got"] * some["n_frames"]).sum() / some["n_frames"].sum())
+        some = some.set_index("site")
+        whole = [(some[got] * some[n]).sum() / some[n].sum() for got, n in RATES.items()]
         name = f"Got, asked for {asked:.0%}{', causal' * variant.endswith('causal')}"
-        cells[name] = {**got.map("{:.3f}".format), "all": f"{whole:.3f}"}
+        cells[name] = {site: _rates(*got) for site, *got in some[list(RATES)].itertuples()} | {"all": _rates(*whole)}
     return pd.DataFrame(cells).rename_axis("camera")
 
 
+def _rates(got: float, got_apart: float) -> str:
+    return f"{got:.3f} ({got_apart:.3f})"
+
+
 def minutes_table(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Of ``calibration_minutes.csv``: by minutes of held-out normal video the rate that was got, and how far off."""
+    """Of ``calibration_minutes.csv``: by minutes of normal video the rate that was got, and how far off."""
     cells: dict[str, dict[str, str]] = {}
     for r in minutes.itertuples():
         name = f"{r.method} ({r.variant.replace('_', ', ')})"
-        text = f"{r.got:.3f}, off by {r.gap:.3f}, worst {r.worst_got:.3f}"
+        text = f"{_rates(r.got, r.got_apart)}, off by {r.gap:.3f}, worst {r.worst_got:.3f}"
         cells.setdefault(name, {})[f"{r.seconds / 60:.1f}"] = text
     return pd.DataFrame(cells).rename_axis("minutes")
 
@@ -114,16 +123,17 @@ def calibration(title: str, folder: Path) -> list[Printed]:
         cameras = pd.read_csv(file)
         text = (
             f"{title}. {cameras['method'].iloc[0]}, each camera calibrated on its own normal video: share of the normal"
-            " frames of its test stream that alarm, by the share of held-out normal frames that may; mean over seeds."
+            f" frames of its test stream that alarm, in brackets of those more than {BESIDE:g} s from every event, by"
+            " the share of held-out normal frames that may; mean over seeds."
         )
         printed.append((camera_table(cameras), text, "tab:calibrated-cameras"))
     if (file := folder / "calibration_minutes.csv").is_file():
         minutes = pd.read_csv(file)
         text = (
             f"{title}. Validation cameras, first seed: the share of normal frames that alarm where"
-            f" {minutes['asked'].iloc[0]:.0%} was asked for, mean over {minutes['cameras'].iloc[0]} cameras, how far"
-            " they are off on average, and the worst camera's; by minutes of held-out normal video, as much again"
-            " being remembered."
+            f" {minutes['asked'].iloc[0]:.0%} was asked for, mean over {minutes['cameras'].iloc[0]} cameras, in"
+            f" brackets of those more than {BESIDE:g} s from every event, how far they are off on average, and the"
+            " worst camera's; by minutes of normal video, of which each half is held out in turn."
         )
         printed.append((minutes_table(minutes), text, "tab:calibration-minutes"))
     return printed

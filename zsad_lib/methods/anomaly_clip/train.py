@@ -180,11 +180,22 @@ def train_seed(profile: Profile, change: dict, seed: int, folder: Path) -> Path:
     run, recipe = run_folder(profile), dataclasses.replace(recipe_of(profile), **change)
     table, classes, normal = class_table(run)
     train_videos = table[table.split == "train"]
-    features = {row.video: listed_features(run, row) for row in train_videos.itertuples()}
-    labels = {row.video: classes.index(row.action) for row in train_videos.itertuples()}
+    features, labels = {}, {}
+    for row in train_videos.itertuples():
+        pieces = examples(listed_features(run, row), recipe, row.action == normal)
+        features |= {f"{row.video}/{number}": piece for number, piece in enumerate(pieces)}
+        labels |= {f"{row.video}/{number}": classes.index(row.action) for number in range(len(pieces))}
     torch.manual_seed(seed)
     model = build(*frame_clip(profile), classes, normal, recipe).to(device())
     return train(model, features, labels, recipe, seed, folder)
+
+
+def examples(features: Tensor, recipe: Recipe, normal: bool) -> Sequence[Tensor]:
+    """What a training video [T, D] counts as: one video; where the recipe says so, a long normal one as many as it has
+    room for, since one draw of it per epoch would teach little of an empty street. Of an abnormal one nobody knows
+    which piece holds the event."""
+    length = recipe.num_segments * recipe.segment_len
+    return features.split(length) if recipe.in_pieces and normal and len(features) > length else [features]
 
 
 def class_table(run: Path) -> tuple[pd.DataFrame, list[str], str]:

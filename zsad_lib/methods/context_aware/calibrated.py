@@ -1,13 +1,13 @@
-"""Cameras fitted to normal video of their own, as `make calibrate` fits a user's: what is remembered comes from a
-camera's first normal stream, statistics and lowest values from its second, which that memory has not seen.
+"""Cameras fitted to normal video of their own, as `make calibrate` fits a user's: both normal streams of a camera are
+remembered; statistics, lowest values and thresholds come from what each is to a memory of the other (`crossed`).
 
-The evaluation takes each camera's threshold from its second stream too. How much normal video that needs is measured on
-validation cameras, whose streams with events tell the rate that they get.
+How much normal video a threshold needs is measured on validation cameras, whose streams with events tell the rate that
+they get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ import pandas as pd
 from zsad_lib.config import FAR_TARGET
 from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.evaluate.inputs import normal_thresholds
+from zsad_lib.evaluate.operating_points import apart
 from zsad_lib.features.cache import VideoFeatures, feature_file, load_features
 from zsad_lib.features.window_plan import window_count
 from zsad_lib.files.manifest import frame_labels
-from zsad_lib.methods.context_aware.scorer import Scorer, with_memory
+from zsad_lib.methods.context_aware.scorer import Scorer, crossed
 from zsad_lib.methods.context_aware.scores import METHODS
 
 CALIBRATED = ("full_memory", "knn_predictive")  # methods that are scored so
 VARIANTS = {"calibrated": False, "calibrated_causal": True}  # name -> as a live camera would know it
-LENGTHS = (150, 300, 600, 900, 1200)  # frames of both normal streams in `minutes_needed`
+LENGTHS = (150, 300, 600, 900, 1200)  # frames of each normal stream in `minutes_needed`
 Terms = dict[str, np.ndarray]
 
 
@@ -58,18 +59,17 @@ def score_cameras(
         stride: every stride-th frame was seen.
 
     Returns:
-        the manifest's rows of what is scored, each camera's second normal stream and its test streams; and (method,
+        the manifest's rows of what is scored, each camera's two normal streams and its test streams; and (method,
         variant) -> video -> score of every frame [T], NaN in frames before a causal one is known.
     """
     fused: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    for site, (first, second) in cameras(table, "before").items():
+    for site, before in cameras(table, "before").items():
         if not (tested := streams_of(table, "test", site)):
             continue
-        own = with_memory(scorer, [load_features(feature_file(cache, first))])
-        held_out = load_features(feature_file(cache, second))
-        [own_terms] = own.terms([held_out])
-        own.calibrate([(own_terms, second.n_frames)], stride)
-        videos = {second.video: (own_terms, second.n_frames)}
+        features = [load_features(feature_file(cache, row)) for row in before]
+        lengths = [row.n_frames for row in before]
+        own, held_out = fitted(scorer, features, scorer.terms(features, remembered=False), lengths, stride)
+        videos = {row.video: (of_video, row.n_frames) for row, of_video in zip(before, held_out)}
         for row in tested:
             asked = own.memory_terms(load_features(feature_file(cache, row)))
             videos[row.video] = (terms[row.video] | asked, row.n_frames)
@@ -80,6 +80,24 @@ def score_cameras(
                     scores = fused.setdefault((method, variant), {})
                     scores[video] = own.fuse(frames, METHODS[method][1], causal)
     return table[table.video.isin(next(iter(fused.values()), {}))], fused
+
+
+def fitted(
+    scorer: Scorer, features: Sequence[VideoFeatures], terms: Iterable[Terms], lengths: Sequence[int], stride: int = 1
+) -> tuple[Scorer, list[Terms]]:
+    """A camera's scorer, and the terms of its two normal streams, each as unseen.
+
+    Args:
+        scorer: whose memory and statistics are replaced.
+        features: of both streams.
+        terms: of both, by any memory.
+        lengths: their frames.
+        stride: every stride-th frame was seen.
+    """
+    own, asked = crossed(scorer, [[one] for one in features])
+    held_out = [of_video | of_memory for of_video, [of_memory] in zip(terms, asked)]
+    own.calibrate(list(zip(held_out, lengths)), stride)
+    return own, held_out
 
 
 def shortened(features: VideoFeatures, frames: int) -> VideoFeatures:
@@ -98,7 +116,8 @@ def minutes_needed(
     """How far the rate of false alarms is from the one asked for, by how much normal video a camera was fitted to.
 
     Both normal streams of each validation camera are cut to each of `lengths`; what is got is the share of the normal
-    frames of its streams with events that alarm.
+    frames of its streams with events that alarm. Beside an event they alarm more often than anywhere else, however much
+    video there is: its actor is already or still in sight, and a Gaussian spreads its score.
 
     Args:
         scorer: see `score_cameras`.
@@ -108,37 +127,44 @@ def minutes_needed(
         lengths: frames; longer ones than a stream are left out.
 
     Returns:
-        columns `method`, `variant`, `seconds` (of held-out normal video; as much is remembered), `asked`, `got` (mean
-        over cameras), `gap` (mean of \\|asked - got\\|), `worst_got` and `worst_site` (where that is largest) and
-        `cameras`.
+        columns `method`, `variant`, `seconds` (of both streams), `asked`, `got` (mean over cameras), `got_apart` (of
+        the frames `apart` from events), `gap` (mean of \\|asked - got\\|), `worst_got` and `worst_site` (where that is
+        largest) and `cameras`.
     """
     rows = []
-    for site, (first, second) in cameras(table, "val").items():
-        remembered, held_out = (load_features(feature_file(cache, row)) for row in (first, second))
+    for site, before in cameras(table, "val").items():
+        normal = [(row, load_features(feature_file(cache, row))) for row in before]
         tested = [(row, load_features(feature_file(cache, row))) for row in streams_of(table, "val", site)]
-        for frames in (length for length in lengths if length <= min(first.n_frames, second.n_frames)):
-            own, cut = with_memory(scorer, [shortened(remembered, frames)]), shortened(held_out, frames)
-            normal = {name: values[: window_count(frames)] for name, values in terms[second.video].items()}
-            normal |= own.memory_terms(cut)
-            own.calibrate([(normal, frames)])
+        for frames in (length for length in lengths if length <= min(row.n_frames for row in before)):
+            cut = [{name: of[: window_count(frames)] for name, of in terms[row.video].items()} for row in before]
+            own, held_out = fitted(scorer, [shortened(features, frames) for _, features in normal], cut, [frames] * 2)
             streams = [(row, terms[row.video] | own.memory_terms(features)) for row, features in tested]
             for method in CALIBRATED:
                 for variant, causal in VARIANTS.items():
-                    got = _rate(own, METHODS[method][1], normal, frames, streams, causal)
-                    rows.append((method, variant, frames / second.fps, FAR_TARGET, site, got))
-    found = pd.DataFrame(rows, columns=["method", "variant", "seconds", "asked", "site", "got"])
+                    got = _rates(own, METHODS[method][1], held_out, frames, streams, causal)
+                    rows.append((method, variant, 2 * frames / before[0].fps, FAR_TARGET, site, *got))
+    found = pd.DataFrame(rows, columns=["method", "variant", "seconds", "asked", "site", "got", "got_apart"])
     found["gap"] = (found.got - found.asked).abs()
     keys = ["method", "variant", "seconds", "asked"]
     worst = found.loc[found.groupby(keys, sort=False).gap.idxmax(), [*keys, "got", "site"]]
-    means = found.groupby(keys, sort=False).agg(got=("got", "mean"), gap=("gap", "mean"), cameras=("site", "count"))
+    means = found.groupby(keys, sort=False).agg(
+        got=("got", "mean"), got_apart=("got_apart", "mean"), gap=("gap", "mean"), cameras=("site", "count")
+    )
     return means.reset_index().merge(worst.rename(columns={"got": "worst_got", "site": "worst_site"}), on=keys)
 
 
-def _rate(
-    own: Scorer, names: tuple[str, ...], normal: Terms, frames: int, streams: list[tuple[Any, Terms]], causal: bool
-) -> float:
-    """Share of the normal frames of `streams` that alarm at the threshold that `FAR_TARGET` of `normal` exceeds."""
-    held_out = own.score(normal, names, frames, causal=causal)
-    threshold = normal_thresholds({"normal": held_out[np.isfinite(held_out)]}, FAR_TARGET)[0]
-    calm = [own.score(of, names, row.n_frames, causal=causal)[frame_labels(row) == 0] for row, of in streams]
-    return float(is_alarm(np.concatenate(calm), threshold).mean())
+def _rates(
+    own: Scorer, names: tuple[str, ...], held_out: list[Terms], frames: int, streams: list[tuple[Any, Terms]],
+    causal: bool,
+) -> tuple[float, float]:  # fmt: skip
+    """Share of the normal frames of `streams` that alarm at the threshold that `FAR_TARGET` of `held_out` exceeds, and
+    the same of the frames that lie `apart` from events."""
+    normal = [own.score(of, names, frames, causal=causal) for of in held_out]
+    unseen = {str(number): scores[np.isfinite(scores)] for number, scores in enumerate(normal)}
+    threshold = normal_thresholds(unseen, FAR_TARGET)[0]
+    labels = [frame_labels(row) for row, _ in streams]
+    alarms = [is_alarm(own.score(of, names, row.n_frames, causal=causal), threshold) for row, of in streams]
+    return tuple(
+        float(np.concatenate([alarm[where] for alarm, where in zip(alarms, some)]).mean())
+        for some in ([of == 0 for of in labels], [apart(of, row.fps) for of, (row, _) in zip(labels, streams)])
+    )

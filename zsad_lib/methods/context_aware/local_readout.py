@@ -20,8 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_lib.features.backbones import STAND_IN_SIZE, TIMESFORMER
 from zsad_lib.features.extraction import encode_long
-from zsad_lib.features.window_plan import NUM_BLOCKS, OBSERVED, blocks_to_frames, pictures_to_frames, to_frames
+from zsad_lib.features.window_plan import (
+    CLIP_FRAMES,
+    NUM_BLOCKS,
+    OBSERVED,
+    blocks_to_frames,
+    pictures_to_frames,
+    to_frames,
+)
 from zsad_lib.methods.context_aware.scores import NEIGHBOURS, neighbour_score, semantic_score
 from zsad_lib.models.dpc import DPC
 from zsad_lib.models.gates import ContextGate
@@ -29,6 +37,7 @@ from zsad_lib.models.gates import ContextGate
 SCENE_WEIGHT = 0.5  # of the scene beside the region, in the memory
 REMEMBERED = 8000  # regions in the memory
 MOVING_QUANTILE = 0.8  # of the motion of all cells of training video; above it, a cell moves
+GRID = tuple(side // TIMESFORMER["patch_size"] for side in STAND_IN_SIZE)  # rows and columns of cells
 PICTURE_SIGMA, BLOCK_SIGMA = 4.0, 6.0  # frames, of the Gaussians
 
 
@@ -60,6 +69,23 @@ def oddest_region(scores: np.ndarray, at: np.ndarray, windows: int) -> np.ndarra
     best = np.full(windows, -1)
     best[at[order, 0]] = order
     return best
+
+
+def oddest_places(scores: np.ndarray, at: np.ndarray, windows: int) -> np.ndarray:
+    """Middle of the region with the largest score in each picture of each window, as shares of the picture's width and
+    height; NaN where there is none.
+
+    Args:
+        scores: [R].
+        at: window, picture, row and column of each region [R, 4].
+        windows: W.
+
+    Returns:
+        [W, T, 2], T pictures of a window.
+    """
+    places, order = np.full((windows, len(CLIP_FRAMES), 2), np.nan), np.argsort(scores, kind="stable")
+    places[at[order, 0], at[order, 1]] = (at[order][:, :1:-1] + 0.5) / GRID[::-1]  # the largest is written last
+    return places
 
 
 def region_keys(vectors: Tensor, scene: Tensor) -> Tensor:

@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zsad_lib.features.backbones import STAND_IN_SIZE, TIMESFORMER
 from zsad_lib.features.cache import VideoFeatures, feature_file, load_features
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES
 from zsad_lib.files.score_files import INSIDE, read_archive, write_archive
-from zsad_lib.methods.context_aware.local_readout import region_scores
+from zsad_lib.methods.context_aware.local_readout import GRID, region_scores
 from zsad_lib.methods.context_aware.scorer import Scorer
-
-ROWS, COLUMNS = (side // TIMESFORMER["patch_size"] for side in STAND_IN_SIZE)  # of cells
 
 
 @torch.no_grad()
@@ -47,7 +44,7 @@ def inside_boxes(scores: np.ndarray, frame: np.ndarray, cell: np.ndarray, boxes:
     array([[1. , 0.5],
            [0. , 0. ]])
     """
-    y, x = ((cell + 0.5) / (ROWS, COLUMNS)).T
+    y, x = ((cell + 0.5) / GRID).T
     x0, y0, x1, y1 = boxes[frame].T
     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)  # [R]
     found = np.zeros((len(boxes), 2))

@@ -2,7 +2,7 @@
 
 Every trained variant gives the terms of all windows once; a method adds up some of them, `write_method` its files:
 
-    scores/<method>/<seed>/<video>.csv    test video: score and terms of every frame
+    scores/<method>/<seed>/<video>.csv    test video: score and terms of every frame, and where its oddest region lies
     scores/<method>/<seed>/windows.npz    test videos: score of every window, the mean of its frames
     scores/<method>/<seed>/normal.npz     held-out normal videos: score of every frame, on which a threshold is fixed
 
@@ -23,7 +23,7 @@ from zsad_lib.config import Profile
 from zsad_lib.features.backbones import device, processes
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.features.extraction import frozen_streams
-from zsad_lib.features.window_plan import window_means
+from zsad_lib.features.window_plan import picture_of, window_means, window_of
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import BOXES, load_manifest
 from zsad_lib.files.score_files import write_archive, write_frames
@@ -115,6 +115,10 @@ def score_variant(
                 write_causal(home, fused, videos)
             else:
                 added = {video: {name: frames[video][name] for name in names} for video in fused}
+                if local and "s_sem" in names:
+                    for video, of_video in added.items():
+                        x, y = oddest_region(terms[video]["region"], lengths[video], profile.stride).T
+                        of_video |= {"region_x": x, "region_y": y}
                 write_method(home, fused, added, videos, profile.stride)
     if (run := folder.parent / "scores" / "full_memory" / str(seed)).is_dir() and variant == METHODS["full_memory"][0]:
         localised.write_inside(scorer, table, cache, folder.parent / "data" / BOXES, run)
@@ -127,6 +131,12 @@ def score_variant(
     facts = dict(key=key, scores=written(), variant=meta["variant"], seed=seed, profile=profile.name)
     save_scorer(target, scorer, facts | streams)
     return variant, seed
+
+
+def oddest_region(places: np.ndarray, n_frames: int, seen: int) -> np.ndarray:
+    """Where the oddest region lies in each frame: of pictures of windows [W, T, 2] -> [n_frames, 2] shares."""
+    windows = window_of(n_frames, len(places), seen)
+    return places[windows, picture_of(n_frames, windows, seen)]
 
 
 def score_calibrated(

@@ -44,19 +44,20 @@ class Scorer:
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
     scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one in the picture
 
-    def terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
+    def terms(self, videos: Iterable[VideoFeatures], remembered: bool = True) -> Iterator[dict[str, np.ndarray]]:
         """Score terms of each video's W windows, float64, by name.
 
         Of a global read-out [W]; of a local one `s_sem` and `s_mem` [W, T], of the pictures that a window looks at,
-        and `s_pred` [W, 2], see `zsad_lib.methods.context_aware.local_readout`; `s_mem_global` [W] in both. `caption`
-        [W] is the number of the best-fitting caption, -1 where nothing is seen. `s_motion` is there only where the
-        features hold the motion of every frame, and `prompts` [W, A], the probabilities of the abnormal prompts beside
-        the normal captions, only where there are prompts.
+        and `s_pred` [W, 2], see `zsad_lib.methods.context_aware.local_readout`, and `region` [W, T, 2], where the
+        oddest region of each picture lies; `s_mem_global` [W] in both. `caption` [W] is the number of the best-fitting
+        caption, -1 where nothing is seen. `s_motion` is there only where the features hold the motion of every frame,
+        and `prompts` [W, A], the probabilities of the abnormal prompts beside the normal captions, only where there are
+        prompts. Those of `memory_terms` are left out unless `remembered`.
         """
-        yield from self._local_terms(videos) if self.local else self._global_terms(videos)
+        yield from (self._local_terms if self.local else self._global_terms)(videos, remembered)
 
     @torch.no_grad()
-    def _global_terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
+    def _global_terms(self, videos: Iterable[VideoFeatures], remembered: bool) -> Iterator[dict[str, np.ndarray]]:
         d, (features_of, streamed) = self.detector, itertools.tee(videos)
         for features, predicted in zip(features_of, scores.predictive_terms(d.dpc, streamed)):
             timesformer, scene = features.timesformer.to(self.bank.device), self._scene(features)
@@ -66,12 +67,12 @@ class Scorer:
             terms = {"s_sem": scores.semantic_score(similarity), **predicted.terms, "caption": similarity.argmax(-1)}
             if self.prompts:
                 _, terms["prompts"] = scores.prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
-            if d.anchor is not None:
+            if d.anchor is not None and remembered:
                 terms["s_mem_global"] = self._novelty(timesformer, scene)
             yield {name: value.double().cpu().numpy() for name, value in terms.items()}
 
     @torch.no_grad()
-    def _local_terms(self, videos: Iterable[VideoFeatures]) -> Iterator[dict[str, np.ndarray]]:
+    def _local_terms(self, videos: Iterable[VideoFeatures], remembered: bool) -> Iterator[dict[str, np.ndarray]]:
         d = self.detector
         for features in videos:
             scene, window = self._scene(features), features.region_at[:, 0].long()
@@ -80,14 +81,15 @@ class Scorer:
             similarity = local_readout.region_similarity(d.gate, vectors, window, texts, d.context(scene))
             normal, abnormal = similarity.tensor_split([len(self.bank)], -1)
             s_sem, at = scores.semantic_score(normal), features.region_at.numpy()
-            terms = {"s_sem": strongest(s_sem.cpu().numpy(), at, count), **self.memory_terms(features)}
+            terms = {"s_sem": strongest(s_sem.cpu().numpy(), at, count)}
+            terms |= self.memory_terms(features) if remembered else {}
             terms["s_pred"] = local_readout.block_scores(
                 d.dpc, features.stem, features.cell_motion, d.moving_from.item()
             )
             oddest = local_readout.oddest_region(s_sem.cpu().numpy(), at, count)  # [W]
             seen, caption = oddest >= 0, np.full(count, -1.0)
             caption[seen] = normal[oddest[seen]].argmax(-1).cpu().numpy()
-            terms["caption"] = caption
+            terms |= {"caption": caption, "region": local_readout.oddest_places(s_sem.cpu().numpy(), at, count)}
             if self.prompts:
                 terms["prompts"] = np.zeros((count, len(self.prompts)))
                 terms["prompts"][seen] = scores.prompt_scores(normal[oddest[seen]], abnormal[oddest[seen]])[1].cpu()
@@ -191,26 +193,72 @@ def make_scorer(
     plain = "plain_extractor" in released
     scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), local=local, plain_extractor=plain)
     if detector.anchor is not None:
-        rows = normal_rows(table, "train")
-        scorer = with_memory(scorer, [load_features(feature_file(cache, row)) for row in rows.itertuples()])
+        videos = {row.video: load_features(feature_file(cache, row)) for row in remembered(table).itertuples()}
+        scorer = with_memory(scorer, list(videos.values()), [videos[video] for video in remembered_whole(table)])
     held_out = normal_rows(table, "val")
     terms = terms_of(scorer, cache, held_out)
     scorer.calibrate([(terms[row.video], row.n_frames) for row in held_out.itertuples()], profile.stride)
     return scorer, terms
 
 
-def with_memory(scorer: Scorer, videos: Sequence[VideoFeatures]) -> Scorer:
-    """The scorer with another memory: of what normal videos show; without statistics, which belong to a memory."""
-    d = scorer.detector
-    scene = d.standardised(torch.cat([f.scene for f in videos]).to(scorer.bank.device))
-    timesformer = torch.cat([f.timesformer for f in videos]).to(scorer.bank.device)
-    changes = {"memory": scores.joint(d.anchor(timesformer), scene)}
+def with_memory(
+    scorer: Scorer, videos: Sequence[VideoFeatures], whole: Sequence[VideoFeatures] | None = None
+) -> Scorer:
+    """The scorer with another memory: of what normal videos show; without statistics, which belong to a memory.
+
+    Args:
+        scorer: whose memories are replaced.
+        videos: whose regions are remembered.
+        whole: whose windows are remembered as wholes; None: the same.
+    """
+    d, whole = scorer.detector, videos if whole is None else whole
+    seen = d.standardised(torch.cat([f.scene for f in whole]).to(scorer.bank.device))
+    timesformer = torch.cat([f.timesformer for f in whole]).to(scorer.bank.device)
+    changes = {"memory": scores.joint(d.anchor(timesformer), seen)}
     if scorer.local:
+        scene = d.standardised(torch.cat([f.scene for f in videos]).to(scorer.bank.device))
         first = np.cumsum([0, *(len(f.timesformer) for f in videos)])
         window = torch.cat([f.region_at[:, 0].long() + start for f, start in zip(videos, first)])
         vectors = torch.cat([f.region for f in videos]).float().to(scorer.bank.device)
         changes["region_memory"] = local_readout.remember(local_readout.region_keys(vectors, scene[window]))
     return dataclasses.replace(scorer, **changes, statistics={}, causal_statistics={}, lowest={})
+
+
+def crossed(
+    scorer: Scorer, halves: Sequence[Sequence[VideoFeatures]]
+) -> tuple[Scorer, list[list[dict[str, np.ndarray]]]]:
+    """The scorer that remembers two halves of normal video, and what each half is to the memory of the other.
+
+    What is remembered cannot tell what is usual. So each half is held out in turn, and all of the video tells it; the
+    memory that is kept holds twice as much, so that its scores are, if anything, lower.
+
+    Args:
+        scorer: whose memory is replaced; without statistics.
+        halves: pieces of video of the first and of the second half.
+
+    Returns:
+        the scorer, and `Scorer.memory_terms` of every piece of both halves.
+    """
+    asked = []
+    for half, other in zip(halves, reversed(halves)):
+        memory = with_memory(scorer, other)
+        asked.append([memory.memory_terms(piece) for piece in half])
+    return with_memory(scorer, [*halves[0], *halves[1]]), asked
+
+
+def remembered(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the training videos whose regions are remembered: of all."""
+    return table[(table.split == "train") & (table.family == "normal") & (table.spans == "")]
+
+
+def remembered_whole(table: pd.DataFrame) -> list[str]:
+    """Videos of `remembered` whose windows are remembered as wholes: clips, where a data set has clips and streams.
+
+    Many windows of a stream are nearly empty, and next to them any window whose actor is far away seems familiar.
+    Validation streams lose nothing by it, and clips gain.
+    """
+    rows = remembered(table)
+    return list(rows.video[rows.set != "stream"] if (rows.set != "stream").any() else rows.video)
 
 
 def normal_rows(table: pd.DataFrame, split: str) -> pd.DataFrame:
