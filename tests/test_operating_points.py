@@ -184,6 +184,19 @@ def test_a_family_counts_its_events_frames_against_all_normal_ones(streams_run):
             assert row["ap"] == pytest.approx(average_precision_score(*joined))
 
 
+def test_every_kind_of_event_is_counted_against_all_normal_frames(streams_run):
+    run, test, scores = streams_run
+    detection(get_profile("smoke", bootstrap_draws=5), run / "evaluate")
+    table = pd.read_csv(run / "evaluate" / "event_kinds.csv").query("method == 'full_memory'").set_index("family")
+    mixed = test[test.kinds != ""].itertuples()
+    calm = np.concatenate([scores[row.video][manifest.frame_labels(row) == 0] for row in mixed])
+    fall = scores["x_mixed"][5:10]  # spans are inclusive
+    truth = np.repeat([0, 1], [len(calm), len(fall)])
+    assert table.value["semantic:fall"] == pytest.approx(roc_auc_score(truth, np.concatenate([calm, fall])))
+    assert set(table.index) == {"semantic:fall", "semantic:fire", "temporal:freeze", "temporal:speed"}
+    assert (table.events == 1).all() and set(table.metric) == {"micro_auc"}
+
+
 def test_calibrated_cameras_are_reported_and_pairs_compared_on_streams(streams_run):
     run, test, scores = streams_run
     result = detection(get_profile("smoke", bootstrap_draws=5), run / "evaluate")

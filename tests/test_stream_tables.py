@@ -96,6 +96,24 @@ def test_tables_of_calibrated_cameras_by_hand(tmp_path):
     assert "Validation cameras, first seed" in text and "where 5% was asked for, mean over 6 cameras" in text
 
 
+def test_the_worst_kind_of_event_comes_first(tmp_path):
+    rows = [
+        ("full_memory", "semantic:fall", 0.7),
+        ("full_memory", "contextual:run", 0.6),
+        ("knn", "contextual:run", 0.5),
+    ]
+    kinds = pd.DataFrame(rows, columns=["method", "family", "value"]).assign(low=0.4, high=0.9, events=3)
+    kinds = kinds.assign(n_videos=18, seeds=5)
+    cells = stream_tables.kinds_table(kinds)
+    assert cells.index.tolist() == ["contextual: run", "semantic: fall"] and cells.Events.tolist() == ["3", "3"]
+    assert cells.loc["contextual: run", "knn"] == "0.500 [0.400, 0.900]"
+    kinds.to_csv(tmp_path / "event_kinds.csv", index=False)
+    printed = stream_tables.opening(detection(), "Mine", tmp_path)
+    assert [label for _, _, label in printed][-1] == "tab:stream-kinds" and "over 18 streams, mean over 5" in printed[
+        -1
+    ][1]
+
+
 def test_streams_come_first_and_clips_are_told_what_they_are(run_home):
     folder = run_home / "runs" / "smoke"
     (folder / "evaluate").mkdir(parents=True)

@@ -15,7 +15,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.class_metrics import confusion, recognition, truth
 from zsad_lib.evaluate.comparison import paired_difference
 from zsad_lib.evaluate.evaluation import pixel_auc, tidy
-from zsad_lib.evaluate.event_families import event_families
+from zsad_lib.evaluate.event_families import event_families, event_kinds
 from zsad_lib.evaluate.floors import FLOORS, floor_scores
 from zsad_lib.evaluate.operating_points import camera_rates, held_out_for, localisation, operating_points
 from zsad_lib.evaluate.protocol import Estimate, estimates, of_both_classes
@@ -32,6 +32,7 @@ PAIRS = (  # whose difference is printed with its interval
 )  # fmt: skip
 PAIRED_METRICS = {"all": ("clip_auc", "micro_auc", "ap"), "set:stream": ("micro_auc",)}  # group -> metrics
 CALIBRATED = "calibrated"  # folders <method>@calibrated[_causal]: each camera by its own normal video
+KINDS_OF = ("full_memory", "semantic", "predictive", "knn")  # the method and its terms, of which each kind has a row
 MINUTES = "calibration_minutes.csv"  # beside those scores, of the first seed
 RANKED = ("micro_auc", "macro_auc", "ap")  # of families within streams, and of calibrated cameras
 SMOOTHING = 3.0  # frames, standard deviation of the Gaussian of variant "smoothed"
@@ -51,6 +52,7 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     Test videos of the manifest's set "main" are group "all", other sets are groups "set:NAME". Their thresholds come
     from held-out normal clips, those of sets of streams from held-out normal streams, where there are any. Where one
     video holds events of several families, a family's row leaves out the frames of the others.
+    ``event_kinds.csv`` holds the micro AUC of every kind of event in streams, for `KINDS_OF`.
     ``calibrated_cameras.csv`` holds the false alarm rate that each camera was asked for and got.
     The floors' frame scores are written beside the methods', and as `actor_count` the true number of actors, where a
     renderer knows it. Ped2's maps (``maps/<method>/<seed>/<video>.npz``) are
@@ -94,6 +96,9 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     if cameras := [method.cameras for method in evaluated.values() if method.cameras is not None]:
         file = folder / "calibrated_cameras.csv"
         artefacts["calibrated_cameras"] = paths.write_table(file, pd.concat(cameras, ignore_index=True))
+    if kinds := [method.kinds for method in evaluated.values() if method.kinds is not None]:
+        file = folder / "event_kinds.csv"
+        artefacts["event_kinds"] = paths.write_table(file, pd.concat(kinds, ignore_index=True))
     for minutes in sorted(run.glob(f"scores/*@{CALIBRATED}/{profile.seeds[0]}/{MINUTES}")):
         paths.copy(minutes, folder / MINUTES)
         artefacts["calibration_minutes"] = folder / MINUTES
@@ -113,6 +118,7 @@ class Evaluated(NamedTuple):
     compared: list[Estimate]  # what `PAIRS` are compared in
     confusion: pd.DataFrame | None = None  # of a method with class probabilities
     cameras: pd.DataFrame | None = None  # of calibrated cameras: rates asked for and got
+    kinds: pd.DataFrame | None = None  # tidy rows of every kind of event in the test streams
 
 
 def _evaluate_method(
@@ -126,7 +132,7 @@ def _evaluate_method(
     if method in FLOORS and has_windows:
         series = series._replace(windows=series.scores)  # a floor's score has no windows: each frame is one
     variants = {causal: 0.0} if causal else {"raw": 0.0} if method in FLOORS else {"raw": 0.0, "smoothed": SMOOTHING}
-    tables, compared, shares = [], [], None
+    tables, compared, shares, kinds = [], [], None, None
     for variant, sigma in variants.items():
         smooth = series._replace(scores=_smoothed(series.scores, sigma), normal=_smoothed(series.normal, sigma))
         smooth = smooth if sigma == 0 else smooth._replace(windows={})
@@ -136,13 +142,18 @@ def _evaluate_method(
                 rows += _localised(folder, series, rows[0], labels, manifest["set"].to_dict(), profile)
             tables.append(tidy(rows, method, variant))
             compared += [e for e in rows if variant == "raw" and e.metric in PAIRED_METRICS.get(e.group, ())]
+    streams = manifest[(manifest["split"] == "test") & (manifest["set"] == "stream")]
+    if method in KINDS_OF and not causal and len(streams):
+        kinds = tidy(event_kinds(series.scores, streams, "set:stream", profile.bootstrap_draws), method, "raw")
+        number = streams["kinds"].str.split(";").explode().value_counts()
+        kinds["events"] = kinds["family"].map(number)
     if series.classes and not causal:
         classes = truth(folder.parents[1] / CLASSES)
         rows = recognition(series.classes, classes, profile.bootstrap_draws)
         tables.append(tidy(rows, method, "raw"))
         compared += rows
         shares = confusion(series.classes, classes)
-    return Evaluated(pd.concat(tables, ignore_index=True), compared, shares)
+    return Evaluated(pd.concat(tables, ignore_index=True), compared, shares, kinds=kinds)
 
 
 def _evaluate_set(

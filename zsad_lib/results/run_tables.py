@@ -45,7 +45,7 @@ def write(profile: Profile, folder: Path) -> dict[str, Any]:
     artefacts = {kind: folder / f"detection.{kind}" for kind in ("csv", "md", "tex")}
     if (source.parent / "differences.csv").is_file():
         artefacts |= save_comparison(source.parent, folder, title)
-    for pattern in ("confusion_*.csv", "calibrat*.csv"):
+    for pattern in ("confusion_*.csv", "calibrat*.csv", "event_kinds.csv"):
         for file in source.parent.glob(pattern):
             paths.copy(file, folder / file.name)
     return {"metrics": {}, "artefacts": artefacts}

@@ -113,7 +113,26 @@ def opening(df: pd.DataFrame, title: str, folder: Path) -> list[Printed]:
         text = "Continuous video: the rate of false alarms asked for, on held-out normal frames, and what comes of it."
         text += " Of the detected events, the share whose highest score points into the abnormal actor's box."
         printed.append((point_table(df), tables.caption(df, title, text, [group]), "tab:stream-points"))
+    if (file := folder / "event_kinds.csv").is_file():
+        kinds = pd.read_csv(file)
+        text = (
+            f"{title}. Continuous video: micro AUC of the frames of each kind of event against all normal frames of the"
+            f" test streams, the worst first; with its interval over {kinds['n_videos'].iloc[0]} streams, mean over"
+            f" {kinds['seeds'].max()} seeds. Few events of a kind mean a wide interval."
+        )
+        printed.append((kinds_table(kinds), text, "tab:stream-kinds"))
     return printed + calibration(title, folder)
+
+
+def kinds_table(kinds: pd.DataFrame) -> pd.DataFrame:
+    """Of ``event_kinds.csv``: each kind's micro AUC by method, the kind that the first method sees worst first."""
+    methods = list(dict.fromkeys(kinds["method"]))
+    order = kinds[kinds["method"] == methods[0]].sort_values("value")
+    cells = pd.DataFrame({"Events": order.set_index("family")["events"].astype(str)})
+    for name in methods:
+        rows = kinds[kinds["method"] == name].set_index("family")
+        cells[name] = pd.Series({kind: tables.value_cell(rows.loc[kind]) for kind in rows.index})
+    return cells.rename(index=lambda kind: kind.replace(":", ": ")).rename_axis("kind")
 
 
 def calibration(title: str, folder: Path) -> list[Printed]:

@@ -17,8 +17,8 @@ from zsad_lib.methods.context_aware.scorer import Scorer
 
 @torch.no_grad()
 def top_region_inside(scorer: Scorer, features: VideoFeatures, boxes: np.ndarray) -> np.ndarray:
-    """Of each frame, whether the middle of its region with the largest s_sem lies in the box, and the share of its
-    regions of which that is so, which is chance.
+    """Of each frame, whether its region with the largest s_sem lies in the box, as a patch that overlaps it does in
+    pretraining, and the share of its regions of which that is so, which is chance.
 
     Args:
         scorer: with a local read-out.
@@ -44,9 +44,10 @@ def inside_boxes(scores: np.ndarray, frame: np.ndarray, cell: np.ndarray, boxes:
     array([[1. , 0.5],
            [0. , 0. ]])
     """
-    y, x = ((cell + 0.5) / GRID).T
+    top, left = (cell / GRID).T
+    bottom, right = ((cell + 1) / GRID).T
     x0, y0, x1, y1 = boxes[frame].T
-    inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)  # [R]
+    inside = (x0 <= right) & (left <= x1) & (y0 <= bottom) & (top <= y1)  # [R]
     found = np.zeros((len(boxes), 2))
     order = np.argsort(scores, kind="stable")
     found[frame[order], 0] = inside[order]  # the largest is written last
