@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from zsad_lib.errors import ZsadError
+from zsad_lib.features.backbones import OPENAI_CLIP, Backbones, normalise, see_with_clip
+from zsad_lib.features.cache import TENSORS
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import CLIP_FRAMES
+from zsad_lib.models import DPC, TimeSformer
 from zsad_lib.models.dense_clip import encode_densely, positions
+from zsad_lib.models.regions import NamedThings
+from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.models.text import build_clip
 
 SMALL = dict(
@@ -79,3 +86,54 @@ def test_the_published_shape():
     found = encode_densely(clip, pixels)
     assert found.patches.shape == (1, 14, 14, 512)
     torch.testing.assert_close(found.picture, clip.encode_image(pixels), atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def tool(clip):
+    torch.manual_seed(1)
+    streams = Backbones(
+        TimeSformer((24, 32), 8, 8, 24, 1, 2).eval(), DPC("resnet10", 32, width=8, norm_stats="batch").eval(),
+        SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)).eval(), clip,
+    )  # fmt: skip
+    see_with_clip(streams, regions=False)
+    draw = torch.Generator().manual_seed(3)
+    things, places = (F.normalize(torch.randn(5, 16, generator=draw), dim=-1) for _ in range(2))
+    streams.named = NamedThings(things, places)
+    return Extractor(streams)
+
+
+def test_windows_of_a_long_piece_are_those_of_a_short_one(tool):
+    """More windows than are looked at together, and each as alone."""
+    rng = np.random.default_rng(0)
+    piece = torch.from_numpy(rng.integers(0, 256, (1 + 125, 24, 32, 3), dtype=np.uint8))
+    whole = dict(zip(TENSORS, tool.windows(piece, ("timesformer",))))
+    assert whole["timesformer"].shape == (20, 24 + 16)
+    for window in (0, 15, 16, 19):
+        alone = dict(zip(TENSORS, tool.windows(piece[5 * window : 5 * window + 31], ("timesformer",))))
+        torch.testing.assert_close(whole["timesformer"][window], alone["timesformer"][0], atol=1e-5, rtol=1e-5)
+        own = whole["region_at"][:, 0] == window
+        assert torch.equal(whole["region_at"][own, 1:], alone["region_at"][:, 1:]) and own.any()
+        torch.testing.assert_close(whole["region"][own], alone["region"], atol=2e-3, rtol=0)
+
+
+def test_a_windows_feature_ends_in_the_mean_of_its_pictures(tool, clip):
+    piece = torch.randint(0, 256, (31, 24, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    found = dict(zip(TENSORS, tool.windows(piece, ("timesformer",))))["timesformer"][0]
+    pictures = clip.encode_image(normalise(piece[1:][list(CLIP_FRAMES)], OPENAI_CLIP))
+    expected = F.normalize(F.normalize(pictures, dim=-1).mean(0), dim=-1)
+    torch.testing.assert_close(found[24:], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tool.backbones.video_head(found), expected, atol=1e-5, rtol=0)  # the anchor
+
+
+def test_a_thing_is_what_fits_things_better_than_places(tool):
+    piece = torch.randint(0, 256, (31, 24, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    found = dict(zip(TENSORS, tool.windows(piece, ("timesformer",))))
+    named, kept = tool.backbones.named, {tuple(at) for at in found["region_at"].tolist()}
+    for number, shown in enumerate(CLIP_FRAMES):
+        pixels = normalise(piece[1 + shown][None], OPENAI_CLIP)
+        patches = F.normalize(encode_densely(tool.backbones.clip, pixels).patches[0], dim=-1)
+        for row in range(3):
+            for column in range(4):
+                fits = max(float(patches[row, column] @ t) for t in named.things)
+                fits -= max(float(patches[row, column] @ t) for t in named.places)
+                assert ((0, number, row, column) in kept) == (fits > 0) or abs(fits) < 1e-5

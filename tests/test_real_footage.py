@@ -19,7 +19,8 @@ from zsad_lib.files import clip_feature_files
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import write_video
 from zsad_lib.methods.anomaly_clip import train as weak
-from zsad_lib.methods.context_aware import train
+from zsad_lib.methods.context_aware import scorer, train
+from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models import anomaly_clip_recipes as recipes
@@ -163,6 +164,7 @@ def small_official(name: str):
         "dpc": lambda: DPC("resnet10", 32, width=8),
         "places365": lambda: SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
         "clip_vit_b32": lambda: build_clip("ViT-B-32", embed_dim=16, vision_image_size=32, **clip),
+        "clip_vit_b16": lambda: build_clip("ViT-B-16", embed_dim=16, vision_image_size=32, **clip),
     }[name]
     return make().eval(), "a report"
 
@@ -172,27 +174,22 @@ def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(d
     patch.setattr(published_weights, "fetch", lambda name, offline: name)
     patch.setattr(published_weights, "load_published", lambda name, path: small_official(name))
     patch.setattr(published_weights, "known_sha256", lambda name: name)
-    outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=None, video_dim=24, scene_dim=16, text_dim=16)
-    patch.setattr(train, "outline", lambda kind: outline)
+    widths = dict(video_dim=24, scene_dim=16, text_dim=16, grid=(2, 2))
+    outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=backbones.LastPart(16), **widths)
+    for module in (train, scorer):
+        patch.setattr(module, "outline", lambda kind: outline)
     profile = get_profile("ucf_crime", data_root=str(download), **SIZES)
     with pytest.raises(ZsadError, match="no norm statistics yet"):
         extraction.extractor(profile).windows(torch.zeros(61, 32, 32, 3, dtype=torch.uint8))
     ensure("score", profile)
     found = extraction.frozen_streams(profile)
-    assert found.video_head is None and not found.differences and found.size == (32, 32)
+    assert found.image_tower and not found.differences and found.size == (32, 32) and found.grid == (2, 2)
     assert found.dpc.backbone.bn1.num_batches_tracked == len(
         load_manifest(run_folder(profile) / "data").query("split == 'train' and family == 'normal'")
     )
-    assert backbones.weight_hashes(profile) == list(backbones.PUBLISHED)
+    assert backbones.weight_hashes(profile)[:4] == list(backbones.PUBLISHED)
     made = {path.name for path in (run_folder(profile) / "scores").iterdir()}
-    assert made == {
-        "full",
-        "full@causal",
-        "paper",
-        "semantic",
-        "predictive",
-        "motion_floor",
-    }  # a memory needs an anchor
+    assert made == {*METHODS, *(f"{name}@causal" for name in CAUSAL)}  # every term, the memories too
     score = pd.read_csv(run_folder(profile) / "scores" / "full" / "0" / "Abuse101_x264.csv").score
     assert len(score) == FRAMES and np.isfinite(score).all()
     with pytest.raises(ZsadError, match="ucf_crime: trained on other streams"):

@@ -113,6 +113,17 @@ def test_a_predictive_stream_is_tuned_per_seed_and_the_gate_not_at_all_by_it(met
     assert method.trials(row_of("none")) == [] and method.trials(row_of("local_memory_alone", "fused")) == []
 
 
+def test_a_predictive_stream_tuned_in_full_is_the_runs_own(method, tiny_run):
+    arrays = arrays_of(method)
+    stream_arrays.tune(method.profile, method.told, method.table, arrays, 1, stream_arrays.PASSES)
+    found = stream_arrays.load(arrays, "test").split(stream_arrays.predicted(arrays, "test", 1, stream_arrays.PASSES))
+    scorer, _ = load_scorer(tiny_run[1] / "score" / "full" / "1" / "scorer.safetensors")
+    one = method.table[method.table.split == "test"].iloc[0]
+    [terms] = scorer.terms([load_features(feature_file(cache_folder(tiny_run[0]), one))])
+    np.testing.assert_allclose(found[one.video], terms["s_pred"], atol=1e-6)
+    assert not (arrays / f"stream-{stream_arrays.PASSES}-1" / "detector.safetensors").exists()
+
+
 def test_frame_scores_are_those_of_the_run_and_labels_of_the_test_streams_reach_none(method, tiny_run):
     row, rows = row_of("local_memory_alone", "fused"), method.table[method.table.split == "test"]
     scores = method.frame_scores(row, "test")

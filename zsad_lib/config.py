@@ -49,6 +49,7 @@ class Profile:
     far_target: float = FAR_TARGET  # false alarm rate on normal video that sets the threshold, 0..1
     released: tuple[str, ...] = ()  # defects of the released code to switch on
     backbones: Literal["stand_in", "official"] = "stand_in"  # small ones shipped with the kit, or the published ones
+    regions: bool = True  # published streams: dense CLIP features and a local read-out; False: one vector per window
     stride: int = 1  # every stride-th frame is seen; the published predictive stream learned at 10 frames per second
     held_out: bool = False  # benchmark: stand-ins whose pretraining never showed a fight, a fall or a fire
 

@@ -25,7 +25,7 @@ from zsad_lib.config import Profile
 from zsad_lib.features.backbones import stand_ins, weights_folder
 from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
 from zsad_lib.files import paths
-from zsad_lib.files.weights import load_tensors, save_weights
+from zsad_lib.files.weights import find_header, load_tensors, save_weights
 from zsad_lib.methods.context_aware.local_readout import block_scores
 from zsad_lib.methods.context_aware.region_pairs import RegionPairs
 from zsad_lib.methods.context_aware.scorer import Scorer, remembered, remembered_whole, with_memory
@@ -33,6 +33,7 @@ from zsad_lib.methods.context_aware.train import VARIANTS, load_detector, start_
 from zsad_lib.methods.context_aware.training_windows import Windows, load_windows
 from zsad_lib.models.detector import Detector
 from zsad_lib.pipeline.fingerprints import closure, digest
+from zsad_lib.pipeline.run_step import run_folder
 
 SPLITS = ("val", "test")
 LOCAL = dataclasses.replace(VARIANTS["full"], live=0)  # the method's own variant; its predictive stream is tuned before
@@ -60,8 +61,14 @@ def streams_folder(profile: Profile, told: pd.DataFrame, table: pd.DataFrame) ->
     """Where the arrays lie: named by the features, the streams with what is known of them, and the code."""
     facts = table[["video", "split", "path", "n_frames"]].astype(str).values.tolist()
     captions = told[["video", "start_s", "end_s", "caption"]].astype(str).values.tolist()
-    key = digest([cache_folder(profile).name, facts, captions, profile.train_steps, closure([__name__])])
-    return paths.cache() / "windows" / key[:12]
+    tuned_by_run = [find_header(own_detector(profile, seed), "its run trains it").get("key") for seed in profile.seeds]
+    key = [cache_folder(profile).name, facts, captions, profile.train_steps, tuned_by_run, closure([__name__])]
+    return paths.cache() / "windows" / digest(key)[:12]
+
+
+def own_detector(profile: Profile, seed: int) -> Path:
+    """The run's detector of a seed, whose predictive stream has been tuned in full."""
+    return run_folder(profile) / "train" / "full" / str(seed) / "detector.safetensors"
 
 
 @torch.no_grad()
@@ -82,7 +89,7 @@ def freeze(profile: Profile, told: pd.DataFrame, table: pd.DataFrame) -> Path:
         return folder
     print("streams: joining the features of all streams", flush=True)
     backbones = stand_ins(weights_folder(profile))
-    local = backbones.region_head is not None
+    local = backbones.has_regions
     windows = load_windows(profile, told, backbones, state=False, regions=True)
     detector = start_detector(NO_GATE, backbones, windows).eval()
     bank = windows.pairs.bank if local else windows.text
@@ -135,6 +142,8 @@ def tune(profile: Profile, told: pd.DataFrame, table: pd.DataFrame, folder: Path
     """The predictive stream of one seed, tuned on all windows of the training streams by L_pred alone, run on all
     others.
 
+    In full length on the run's own stand-ins it is the run's: no weight of it gets a gradient from elsewhere.
+
     Args:
         profile, told, table: see `freeze`.
         folder: of `freeze`; gets ``stream-<passes>-<seed>/``.
@@ -147,10 +156,13 @@ def tune(profile: Profile, told: pd.DataFrame, table: pd.DataFrame, folder: Path
     if tuned(folder, seed, passes):
         return target
     torch.set_num_threads(1)
-    backbones = stand_ins(weights_folder(profile))
-    windows = load_windows(profile, told, backbones, state=False, regions=True)
-    variant = dataclasses.replace(TUNED, passes=passes, readout="local" if windows.pairs else "global")
-    detector = load_detector(train_detector(profile, variant, seed, windows, target, backbones))
+    if passes == PASSES and profile.backbones != "former":
+        detector = load_detector(own_detector(profile, seed))
+    else:
+        backbones = stand_ins(weights_folder(profile))
+        windows = load_windows(profile, told, backbones, state=False, regions=True)
+        variant = dataclasses.replace(TUNED, passes=passes, readout="local" if windows.pairs else "global")
+        detector = load_detector(train_detector(profile, variant, seed, windows, target, backbones))
     for split in SPLITS:
         of_videos = [predict(detector, features) for features in _features(profile, table[table.split == split])]
         save_weights(target / f"{split}.safetensors", {"s_pred": torch.from_numpy(np.concatenate(of_videos))}, {})

@@ -44,7 +44,7 @@ GROUP = "set:stream"
 class Streams:
     """Trials and scores of the rows on streams (`zsad_lib.ablations.engine.Method`)."""
 
-    INPUTS = "features"
+    INPUTS = "train"
 
     def __init__(self, profile: Profile) -> None:
         table = load_manifest(run_folder(profile) / "data")

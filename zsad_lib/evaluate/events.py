@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import binary_dilation
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5)  # temporal IoU of the event F1
+BESIDE = 2.0  # seconds before and after an event, in which its actor may be in sight already or still
 DEVIATIONS = 4.0  # of the own-video threshold, in robust standard deviations above the median
 
 
@@ -140,6 +142,16 @@ def is_alarm(scores: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
     array([False,  True,  True])
     """
     return np.asarray(scores, float) >= threshold
+
+
+def apart(labels: np.ndarray, fps: float) -> np.ndarray:
+    """Normal frames further than `BESIDE` from every event: labels [n_frames] of 0 and 1 -> bool [n_frames].
+
+    >>> apart(np.array([0, 0, 0, 0, 1, 0, 0, 0]), fps=1.0).astype(int)
+    array([1, 1, 0, 0, 0, 0, 0, 1])
+    """
+    near = np.ones(2 * round(BESIDE * fps) + 1, bool)
+    return ~binary_dilation(np.asarray(labels) > 0, near)
 
 
 def own_threshold(scores: np.ndarray) -> float:

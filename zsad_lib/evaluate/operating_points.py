@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import binary_dilation
 
-from zsad_lib.evaluate.events import is_alarm, runs
+from zsad_lib.evaluate.events import apart, is_alarm, runs
 from zsad_lib.evaluate.inputs import normal_thresholds
 from zsad_lib.evaluate.protocol import METRICS, Estimate, estimates, weights_of
 from zsad_lib.evaluate.weighted_auc import ratio
@@ -22,7 +21,6 @@ AT_THRESHOLD = {  # metric of a point, as "far@0.05" -> what it is at a fixed th
 POINT_METRICS = {  # metric -> level
     f"{name}@{asked:g}": METRICS[known] for asked in ASKED for name, known in AT_THRESHOLD.items()
 }
-BESIDE = 2.0  # seconds before and after an event, in which its actor may be in sight already or still
 LOCALISED = {"localised": "event", "localised_chance": "event"}  # metric -> level; at the profile's far_target
 
 
@@ -106,16 +104,6 @@ def localisation(
     return [
         of._replace(metric=name, draws=shares[:, k]) for k, name in enumerate(LOCALISED) if shares[0, k] == shares[0, k]
     ]
-
-
-def apart(labels: np.ndarray, fps: float) -> np.ndarray:
-    """Normal frames further than `BESIDE` from every event: labels [n_frames] of 0 and 1 -> bool [n_frames].
-
-    >>> apart(np.array([0, 0, 0, 0, 1, 0, 0, 0]), fps=1.0).astype(int)
-    array([1, 1, 0, 0, 0, 0, 0, 1])
-    """
-    near = np.ones(2 * round(BESIDE * fps) + 1, bool)
-    return ~binary_dilation(np.asarray(labels) > 0, near)
 
 
 def camera_rates(

@@ -25,8 +25,9 @@ from zsad_lib.files.weights import SHIPPED, load_weights
 from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.dpc import DPC, NORM_STATISTICS, BlockNorm
 from zsad_lib.models.names import choose
+from zsad_lib.models.regions import NamedThings
 from zsad_lib.models.scene import SceneEncoder
-from zsad_lib.models.text import Vocabulary, build_clip
+from zsad_lib.models.text import Vocabulary, build_clip, encode_captions
 from zsad_lib.models.timesformer import TimeSformer
 
 # Mean and standard deviation per RGB channel, pixels in 0..1, that each stream's published weights expect.
@@ -43,7 +44,17 @@ CLIP = dict(
     embed_dim=EMBED_DIM, text_width=64, text_heads=4, text_layers=2, text_context_length=48,
     vision_width=64, vision_layers=3, vision_head_width=16, vision_patch_size=8, vision_image_size=STAND_IN_SIZE,
 )  # fmt: skip
-PUBLISHED = ("timesformer", "dpc", "places365", "clip_vit_b32")  # of `CATALOGUE`, as `Backbones` orders them
+PUBLISHED = ("timesformer", "dpc", "places365", "clip_vit_b16")  # of `CATALOGUE`, as `Backbones` orders them
+PAPER_CLIP = "clip_vit_b32"  # whose text the published form of the method reads
+THINGS = (  # what somebody at a camera would point at
+    "a photo of a person", "a photo of people", "a photo of a car", "a photo of a truck", "a photo of a motorcycle",
+    "a photo of a bicycle", "a photo of an animal", "a photo of a bag", "a photo of fire", "a photo of smoke",
+)  # fmt: skip
+PLACES = (  # what is there anyway
+    "a photo of a road", "a photo of a pavement", "a photo of a floor", "a photo of a wall", "a photo of a ceiling",
+    "a photo of a door", "a photo of a window", "a photo of a building", "a photo of shelves", "a photo of a tree",
+    "a photo of grass", "a photo of the sky", "a photo of an empty place",
+)  # fmt: skip
 WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "clip.safetensors")
 
 
@@ -108,9 +119,11 @@ class Backbones:
     scene: SceneEncoder
     clip: nn.Module
     vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
-    video_head: nn.Linear | None = None  # TimeSformer's feature -> CLIP's space; nobody has published one
+    video_head: nn.Module | None = None  # window's feature -> CLIP's space
     region_head: nn.Linear | None = None  # TimeSformer's patch tokens -> CLIP's space
     objectness: nn.Linear | None = None  # TimeSformer's patch tokens -> logit of "here is somebody or something"
+    named: NamedThings | None = None  # the same of dense CLIP features; there where CLIP's image tower is the anchor
+    image_tower: bool = False  # the window's feature ends in CLIP's mean image embedding, and so does the anchor
     differences: bool = False  # the predictive stream reads `frame_differences` instead of frames
 
     @property
@@ -120,8 +133,18 @@ class Backbones:
 
     @property
     def video_dim(self) -> int:
-        """Width of TimeSformer's feature."""
+        """Width of TimeSformer's feature, which P reads."""
         return self.timesformer.cls_token.shape[-1]
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether windows come with regions."""
+        return self.region_head is not None or self.named is not None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the cells in which regions lie."""
+        return tuple((self.clip.visual if self.image_tower else self.timesformer.patch_embed).grid_size)
 
     @property
     def scene_dim(self) -> int:
@@ -134,7 +157,7 @@ class Backbones:
         return self.clip.text_projection.shape[-1]
 
     def _modules(self) -> list[nn.Module | None]:
-        heads = (self.video_head, self.region_head, self.objectness)
+        heads = (self.video_head, self.region_head, self.objectness, self.named)
         return [self.timesformer, self.dpc, self.scene, self.clip, *heads]
 
     def to(self, device: str) -> Backbones:
@@ -175,10 +198,37 @@ def _kind(name: str) -> Kind:
 def _published(profile: Profile, norm_stats: str) -> Backbones:
     backbones = Backbones(*(published_weights.load_fetched(name).requires_grad_(False) for name in PUBLISHED))
     backbones.timesformer.fold()
+    see_with_clip(backbones, profile.regions)
     for norm in backbones.dpc.modules() if norm_stats == "batch" else ():
         if isinstance(norm, BlockNorm):
             norm.track_running_stats = False
     return backbones
+
+
+def see_with_clip(backbones: Backbones, regions: bool) -> None:
+    """Makes CLIP's image tower the anchor of published streams and, where asked, its dense features their regions."""
+    backbones.image_tower, backbones.video_head = True, LastPart(backbones.text_dim)
+    if regions:
+        things, places = (encode_captions(backbones.clip, list(said), None) for said in (THINGS, PLACES))
+        backbones.named = NamedThings(things, places)
+
+
+class LastPart(nn.Module):
+    """The anchor of the published streams: CLIP's image embedding, which stands last in a window's feature."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., -self.width :]
+
+
+def paper_clip(profile: Profile, backbones: Backbones) -> tuple[nn.Module, Vocabulary | None]:
+    """The CLIP whose text tower the published form of the method reads, and its vocabulary where that is cut."""
+    if profile.backbones == "official":
+        return published_weights.load_fetched(PAPER_CLIP).requires_grad_(False).to(device()), None
+    return backbones.clip, backbones.vocabulary
 
 
 def heads() -> nn.ModuleDict:
@@ -239,8 +289,13 @@ KINDS = {
     ),
     "official": Kind(
         make=_published,
-        hashes=lambda _: [published_weights.known_sha256(name) or "" for name in PUBLISHED],
-        outline=lambda: SimpleNamespace(dpc=DPC().eval(), video_head=None, video_dim=768, scene_dim=512, text_dim=512),
+        hashes=lambda profile: [
+            *(published_weights.known_sha256(name) or "" for name in PUBLISHED),
+            *(THINGS + PLACES if profile.regions else ()),
+        ],
+        outline=lambda: SimpleNamespace(
+            dpc=DPC().eval(), video_head=LastPart(512), video_dim=768, scene_dim=512, text_dim=512, grid=(14, 14)
+        ),
     ),
 }
 KINDS["former"] = KINDS["stand_in"]._replace(outline=lambda: stand_ins(SHIPPED / "former"))

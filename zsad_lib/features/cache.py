@@ -32,7 +32,7 @@ TOUCHED = {  # defect that acts on features -> the streams that it changes
 class VideoFeatures(NamedTuple):
     """Frozen features of one video with W windows and N blocks."""
 
-    timesformer: Tensor  # [W, D] class feature
+    timesformer: Tensor  # [W, D] class feature; of published streams, CLIP's mean image embedding behind it
     scene: Tensor  # [W, S] pooled feature of the middle frame
     stem: Tensor  # [N, C', L', h', w'] predictive stream up to layer3, float16
     cell_motion: Tensor  # [N, h, w] mean absolute frame difference per cell of the predictive grid

@@ -22,6 +22,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import (
     IMAGENET,
     KINETICS,
+    OPENAI_CLIP,
     Backbones,
     cell_motion,
     device,
@@ -47,8 +48,9 @@ from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames
 from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.models.checkpoints import load_strict
+from zsad_lib.models.dense_clip import encode_densely
 from zsad_lib.models.dpc import DPC, NORM_STATISTICS, estimate_norm_stats
-from zsad_lib.models.regions import find_regions
+from zsad_lib.models.regions import choose_patches, find_regions
 from zsad_lib.pipeline.progress import report_progress
 from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
@@ -167,6 +169,14 @@ class Extractor:
             if b.region_head is not None:
                 grid = b.timesformer.patch_embed.grid_size
                 region, region_at = find_regions(tokens, grid, b.region_head, b.objectness)
+            if b.image_tower:
+                picture, patches = self._densely(frames)
+                timesformer = torch.cat([timesformer, F.normalize(picture[clips].mean(1), dim=-1)], 1)
+                if b.named is not None:
+                    parts = [choose_patches(patches[some], b.named) for some in clips.split(16)]
+                    region = torch.cat([part.vector for part in parts])
+                    shift = torch.arange(len(parts), device=piece.device) * 16
+                    region_at = torch.cat([part.at + F.pad(n[None], (0, 3)) for part, n in zip(parts, shift)])
         if "scene" in streams:
             scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
         if "stem" in streams:
@@ -175,6 +185,14 @@ class Extractor:
             stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
             moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
         return timesformer, scene, stem, moving, region, region_at
+
+    def _densely(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """CLIP's image tower on every frame [t, H, W, 3]: unit vectors of pictures [t, E] and, where there are regions,
+        of their patches [t, rows, columns, E]."""
+        b, size = self.backbones, self.backbones.clip.visual.image_size
+        parts = [encode_densely(b.clip, _resized(normalise(some, OPENAI_CLIP), size)) for some in frames.split(16)]
+        patches = torch.cat([part.patches for part in parts]) if b.named is not None else frames.new_zeros(0)
+        return F.normalize(torch.cat([part.picture for part in parts]), dim=-1), F.normalize(patches.float(), dim=-1)
 
     def _needed(self, tokens: Tensor) -> Tensor:
         """Without the patches' tokens, where no head reads them."""

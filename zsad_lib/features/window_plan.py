@@ -147,7 +147,7 @@ def picture_of(n_frames: int, windows: np.ndarray, seen: int | np.ndarray = 1) -
     """Which picture of its window (of `window_of`) is nearest to each frame: its number, int [n_frames].
 
     >>> picture_of(31, np.zeros(31, int))[[0, 2, 3, 14, 30]]
-    array([0, 0, 1, 4, 7])
+    array([0, 0, 1, 3, 7])
     """
     within = last_seen(n_frames, seen) - windows * BLOCK_LEN
     return np.abs(within[:, None] - np.array(CLIP_FRAMES)).argmin(1)

@@ -23,22 +23,24 @@ import torch
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import Backbones, device
+from zsad_lib.features.backbones import Backbones, device, see_with_clip
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.clip_frames import BATCH, FrameEncoder
 from zsad_lib.features.extraction import Extractor
-from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, WINDOW
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS, WINDOW
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.maintenance.timing import device_name, timed
 from zsad_lib.methods.anomaly_clip.train import TRAINED, recipe_of
+from zsad_lib.methods.context_aware.region_pairs import RegionPairs
 from zsad_lib.methods.context_aware.train import build_detector, joint_loss, parameter_groups, variants_of
 from zsad_lib.methods.context_aware.training_windows import Windows
 from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models.anomaly_clip_recipes import build
 from zsad_lib.models.dpc import estimate_norm_stats
+from zsad_lib.models.regions import MOST
 from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.pipeline.run_step import run_folder, steps_of
 
@@ -89,9 +91,11 @@ def lengths(profile: Profile) -> Lengths:
     return Lengths(frames, frames, round(videos * NORMAL_SHARE), False)
 
 
-def published_sizes() -> Backbones:
+def published_sizes(regions: bool) -> Backbones:
     """The published streams with random weights."""
-    return Backbones(TimeSformer().eval(), DPC().eval(), SceneEncoder().eval(), build_clip("ViT-B-32"))
+    backbones = Backbones(TimeSformer().eval(), DPC().eval(), SceneEncoder().eval(), build_clip("ViT-B-16"))
+    see_with_clip(backbones, regions)
+    return backbones
 
 
 @torch.no_grad()
@@ -101,9 +105,10 @@ def extraction(profile: Profile, amount: Lengths, backbones: Backbones) -> tuple
     tool = Extractor(backbones, stride=profile.stride, precision=precision)
     piece = torch.randint(0, 255, (1 + 2 * WINDOW, *tool.decoded, 3), dtype=torch.uint8)
     estimate_norm_stats(backbones.dpc, [tool.blocks(piece.to(device()))[0][None, :NUM_BLOCKS]])
-    windows = tool.windows(piece)  # TimeSformer, scene, stem, motion; no regions, which take a head
+    windows = tool.windows(piece)
     seconds = median(lambda: tool.windows(piece)) / (2 * WINDOW)
-    per_block = sum(x[0].nbytes for x in windows if len(x))
+    *whole, region, at = windows  # as many regions as a picture may have
+    per_block = sum(x[0].nbytes for x in whole) + MOST * len(CLIP_FRAMES) * sum(x[:1].nbytes for x in (region, at))
     features = VideoFeatures(*windows, torch.empty(0), 2 * WINDOW)
     return Stage("features", "frames seen", amount.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), features
 
@@ -119,11 +124,13 @@ def training(profile: Profile, features: VideoFeatures, backbones: Backbones) ->
         return x[:1].expand(count, *x.shape[1:]).to(device())
 
     scene, number = repeat(features.scene), torch.arange(count, device=device())
+    text = torch.randn(count, backbones.text_dim, device=device())
+    pairs = RegionPairs(text, number, scene, scene, text, []) if variant.readout == "local" else None
     windows = Windows(
         timesformer=repeat(features.timesformer), scene=scene, context=scene, caption=number,
         dpc=torch.zeros(count, detector.dpc.backbone.channels, device=device()),
         clip_and_block=torch.stack([number, torch.zeros_like(number)], 1),
-        text=torch.randn(count, backbones.text_dim, device=device()),
+        text=text, pairs=pairs, predicted=torch.stack([number, torch.zeros_like(number)], 1).cpu(),
         stem=[features.stem] * count, cell_motion=[features.cell_motion] * count,
     )  # fmt: skip
     optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
@@ -186,7 +193,7 @@ def sheet(profile: Profile, backbones: Backbones | None = None, clip: torch.nn.M
     amount, stages = lengths(profile), []
     stages.append(decoding(amount))
     if "train" in steps_of(profile):
-        stage, features = extraction(profile, amount, backbones := backbones or published_sizes())
+        stage, features = extraction(profile, amount, backbones := backbones or published_sizes(profile.regions))
         stages += [stage, training(profile, features, backbones)]
     clip = clip or build_clip("ViT-B-16")
     stages += [frame_extraction(amount, clip), weak_training(profile, amount, clip)]

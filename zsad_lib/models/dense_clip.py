@@ -7,6 +7,8 @@ and the residual and the MLP serve the class token, which alone was trained to m
 that a picture may have any size of whole patches.
 
 Paper: Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP", ECCV 2022, https://arxiv.org/abs/2112.01071, Sec. 3.2.
+
+Notebook: 23_find_in_stream
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ Modeling", https://arxiv.org/abs/2508.18463. Streams enter as frozen features; o
 are tuned here.
 
     v = norm(P([timesformer ; dpc]))                                    paper's plain form
-    v = norm(norm(H(timesformer)) + rho * P([timesformer ; dpc]) / sqrt(D))   anchored form, rho = 0.5
+    v = norm(norm(H(x)) + rho * P([timesformer ; dpc]) / sqrt(D))       anchored form, rho = 0.5
     c = W_c (scene - mean) / std
     t'_k = gate(t_k, c)
 
 A projection trained from scratch on normal clips forgets what it has not seen there; the anchor H, pretrained and
-frozen, keeps the concepts that captions can name (fights, fires), and P only has to correct it.
+frozen, keeps the concepts that captions can name (fights, fires), and P only has to correct it. A window's feature x is
+TimeSformer's, of the published streams with CLIP's mean image embedding behind it: then H takes that as it is.
 
 Notebooks: 13_gate_context, 20_train_detector
 """
@@ -33,18 +34,18 @@ class Detector(nn.Module):
 
     Args:
         dpc: predictive stream; its layer4, GRU and prediction head are tuned, the rest is frozen.
-        video_dim: width of the TimeSformer feature.
+        video_dim: width of the TimeSformer feature, with which x begins.
         scene_dim: width of the scene feature.
         text_dim: width D of the text vectors.
         context_dim: width C of the context vector.
         gate: kind of `ContextGate`.
         projection: `mlp` or `residual`, with `projection_options` for `build_projection`; `none`: nothing is added to
             the anchor.
-        anchor: frozen linear head [video_dim -> D]; None for the paper's plain form.
+        anchor: frozen head of x into the space of texts [..., D]; None for the paper's plain form.
         streams: which features P reads, of `timesformer` and `dpc`; fewer only to measure what each one brings.
 
     Shapes:
-        `embed`: [B, video_dim], [B, D_dpc] -> unit vectors [B, D]; `context`: [B, scene_dim] -> [B, C].
+        `embed`: x [B, >= video_dim], [B, D_dpc] -> unit vectors [B, D]; `context`: [B, scene_dim] -> [B, C].
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Detector(nn.Module):
         context_dim: int = 128,
         gate: str = "relevance",
         projection: str = "residual",
-        anchor: nn.Linear | None = None,
+        anchor: nn.Module | None = None,
         streams: tuple[str, ...] = ("timesformer", "dpc"),
         **projection_options,
     ):
@@ -64,7 +65,7 @@ class Detector(nn.Module):
         self.dpc = dpc.requires_grad_(False)
         for parameter in dpc.tuned_parameters():
             parameter.requires_grad_(True)
-        self.streams = streams
+        self.streams, self.video_dim = streams, video_dim
         widths = {"timesformer": video_dim, "dpc": dpc.backbone.channels}
         width = sum(widths[name] for name in streams)
         self.projection = None
@@ -98,7 +99,7 @@ class Detector(nn.Module):
         """P([timesformer ; dpc]) / sqrt(D), [B, D]: what training adds to the anchor; [B, 1] of 0 without P."""
         if self.projection is None:
             return timesformer.new_zeros(len(timesformer), 1)
-        features = {"timesformer": timesformer, "dpc": dpc}
+        features = {"timesformer": timesformer[:, : self.video_dim], "dpc": dpc}
         x = self.projection(torch.cat([features[name] for name in self.streams], dim=-1))
         return x / x.shape[-1] ** 0.5
 

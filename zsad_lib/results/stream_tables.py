@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from zsad_lib.evaluate.events import BESIDE
 from zsad_lib.evaluate.floors import FLOORS
-from zsad_lib.evaluate.operating_points import ASKED, AT_THRESHOLD, BESIDE, LOCALISED
+from zsad_lib.evaluate.operating_points import ASKED, AT_THRESHOLD, LOCALISED
 from zsad_lib.results import tables
 
 STREAM = "set:stream"

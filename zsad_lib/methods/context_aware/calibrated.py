@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from zsad_lib.config import FAR_TARGET
-from zsad_lib.evaluate.events import is_alarm
+from zsad_lib.evaluate.events import apart, is_alarm
 from zsad_lib.evaluate.inputs import normal_thresholds
-from zsad_lib.evaluate.operating_points import apart
 from zsad_lib.features.cache import VideoFeatures, feature_file, load_features
 from zsad_lib.features.window_plan import window_count
 from zsad_lib.files.manifest import frame_labels

@@ -71,7 +71,7 @@ def oddest_region(scores: np.ndarray, at: np.ndarray, windows: int) -> np.ndarra
     return best
 
 
-def oddest_places(scores: np.ndarray, at: np.ndarray, windows: int) -> np.ndarray:
+def oddest_places(scores: np.ndarray, at: np.ndarray, windows: int, grid: tuple[int, int] = GRID) -> np.ndarray:
     """Middle of the region with the largest score in each picture of each window, as shares of the picture's width and
     height; NaN where there is none.
 
@@ -79,12 +79,13 @@ def oddest_places(scores: np.ndarray, at: np.ndarray, windows: int) -> np.ndarra
         scores: [R].
         at: window, picture, row and column of each region [R, 4].
         windows: W.
+        grid: rows and columns of cells.
 
     Returns:
         [W, T, 2], T pictures of a window.
     """
     places, order = np.full((windows, len(CLIP_FRAMES), 2), np.nan), np.argsort(scores, kind="stable")
-    places[at[order, 0], at[order, 1]] = (at[order][:, :1:-1] + 0.5) / GRID[::-1]  # the largest is written last
+    places[at[order, 0], at[order, 1]] = (at[order][:, :1:-1] + 0.5) / grid[::-1]  # the largest is written last
     return places
 
 

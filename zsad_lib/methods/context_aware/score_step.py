@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zsad_lib.config import Profile
-from zsad_lib.features.backbones import device, processes
+from zsad_lib.features.backbones import device, paper_clip, processes
 from zsad_lib.features.cache import cache_folder
 from zsad_lib.features.extraction import frozen_streams
 from zsad_lib.features.window_plan import picture_of, window_means, window_of
@@ -51,13 +51,13 @@ def score_all(profile: Profile, folder: Path) -> dict:
     table, b = load_manifest(run / "data"), frozen_streams(profile)
     captions = list(dict.fromkeys(training_rows(run, profile.stride).caption))
     clauses = list(dict.fromkeys(clause for caption in captions for clause in split_clauses(caption)))
-    banks = {
-        readout: (texts, encode_captions(b.clip, texts, b.vocabulary))
-        for readout, texts in (("global", captions), ("local", clauses))
-    }
-    variants = variants_of(profile)
+    variants, banks = variants_of(profile), {}
+    for name, variant in variants.items():
+        texts = clauses if variant.readout == "local" else captions
+        clip, vocabulary = paper_clip(profile, b) if name == "paper" else (b.clip, b.vocabulary)
+        banks[name] = texts, encode_captions(clip, texts, vocabulary)
     tasks = [(variant, seed) for seed in profile.seeds for variant in variants]
-    arguments = [(profile, name, seed, table, banks[variants[name].readout], folder) for name, seed in tasks]
+    arguments = [(profile, name, seed, table, banks[name], folder) for name, seed in tasks]
     for variant, seed in parallel(score_variant, arguments, processes(profile.jobs)):
         print(f"  scored {variant}, seed {seed}", flush=True)
     return {

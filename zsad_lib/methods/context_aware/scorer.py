@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import device
+from zsad_lib.features.backbones import device, outline
 from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
 from zsad_lib.features.window_plan import last_seen
 from zsad_lib.files.weights import load_weights, save_weights
@@ -39,6 +39,7 @@ class Scorer:
     causal_statistics: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # as known live
     lowest: dict[str, float] = dataclasses.field(default_factory=dict)  # term -> where there is nothing to score
     local: bool = False  # read-out of the regions
+    grid: tuple[int, int] = local_readout.GRID  # rows and columns of cells, in which regions lie
     plain_extractor: bool = False  # released defect 9
     prompts: list[str] = dataclasses.field(default_factory=list)  # A abnormal sentences; they name, they never score
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
@@ -89,7 +90,8 @@ class Scorer:
             oddest = local_readout.oddest_region(s_sem.cpu().numpy(), at, count)  # [W]
             seen, caption = oddest >= 0, np.full(count, -1.0)
             caption[seen] = normal[oddest[seen]].argmax(-1).cpu().numpy()
-            terms |= {"caption": caption, "region": local_readout.oddest_places(s_sem.cpu().numpy(), at, count)}
+            terms["caption"] = caption
+            terms["region"] = local_readout.oddest_places(s_sem.cpu().numpy(), at, count, self.grid)
             if self.prompts:
                 terms["prompts"] = np.zeros((count, len(self.prompts)))
                 terms["prompts"][seen] = scores.prompt_scores(normal[oddest[seen]], abnormal[oddest[seen]])[1].cpu()
@@ -191,7 +193,8 @@ def make_scorer(
     cache = cache_folder(profile)
     detector, bank = detector.to(device()), caption_vectors[1].to(device())
     plain = "plain_extractor" in released
-    scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), local=local, plain_extractor=plain)
+    grid = outline(profile.backbones).grid
+    scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), local=local, grid=grid, plain_extractor=plain)
     if detector.anchor is not None:
         videos = {row.video: load_features(feature_file(cache, row)) for row in remembered(table).itertuples()}
         scorer = with_memory(scorer, list(videos.values()), [videos[video] for video in remembered_whole(table)])
@@ -277,7 +280,7 @@ def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
     """Write a scorer as one safetensors file; memories in half precision."""
     tensors = {f"detector.{name}": value for name, value in scorer.detector.state_dict().items()}
     tensors |= dict(bank=scorer.bank, memory=scorer.memory.half(), region_memory=scorer.region_memory.half())
-    header = {name: getattr(scorer, name) for name in HEADER}
+    header = {name: getattr(scorer, name) for name in (*HEADER, "grid")}
     save_weights(path, tensors, {**meta, **header})
 
 
@@ -297,5 +300,6 @@ def load_scorer(path: Path) -> tuple[Scorer, dict]:
     kept = {name: meta[name] for name in HEADER}
     for name in ("statistics", "causal_statistics"):
         kept[name] = {term: tuple(pair) for term, pair in meta[name].items()}
+    kept["grid"] = tuple(meta.get("grid", local_readout.GRID))
     memories = {name: tensors[name].float() for name in ("memory", "region_memory")}
     return Scorer(detector, tensors["bank"], **memories, **kept), meta

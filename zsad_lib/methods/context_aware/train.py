@@ -212,4 +212,6 @@ def _train(profile: Profile, name: str, seed: int, windows: Windows, folder: Pat
     if device() == "cpu":
         torch.set_num_threads(1)
     os.environ.setdefault("ACCELERATE_USE_CPU", "true" if device() == "cpu" else "")
+    if name == "paper" and windows.paper_text is not None:
+        windows = windows._replace(text=windows.paper_text)
     return train_detector(profile, variants_of(profile)[name], seed, windows, folder)

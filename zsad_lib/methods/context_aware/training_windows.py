@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import Backbones
+from zsad_lib.features.backbones import Backbones, paper_clip
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.extraction import encode_long, window_blocks
 from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, window_count
@@ -42,6 +42,7 @@ class Windows(NamedTuple):
     cell_motion: list[Tensor]  # per clip [N, h, w]
     pairs: RegionPairs | None = None  # what a local read-out learns from
     predicted: Tensor | None = None  # [P, 2] as `clip_and_block`: all windows, of the reversed clips too
+    paper_text: Tensor | None = None  # `text` by the published form's text tower, where that is another one
 
     def to(self, device: torch.device) -> Windows:
         """With all on `device` but what is kept clip by clip."""
@@ -76,7 +77,11 @@ def load_windows(
     if state:
         states = {video: dpc_context(backbones.dpc, [clip.stem]) for video, clip in by_video.items()}
         dpc = torch.cat([states[video][first] for video, first in zip(table.video, starts)])
-    local = regions and backbones.region_head is not None
+    paper_text = None
+    if profile.backbones == "official":
+        clip, vocabulary = paper_clip(profile, backbones)
+        paper_text = encode_captions(clip, list(numbers), vocabulary).cpu()[caption]
+    local = regions and backbones.has_regions
     whole = [(len(clips) + i, n) for i, clip in enumerate(by_video.values()) for n in range(len(clip.timesformer))]
     return Windows(
         timesformer=torch.cat([clip.timesformer[first] for clip, first in zip(clips, starts)]),
@@ -90,6 +95,7 @@ def load_windows(
         cell_motion=[clip.cell_motion for clip in (*clips, *by_video.values())],
         pairs=load_pairs(profile, table, backbones) if local else None,
         predicted=torch.tensor(whole) if local else None,
+        paper_text=paper_text,
     )
 
 

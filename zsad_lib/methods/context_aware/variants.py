@@ -9,7 +9,7 @@ import dataclasses
 from typing import Literal
 
 from zsad_lib.config import Profile
-from zsad_lib.features.backbones import Backbones, outline
+from zsad_lib.features.backbones import Backbones
 from zsad_lib.models.detector import Detector
 
 
@@ -59,12 +59,12 @@ def build_detector(variant: Variant, backbones: Backbones) -> Detector:
 
 
 def variants_of(profile: Profile) -> dict[str, Variant]:
-    """What a run trains. On streams without heads into CLIP's space, as the published ones, the read-out is global,
-    nothing is anchored, and c is 128 wide."""
-    if outline(profile.backbones).video_head is not None:
+    """What a run trains. On the published streams c is 128 wide, as published, and without their regions the read-out
+    is global."""
+    if profile.backbones != "official":
         return VARIANTS
-    unanchored = dict(anchored=False, context_dim=128)
-    return {"full": Variant(**unanchored), "paper": dataclasses.replace(VARIANTS["paper"], **unanchored)}
+    variants = VARIANTS if profile.regions else VARIANTS | {"full": Variant()}
+    return {name: dataclasses.replace(variant, context_dim=128) for name, variant in variants.items()}
 
 
 def parameter_groups(detector: Detector, variant: Variant) -> list[dict]:
