@@ -26,6 +26,7 @@ RUN ?=
 CAUSAL ?=
 OVERLAY ?=
 NORMAL ?=
+CAMERAS ?=
 SOURCE ?=
 DURATION ?=
 FAR ?=
@@ -34,6 +35,10 @@ CAPTIONS ?=
 PROMPTS ?=
 SCENE ?=
 TRUTH ?=
+BACKBONES ?=
+WITHOUT ?=
+PROMPT_WEIGHT ?=
+PREDICT ?=
 FPS ?=
 HELD_OUT ?=
 GRID ?= all
@@ -50,11 +55,11 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
 GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
-	NORMAL SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
+	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$1)'
 # A path as one word that is no option; what holds a newline, or a password, reaches the shell through the environment.
-export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS
+export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS
 define NEWLINE
 
 
@@ -64,7 +69,9 @@ path = $(if $(findstring $(NEWLINE),$($1)),"$$$1",$(if $(filter -%,$(firstword $
 SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),$(call quoted,$(name)=$($(name))))) \
 	$(foreach item,$(SET),$(call quoted,$(item)))
 ZSAD = $(PYTHON) -m zsad_lib
-WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(SCENE),--scene="$$SCENE")
+SEEN_WITH = $(if $(BACKBONES),--backbones $(call quoted,$(BACKBONES))) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) \
+	$(if $(PROMPT_WEIGHT),--prompt-weight $(call quoted,$(PROMPT_WEIGHT)))
+WORDS = $(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(SCENE),--scene="$$SCENE") $(SEEN_WITH)
 PROFILED = --profile $(call quoted,$(PROFILE))
 STEP = $(ZSAD) step $(PROFILED) $(SETTINGS)
 # Tests side by side: whole files, a thread for each worker; more than four workers load the libraries more than they test.
@@ -134,10 +141,11 @@ cost: env  ## what PROFILE=ucf_crime, shanghaitech or xd_violence will cost on t
 floors: env  ## what scores without a picture reach on a real data set, from its annotation: PROFILE=ucf_crime DATA_ROOT=folder
 	@$(ZSAD) floors $(PROFILED) $(SETTINGS)
 
-features: env  ## the frozen features of PROFILE, once, or a machine's share: [SHARD=0/4]; CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai]
+features: env  ## the frozen features of PROFILE, once, or a machine's share: [SHARD=0/4]; CLIP features of any videos: VIDEOS=folder [WEIGHTS=openai] [BACKBONES=official]
 ifdef VIDEOS
 	@$(ZSAD) features $(call path,VIDEOS) $(if $(WEIGHTS),--weights $(call path,WEIGHTS)) $(if $(SHARD),--shard $(call quoted,$(SHARD))) \
-		$(if $(JOBS),--jobs $(call quoted,$(JOBS))) $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing)
+		$(if $(JOBS),--jobs $(call quoted,$(JOBS))) $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) \
+		$(if $(BACKBONES),--backbones $(call quoted,$(BACKBONES)))
 else
 	@$(STEP) $(if $(SHARD),--shard $(call quoted,$(SHARD))) features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
 endif
@@ -145,24 +153,27 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(ZSAD) pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [SCENE='in a corridor'] [FPS=25: of a folder of frames]
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [PROMPT_WEIGHT=1] [SCENE='in a corridor'] [FPS=25: of a folder of frames] [BACKBONES=official: published weights] [WITHOUT=dpc]
 ifdef VIDEO
 	@$(ZSAD) score $(if $(RUN),--run "$$RUN") $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
 		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth "$$TRUTH") $(WORDS) \
-		$(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
+		$(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
 else
 	@$(STEP) score
 endif
 
-explain: env  ## the strongest moments of a video in words, where and why, with figures: VIDEO=path [RUN=...] [AT=seconds] [CAPTIONS=file] [PROMPTS=file] [SCENE=...] [FPS=25]
+explain: env  ## the strongest moments of a video in words, where and why, with figures: VIDEO=path [RUN=...] [AT=seconds] [CAPTIONS=file] [PROMPTS=file] [SCENE=...] [FPS=25] [BACKBONES=official]
 	@$(ZSAD) explain $(if $(RUN),--run "$$RUN") $(if $(AT),--at "$$AT") $(WORDS) \
-		$(if $(PROMPTS),--prompts "$$PROMPTS") $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
+		$(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
 
-calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos [RUN=...] [FAR=0.05] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25]; then score with its RUN
+calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal videos, or CAMERAS=folder of such folders [RUN=...] [FAR=0.05] [CAPTIONS=file] [ALLOW_MISSING=1] [FPS=25] [BACKBONES=official] [PREDICT=train: predictive coding from scratch]; then score with its RUN
 	@$(ZSAD) calibrate $(if $(RUN),--run "$$RUN") $(if $(FAR),--far "$$FAR") $(if $(FPS),--fps "$$FPS") \
-		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) -- "$$NORMAL"
+		$(if $(CAPTIONS),--captions "$$CAPTIONS") $(if $(PROMPTS),--prompts "$$PROMPTS") $(SEEN_WITH) \
+		$(if $(PREDICT),--predict $(call quoted,$(PREDICT))) \
+		$(if $(filter-out 0 no,$(ALLOW_MISSING)),--allow-missing) \
+		$(if $(CAMERAS),--cameras "$$CAMERAS",-- "$$NORMAL")
 
-live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...]
+live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...] [BACKBONES=official]
 	@$(ZSAD) live $(if $(RUN),--run "$$RUN") $(if $(DURATION),--seconds "$$DURATION") $(WORDS) -- "$$SOURCE"
 
 evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder

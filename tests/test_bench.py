@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from official_files import camera_models
 
 from zsad_lib import losses
 from zsad_lib.__main__ import main
 from zsad_lib.evaluate import weighted_auc
-from zsad_lib.maintenance import speed, timing
+from zsad_lib.features import devices
+from zsad_lib.maintenance import speed, speed_of_a_camera, timing
 
 SMALL = dict(image_size=16, patch_size=8, num_frames=2, embed_dim=12, depth=1, num_heads=3)
 
@@ -55,10 +57,10 @@ def test_half_precision_where_there_are_units(monkeypatch):
 )
 def test_units_are_read_from_the_flags(flags, has, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(timing.Path, "is_file", lambda path: True)
+    monkeypatch.setattr(devices.Path, "is_file", lambda path: True)
     text = f"model name : some bf16-free name\nflags : {flags}\n"
-    monkeypatch.setattr(timing.Path, "read_text", lambda path, encoding: text)
-    assert timing.has_bfloat16_units() == has and timing.device_name().startswith("some bf16-free name, ")
+    monkeypatch.setattr(devices.Path, "read_text", lambda path, encoding: text)
+    assert devices.has_bfloat16_units() == has and devices.device_name().startswith("some bf16-free name, ")
 
 
 def test_an_epoch_with_cached_features_has_the_losses_of_one_without(monkeypatch):
@@ -129,7 +131,7 @@ def test_table_on_screen_and_on_disk(tmp_path, capsys):
     assert "one; other\n" in printed and "two; none (why not)" in printed
     table = pd.read_csv(tmp_path / "bench" / "bench.csv")
     assert table["measure"].tolist() == ["one", "two"] and table["ratio"].iloc[0] == 2.0
-    assert set(table["device"]) == {timing.device_name()} and table["device"].iloc[0]
+    assert set(table["device"]) == {devices.device_name()} and table["device"].iloc[0]
 
 
 def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatch, capsys):
@@ -141,12 +143,21 @@ def test_main_writes_into_runs_and_tells_errors_in_one_line(run_home, monkeypatc
         "weak_step",
         "fused_attention",
         "half_precision",
+        "stream",
     ):
-        monkeypatch.setattr(speed, name, lambda name=name: speed.Row(name, 1.0, "other", 3.0, 3.0, ""))
+        monkeypatch.setattr(speed, name, lambda *_, name=name: speed.Row(name, 1.0, "other", 3.0, 3.0, ""))
     assert main(["bench"]) == 0
-    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 7
+    assert len(pd.read_csv(run_home / "runs" / "bench" / "bench.csv")) == 10
     (run_home / "runs" / "bench" / "bench.csv").unlink()
     (run_home / "runs" / "bench").rmdir()
     (run_home / "runs" / "bench").write_text("a file in its place")
     assert main(["bench"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["clip_vit_b16", "places365", "dpc"])
+def test_a_cameras_streams_against_real_time(name, monkeypatch):
+    monkeypatch.setattr(speed_of_a_camera, "build_model", camera_models)
+    row = speed_of_a_camera.stream(name, 1)
+    check(row)
+    assert row.baseline_s == 6.0 and "times real time" in row.note and "MiB of weights" in row.note

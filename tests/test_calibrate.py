@@ -7,14 +7,14 @@ import pytest
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import stand_ins
-from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.backbones import STAND_IN_SIZE
 from zsad_lib.files.video import write_video
 from zsad_lib.methods.context_aware.scorer import load_scorer, with_memory
 from zsad_lib.own_video.calibrate import calibrate
-from zsad_lib.own_video.detector import TERMS, Words
-from zsad_lib.own_video.scoring import score_video, seen_frames, window_features
+from zsad_lib.own_video.detector import TERMS, own_detector
+from zsad_lib.own_video.scoring import pieces, score_video, seen_frames
 from zsad_lib.own_video.ticks import Seen
+from zsad_lib.own_video.words import Words
 
 
 def footage(seed: int, event: bool = False, frames: int = 120):
@@ -30,8 +30,11 @@ def footage(seed: int, event: bool = False, frames: int = 120):
         yield picture
 
 
-def pieces(camera, number):
-    return list(window_features(seen_frames(camera / "normal" / f"{number}.mp4", Seen()), Extractor(stand_ins())))
+def features(camera, number):
+    """Of a normal video, piece by piece."""
+    frames = seen_frames(camera / "normal" / f"{number}.mp4", Seen(), STAND_IN_SIZE)
+    own = own_detector(None)
+    return [own.features(piece) for piece in pieces(frames)]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +55,13 @@ def test_the_threshold_lets_the_wanted_share_of_unseen_normal_frames_pass(camera
     for live, asked in ((False, meta["threshold"]), (True, meta["threshold_causal"])):
         above = []
         for half in ((0, 2), (1, 3)):  # as unseen: the same statistics, the memory of the other half
-            other = [piece for number in (0, 1, 2, 3) if number not in half for piece in pieces(camera, number)]
+            other = [piece for number in (0, 1, 2, 3) if number not in half for piece in features(camera, number)]
             judge = dataclasses.replace(
                 with_memory(scorer, other), statistics=scorer.statistics,
                 causal_statistics=scorer.causal_statistics, lowest=scorer.lowest,
             )  # fmt: skip
             for number in half:
-                [terms] = judge.terms(pieces(camera, number))
+                [terms] = judge.terms(features(camera, number))
                 scored = judge.score(terms, TERMS, 120, causal=live)
                 above.append(scored[np.isfinite(scored)] >= asked)
         assert 0.18 < np.concatenate(above).mean() <= 0.2

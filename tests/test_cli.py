@@ -13,7 +13,7 @@ import pytest
 from zsad_lib.__main__ import COMMANDS, main, read
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.video import write_video
-from zsad_lib.own_video.detector import NO_WORDS
+from zsad_lib.own_video.words import NO_WORDS
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def score(monkeypatch, scored):
     """A scorer that needs no weights; returns what it was called with."""
     calls = []
 
-    def score_video(path, run=None, *, words, causal=False, fps=None, progress=False):
+    def score_video(path, run=None, *, words, sees, causal=False, fps=None, progress=False):
         calls.append((path, run, causal, words))
         if not path.exists():
             raise ZsadError(f"{path}: no such video file or frame folder")
         return scored([0.2, 0.9])[["frame", "time_s", "score", "warmup"]]
 
-    monkeypatch.setattr("zsad_lib.own_video.scoring.score_video", score_video)
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_video", score_video)
     monkeypatch.setattr(
         "zsad_lib.own_video.pictures.write_all",
         lambda path, table, folder, play, progress: {"events": folder / "events.csv"},

@@ -18,7 +18,7 @@ from zsad_lib.files.video import iter_frames, open_stream, write_video
 from zsad_lib.own_video import watch as live
 from zsad_lib.own_video.detector import TERMS
 from zsad_lib.own_video.frame_by_frame import Scored
-from zsad_lib.own_video.scoring import score_video, seen_frames, window_features
+from zsad_lib.own_video.scoring import pieces, score_video, seen_frames
 from zsad_lib.own_video.ticks import Seen
 
 
@@ -49,9 +49,9 @@ def test_live_scores_are_the_causal_ones(video, causal, scorer):
 
 
 def test_the_causal_mode_agrees_with_windows_that_are_computed_together(video, causal, scorer):
-    features = window_features(seen_frames(video, Seen()), scorer.tool)
-    [terms] = scorer.scorer.terms(features)
-    together = scorer.scorer.score(terms, TERMS, 77, causal=True)  # 230 frames at 30 per second, 77 of them seen
+    [piece] = pieces(seen_frames(video, Seen(), scorer.own.size))
+    terms = scorer.own.window_terms(scorer.own.features(piece), piece)
+    together = scorer.own.scorer.score(terms, TERMS, 77, causal=True)  # 230 frames at 30 per second, 77 of them seen
     np.testing.assert_allclose(causal.score[3 * 29 :: 3], together[29:], atol=1e-4)
     assert len(set(together[29:])) == 10
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from official_files import dpc, dpc_file, scene, scene_file, timesformer, timesformer_file, torchscript, write
 from safetensors.torch import save
 from test_anomaly_clip import SIZES, small, tiny_clip
 
@@ -25,46 +26,10 @@ from zsad_lib.features.load_published import SIGNS, load_into
 from zsad_lib.files.downloads import sha256_file
 from zsad_lib.files.foreign_checkpoints import CHECKPOINT, TORCHSCRIPT, Foreign, describe_file, read_checkpoint
 from zsad_lib.files.paths import read_json
-from zsad_lib.models import DPC, AnomalyCLIP, SceneEncoder, TimeSformer
+from zsad_lib.models import AnomalyCLIP, SceneEncoder
 from zsad_lib.models.anomaly_clip import published_name
 from zsad_lib.models.anomaly_clip_recipes import PUBLISHED
 from zsad_lib.models.text import tokenize
-
-
-def timesformer(classes: int = 0) -> TimeSformer:
-    return TimeSformer(16, 8, num_frames=2, embed_dim=12, depth=1, num_heads=3, num_classes=classes)
-
-
-def dpc() -> DPC:
-    return DPC("resnet10", 32, num_blocks=4, pred_steps=1, width=8)
-
-
-def scene() -> SceneEncoder:
-    return SceneEncoder(channels=(8, 8, 16, 32), layers=(1, 1, 1, 1))
-
-
-def timesformer_file() -> dict:
-    state = {f"model.{name}": torch.randn_like(value) for name, value in timesformer(5).state_dict().items()}
-    return {"epoch": 15, "model_state": state, "optimizer_state": {"state": {}}, "cfg": "TRAIN: false"}
-
-
-def dpc_file() -> dict:
-    """As published with running statistics, and the GRU under two names."""
-    state = {f"module.{n}": torch.randn_like(v) if v.is_floating_point() else v for n, v in dpc().state_dict().items()}
-    twins = {n.replace("cell_list.0", "ConvGRUCell_00"): v for n, v in state.items() if "cell_list" in n}
-    return {"epoch": 100, "net": "resnet34", "state_dict": state | twins, "best_acc": 0.5, "iteration": 7}
-
-
-def scene_file(model: SceneEncoder | None = None, classes: int = 365) -> dict:
-    model = model or scene()
-    state = {f"module.{n}": v + 1 for n, v in model.state_dict().items() if "num_batches" not in n}  # PyTorch 0.2
-    state |= {"module.fc.weight": torch.zeros(classes, model.num_features), "module.fc.bias": torch.zeros(classes)}
-    return {"epoch": 90, "arch": "resnet18", "best_prec1": 54.0, "state_dict": state}
-
-
-def write(path: Path, content: object, old: bool = False) -> Path:
-    torch.save(content, path, _use_new_zipfile_serialization=not old)
-    return path
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -192,21 +157,6 @@ def test_texts_of_python_2(tmp_path):
     path = write(tmp_path / "a.pth.tar", {"arch": "resnet18", "w": torch.ones(2)}, old=True)
     path.write_bytes(path.read_bytes().replace(b"X\x08\0\0\0resnet18", b"U\x08resnet\xd0\xff"))
     assert read_checkpoint(path)["arch"] == "resnet\xd0\xff"
-
-
-def torchscript(path: Path, state: dict[str, torch.Tensor]) -> Path:
-    """OpenAI's container: an archive of modules that hold `state`."""
-    top = torch.nn.Module()
-    for name, value in state.items():
-        *parents, leaf = name.split(".")
-        module = top
-        for parent in parents:
-            if parent not in module._modules:
-                module.add_module(parent, torch.nn.Module())
-            module = module._modules[parent]
-        module.register_buffer(leaf, value)
-    torch.jit.save(torch.jit.script(top), path)
-    return path
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -396,7 +346,7 @@ def test_every_entry_is_complete():
         assert entry.model in SIGNS and entry.licence and entry.homepage.startswith("https://"), name
     assert "CC BY-NC" in published_weights.CATALOGUE["timesformer"].licence
     assert {name for needed in published_weights.NEEDED.values() for name in needed} == set(published_weights.CATALOGUE)
-    assert set(published_weights.NEEDED) == set(PUBLISHED)
+    assert set(published_weights.NEEDED) == {*PUBLISHED, "camera"}
 
 
 def test_command(places, run_home, monkeypatch, capsys):

@@ -26,7 +26,7 @@ def score(tmp_path, monkeypatch, scored):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("zsad_lib.own_video.pictures.write_all", lambda *_, **__: {})
     monkeypatch.setattr(
-        "zsad_lib.own_video.scoring.score_video", lambda path, **_: scored(np.zeros(len(path.read_bytes())))
+        "zsad_lib.own_video.score_command.score_video", lambda path, **_: scored(np.zeros(len(path.read_bytes())))
     )
     return lambda video, *options: main(["score", video, *options])
 
@@ -115,7 +115,7 @@ def test_a_name_that_is_taken_meanwhile_is_left(score, monkeypatch, scored):
         note_video(Path("c.scores"), Path("a/c.mp4"))
         return scored(np.zeros(2))
 
-    monkeypatch.setattr("zsad_lib.own_video.scoring.score_video", score_video)
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_video", score_video)
     assert score(video("b/c.mp4", 2)) == 0
     assert not Path("c.scores.csv").exists() and rows("b-c.scores.csv") == 2
 

@@ -12,8 +12,10 @@ from zsad_lib.files.video import probe, read_video, write_video
 from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.methods.context_aware.scorer import load_scorer
 from zsad_lib.models.regions import Regions
-from zsad_lib.own_video import detector, frame_by_frame, scoring
-from zsad_lib.own_video.detector import Words, own_scorer
+from zsad_lib.own_video import detector, scoring
+from zsad_lib.own_video import words as words_module
+from zsad_lib.own_video.detector import Sees, own_detector
+from zsad_lib.own_video.words import Words
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +71,21 @@ def test_a_described_scene_stands_for_the_seen_one(camera, plain):
 
 
 def test_a_described_scene_is_the_mean_of_the_windows_that_fit(monkeypatch):
-    scorer, _ = own_scorer(None)
+    scorer = own_detector(None).scorer
     d, scenes = scorer.detector, len(scorer.detector.scene_mean)
     width = scorer.memory.shape[1] - scenes
     video, scene = torch.eye(width)[:4], torch.eye(scenes)[:4]
     scorer.memory = torch.cat([video, scene], 1) / 2**0.5
-    monkeypatch.setattr(detector, "DESCRIBED_BY", 2)
-    found = d.standardised(detector.described_scene(scorer, video[0] + 0.5 * video[2]))
+    monkeypatch.setattr(words_module, "DESCRIBED_BY", 2)
+    found = d.standardised(words_module.described_scene(scorer, video[0] + 0.5 * video[2]))
     torch.testing.assert_close(found, (scene[0] + scene[2]) * (scenes / 2) ** 0.5)
     scorer.memory = torch.empty(0)
     with pytest.raises(ZsadError, match="no memory of windows"):
-        detector.described_scene(scorer, video[0])
+        words_module.described_scene(scorer, video[0])
 
 
 def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
-    own_scorer(None, Words(normal=["a zebra walks by"], abnormal=["a zebra burns"], scene="a zebra"))
+    own_detector(None, Words(normal=["a zebra walks by"], abnormal=["a zebra burns"], scene="a zebra"))
     [told] = caplog.messages
     assert "'a zebra walks by' (zebra); 'a zebra burns' (zebra)" in told  # words, not the tokenizer's pieces
     for words, message in (
@@ -93,23 +95,31 @@ def test_unknown_words_are_told_once_and_empty_lists_are_refused(caplog):
         (Words(scene="quagga"), "'quagga': the detector knows no word"),
     ):
         with pytest.raises(ZsadError, match=message):
-            own_scorer(None, words)
+            own_detector(None, words)
 
 
 def test_a_threshold_does_not_survive_other_words(monkeypatch):
     load = detector.load_scorer
     given = {"threshold": 3.0, "threshold_causal": 4.0}
-    monkeypatch.setattr(detector, "load_scorer", lambda path: (load(path)[0], given))
-    assert own_scorer(None)[1]["threshold"] == own_scorer(None, Words(abnormal=["a fire burns"]))[1]["threshold"] == 3
-    for words in (Words(normal=["a man walks by"]), Words(scene="on a plaza")):
-        assert own_scorer(None, words)[1] == {}
+    monkeypatch.setattr(detector, "load_scorer", lambda *arguments: (load(*arguments)[0], given))
+    assert own_detector(None).meta["threshold"] == 3
+    assert own_detector(None, Words(abnormal=["a fire burns"])).meta["threshold"] == 3
+    for words in (Words(normal=["a man walks by"]), Words(scene="on a plaza"), Words(prompt_weight=1.0)):
+        assert own_detector(None, words).meta == {}
 
 
-@pytest.mark.parametrize("streams", [{"backbones": "official"}, {"held_out": True}, {"released": ["scene_weights"]}])
+@pytest.mark.parametrize("streams", [{"backbones": "former"}, {"held_out": True}, {"released": ["scene_weights"]}])
 def test_a_detector_of_other_streams_is_refused(monkeypatch, streams):
-    monkeypatch.setattr(detector, "load_scorer", lambda path: (None, streams))
+    monkeypatch.setattr(detector, "load_scorer", lambda path, streams_of: streams_of(streams))
     with pytest.raises(ZsadError, match="trained on other streams"):
-        own_scorer(None)
+        own_detector(None)
+
+
+def test_nothing_is_left_out_of_the_stand_ins_in_silence():
+    with pytest.raises(ZsadError, match="without dpc: only published weights have parts to leave out"):
+        own_detector(None, sees=Sees(without=("dpc",)))
+    with pytest.raises(ZsadError, match="unknown backbones 'offical'; did you mean 'official'"):
+        own_detector(None, sees=Sees("offical"))
 
 
 def encode(path, codec, pixels, pictures, rate=10, **options):
@@ -131,10 +141,8 @@ def encode(path, codec, pixels, pictures, rate=10, **options):
         ("bare.h264", "libx264", "yuv420p", 31, 25, (32, 48)),  # no container: no times
     ],
 )
-def test_odd_files_have_a_row_and_a_picture_per_frame(
-    folder, monkeypatch, scorer, name, codec, pixels, count, rate, size
-):
-    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
+def test_odd_files_have_a_row_and_a_picture_per_frame(folder, monkeypatch, own, name, codec, pixels, count, rate, size):
+    monkeypatch.setattr(scoring, "own_detector", lambda *_: own)
     pictures = np.random.default_rng(1).integers(0, 255, (count, *size, 3), dtype=np.uint8)
     encode(folder / name, codec, pixels, pictures, rate)
     table = scoring.score_video(folder / name)
@@ -145,17 +153,16 @@ def test_odd_files_have_a_row_and_a_picture_per_frame(
 
 
 @pytest.fixture(scope="module")
-def scorer():
-    return own_scorer(None)[0]
+def own():
+    return own_detector(None)
 
 
 @pytest.mark.parametrize("count", [1, 12, 31, 45])
 @pytest.mark.parametrize("seen", ["no region", "a still picture"])
 def test_where_nobody_is_and_nothing_moves_scores_are_finite_and_nothing_is_named(
-    tmp_path, monkeypatch, scorer, seen, count
+    tmp_path, monkeypatch, own, seen, count
 ):
-    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
-    monkeypatch.setattr(frame_by_frame, "own_scorer", lambda *_: (scorer, {}))
+    monkeypatch.setattr(scoring, "own_detector", lambda *_: own)
     pictures = np.random.default_rng(1).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
     if seen == "no region":
         monkeypatch.setattr(extraction, "find_regions", lambda *_: Regions(torch.empty(0, 64), torch.empty(0, 4)))
@@ -167,7 +174,7 @@ def test_where_nobody_is_and_nothing_moves_scores_are_finite_and_nothing_is_name
         assert len(table) == count and np.isfinite(numbers_of(table)).all().all()
         if seen == "no region":
             assert table.caption.isna().all() and table.prompt.isna().all() and (table.p_prompt == 0).all()
-            np.testing.assert_allclose(table.s_sem[~table.warmup], scorer.lowest["s_sem"])
+            np.testing.assert_allclose(table.s_sem[~table.warmup], own.scorer.lowest["s_sem"])
 
 
 def test_a_detector_of_an_earlier_kit_is_one_line(tmp_path):
@@ -195,10 +202,10 @@ def test_a_blank_scene_is_none_and_many_prompts_are_quiet(camera, plain, recwarn
     assert not [one for one in recwarn if "Performance" in one.category.__name__]
 
 
-def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeypatch, scorer, capsys):
+def test_a_folder_of_frames_takes_a_rate_and_short_ones_say_so(tmp_path, monkeypatch, own, capsys):
     from PIL import Image
 
-    monkeypatch.setattr(scoring, "own_scorer", lambda *_: (scorer, {}))
+    monkeypatch.setattr(scoring, "own_detector", lambda *_: own)
     for number in range(8):
         Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
     table = scoring.score_video(tmp_path, fps=4.0, progress=True)
@@ -239,3 +246,14 @@ def test_a_damaged_recording_has_a_row_a_picture_and_a_film_frame_per_decoded_fr
     assert rows == 44 == probe(tmp_path / "hole" / "overlay.mp4").n_frames
     whole = read_video(folder / "gops.mp4", [44])
     np.testing.assert_array_equal(read_video(tmp_path / "hole.mp4", [43], decoded=44), whole)  # none is counted twice
+
+
+def test_a_folder_that_is_only_called_like_a_run_hides_none(run_home, monkeypatch):
+    kept = run_home / "runs" / "mine" / "score" / "full" / "0" / "scorer.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    monkeypatch.chdir(run_home)
+    (run_home / "mine").mkdir()
+    assert detector.scorer_file("mine") == detector.scorer_file("runs/mine").resolve() == kept
+    with pytest.raises(ZsadError, match="other: no trained detector here"):
+        detector.scorer_file("other")

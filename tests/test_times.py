@@ -11,7 +11,7 @@ import pytest
 from zsad_lib.files.clock import Clock
 from zsad_lib.files.video import timed_frames
 from zsad_lib.own_video import events, scoring
-from zsad_lib.own_video.detector import RATE, TERMS, own_scorer
+from zsad_lib.own_video.detector import RATE, TERMS, own_detector
 from zsad_lib.own_video.explain import explain
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.own_video.ticks import Seen, Ticks, blend, stretch_starts
@@ -167,8 +167,8 @@ def test_a_pause_begins_a_stretch_for_live_and_for_tables_alike(times, starts):
 
 
 @pytest.fixture(scope="module")
-def scorer():
-    return own_scorer(None)[0]
+def own():
+    return own_detector(None)
 
 
 @pytest.fixture(scope="module")
@@ -188,16 +188,16 @@ def test_causal_and_live_scores_are_equal_frame_by_frame(videos, name):
     assert [one.warmup for one in found] == causal.warmup.tolist()
 
 
-def test_no_window_spans_a_pause(videos, capsys):
+def test_no_window_spans_a_pause(videos, own, capsys):
     table = scoring.score_video(videos["paused.mp4"], progress=True)
     assert "pauses without a frame: 1" in capsys.readouterr().err
     assert table.time_s.iloc[-1] == pytest.approx(47.967, abs=1e-3)
     seen = Seen()
-    frames = list(scoring.seen_frames(videos["paused.mp4"], seen))
+    frames = list(scoring.seen_frames(videos["paused.mp4"], seen, own.size))
     assert seen.begins == [0, 40] and [stretch for stretch, _ in frames] == [1] * 40 + [2] * 40
     parts = (list(enumerate(part)) for part in (frames[:40], frames[40:]))
-    alone = [scoring.score_windows((item for _, item in part), None, scoring.NO_WORDS) for part in parts]
-    together = scoring.score_windows(frames, None, scoring.NO_WORDS)
+    alone = [scoring.score_windows((item for _, item in part), own) for part in parts]
+    together = scoring.score_windows(frames, own)
     for term in TERMS:
         joined = np.concatenate([one.terms[term] for one in alone])
         np.testing.assert_allclose(together.terms[term], joined, atol=1e-5)

@@ -15,14 +15,12 @@ import zsad_lib as z
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError
 from zsad_lib.features import extraction
-from zsad_lib.features.backbones import stand_ins
-from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import WINDOW
 from zsad_lib.files.video import write_video
 from zsad_lib.methods.context_aware.scores import joint
 from zsad_lib.models.regions import Regions, strongest
 from zsad_lib.own_video import explain_explorers, explain_figures
-from zsad_lib.own_video.detector import PROMPTS, Words, own_scorer
+from zsad_lib.own_video.detector import own_detector
 from zsad_lib.own_video.explain import (
     at_strength,
     cell_weights,
@@ -34,8 +32,9 @@ from zsad_lib.own_video.explain import (
 )
 from zsad_lib.own_video.explain_command import moment_in_words
 from zsad_lib.own_video.name_region import name_region, place_in_words
-from zsad_lib.own_video.scoring import score_video, seen_frames, window_features
+from zsad_lib.own_video.scoring import pieces, score_video, seen_frames
 from zsad_lib.own_video.ticks import Seen
+from zsad_lib.own_video.words import PROMPTS, Words
 from zsad_lib.results import explorer
 
 FPS, SAID = 10, Words(("a man walks", "a car drives"), ("two people are fighting", "a man falls down"))
@@ -85,7 +84,8 @@ def test_the_parts_are_the_score_that_the_table_holds(why, folder):
 
 
 def test_the_worst_cell_that_moves_has_the_weight(why, folder):
-    [features] = window_features(seen_frames(folder / "own.mp4", Seen()), Extractor(stand_ins()))
+    [piece] = pieces(seen_frames(folder / "own.mp4", Seen(), why.own.size))
+    features = why.own.features(piece)
     [terms] = why.scorer.terms([features])
     cells = (why.weights * why.errors).sum((1, 2, 3), dtype=float)
     assert (why.weights.sum((1, 2, 3)) == 1).all() and set(np.unique(why.weights)) == {0, 1}
@@ -97,7 +97,8 @@ def test_the_worst_cell_that_moves_has_the_weight(why, folder):
 
 
 def test_the_region_that_fired_is_the_one_with_the_largest_misfit(why, folder):
-    [features] = window_features(seen_frames(folder / "own.mp4", Seen()), Extractor(stand_ins()))
+    [piece] = pieces(seen_frames(folder / "own.mp4", Seen(), why.own.size))
+    features = why.own.features(piece)
     assert torch.equal(why.regions, features.region.float()) and why.grid == (6, 8)
     np.testing.assert_array_equal(why.places, features.region_at)
     for w, fired in enumerate(why.fired):
@@ -161,10 +162,9 @@ def test_similarities_gate_strength_and_prompts_by_hand(why):
 
 
 def test_any_sentence_fits_as_it_would_among_the_prompts(why):
-    b = stand_ins()
-    values, unknown = fit_sentence(why, PROMPTS[1], b)
+    values, unknown = fit_sentence(why, PROMPTS[1])
     np.testing.assert_allclose(values, why.gated[:, why.captions + 1], atol=1e-5)
-    assert unknown == [] and fit_sentence(why, "a zeppelin falls", b)[1] == ["zeppelin"]
+    assert unknown == [] and fit_sentence(why, "a zeppelin falls")[1] == ["zeppelin"]
 
 
 def test_in_its_own_scene_nothing_changes_and_elsewhere_it_does(folder):
@@ -176,7 +176,7 @@ def test_in_its_own_scene_nothing_changes_and_elsewhere_it_does(folder):
 
 
 def test_scenes_of_training_come_from_the_memory():
-    scorer, _ = own_scorer(None)
+    scorer = own_detector(None).scorer
     with torch.no_grad():
         scenes = training_scenes(scorer)
         again = joint(torch.zeros(len(scenes), 64), scorer.detector.standardised(torch.stack(list(scenes.values()))))

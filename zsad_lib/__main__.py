@@ -16,100 +16,92 @@ from typing import Any, NamedTuple
 
 from zsad_lib import ram
 from zsad_lib.config import FAR_TARGET, Profile, get_profile
-from zsad_lib.errors import ZsadError, one_line, run_command
+from zsad_lib.errors import ZsadError, run_command
 from zsad_lib.processes import use_one_thread
 
 
-def score(
-    video: str,
-    run: str | None,
-    causal: bool,
-    output: Path | None,
-    fps: float | None,
-    captions: Path | None,
-    prompts: Path | None,
-    scene: str,
-    truth: Path | None,
-    no_overlay: bool,
-) -> None:
-    """Scores one video: its table, then its pictures."""
-    from zsad_lib.files.own_results import note_video
-    from zsad_lib.files.paths import atomic
-    from zsad_lib.own_video.detector import read_words
-    from zsad_lib.own_video.events import in_words, read_truth
-    from zsad_lib.own_video.output_folder import local_video, output_for
-    from zsad_lib.own_video.scoring import score_video
-
-    path = local_video(video)
-    target, words = output_for(path, output), read_words(captions, prompts, scene)
-    labels = read_truth(truth, path) if truth else None
-    use_one_thread()
-    table = score_video(path, run=run, words=words, causal=causal, fps=fps, progress=True)
-    from zsad_lib.own_video import pictures  # drawing loads slowly, and a file that is no video shall not wait for it
-
-    target = output_for(path, output)  # again: another process may have taken the name meanwhile
-    folder = target.with_suffix("")
-    note_video(folder, path)
-    print(one_line(f"{path}: results in {Path.cwd() / target}, and {folder.name} beside it"), file=sys.stderr)
-    with atomic(target) as handle:
-        table.to_csv(handle, index=False, lineterminator="\n")
-    if labels:  # scores are safe by now, should the labels not fit
-        table["truth"] = labels(len(table))
-        with atomic(target) as handle:
-            table.to_csv(handle, index=False, lineterminator="\n")
-    top = table.loc[table["score"].where(~table["warmup"], float("-inf")).idxmax()]
-    highest = "" if top["warmup"] else f", highest score {top['score']:.3f} at {top['time_s']:.1f} s"
-    print(one_line(f"{len(table)} frames{highest}, written to {target}"))
-    files = pictures.write_all(path, table, folder, not no_overlay, progress=True)
-    print(in_words(table))
-    print(one_line(f"{', '.join(file.name for file in files.values())} in {folder}; {pictures.threshold_kind(table)}"))
-    if run is None:
-        print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
-
-
 def calibrate(
-    normal: Path,
+    normal: Path | None,
+    cameras: Path | None,
     name: str | None,
     run: str | None,
     far: float,
     captions: Path | None,
+    prompts: Path | None,
     fps: float | None,
     allow_missing: bool,
+    predict: str,
+    backbones: str | None,
+    without: str,
+    prompt_weight: float,
 ) -> None:
-    """Fits the detector to a camera."""
+    """Fits the detector to a camera, or to several with one gate."""
     from zsad_lib.own_video.calibrate import calibrate, in_words, name_for
-    from zsad_lib.own_video.detector import read_sentences
+    from zsad_lib.own_video.cameras import calibrate_cameras
+    from zsad_lib.own_video.detector import what_sees
+    from zsad_lib.own_video.words import read_words
 
-    name = name or name_for(normal)
-    sentences = read_sentences(captions) if captions else ()
+    if (normal is None) == (cameras is None):
+        raise ZsadError("calibrate: give a folder of one camera's normal videos, or --cameras a folder of cameras")
+    name, sees = name or name_for(normal or cameras), what_sees(backbones, without)
+    words = read_words(captions, prompts, prompt_weight=prompt_weight)
     use_one_thread()
-    target, _ = calibrate(normal, name, run, far, sentences, fps=fps, allow_missing=allow_missing)
-    print(f"{in_words(target)}; score with --run {name}")
+    how = dict(far=far, words=words, sees=sees, predict=predict == "train", fps=fps, allow_missing=allow_missing)
+    if normal is not None:
+        target, _ = calibrate(normal, name, run, **how)
+        print(f"{in_words(target)}; score with --run {name}")
+        return
+    table, targets = calibrate_cameras(cameras, name, run, **how)
+    print("how far the gate opens each sentence at each camera (1: as it stands, 0: closed)")
+    print(table.to_string(float_format="{:.2f}".format))
+    for camera, target in targets.items():
+        print(f"{in_words(target)}; score with --run {name}-{camera}")
 
 
-def live(source: str, run: str | None, captions: Path | None, scene: str, seconds: float) -> None:
+def live(
+    source: str,
+    run: str | None,
+    captions: Path | None,
+    prompts: Path | None,
+    scene: str,
+    seconds: float,
+    backbones: str | None,
+    without: str,
+    prompt_weight: float,
+) -> None:
     """Prints a line for every frame of a camera."""
-    from zsad_lib.own_video.detector import read_words
+    from zsad_lib.own_video.detector import what_sees
     from zsad_lib.own_video.watch import watch
+    from zsad_lib.own_video.words import read_words
 
     use_one_thread()
-    for line in watch(source, run, seconds, read_words(captions, None, scene)):
+    words = read_words(captions, prompts, scene, prompt_weight)
+    for line in watch(source, run, seconds, words, what_sees(backbones, without)):
         print(line, flush=True, file=sys.stderr if line.startswith("#") else sys.stdout)
 
 
 def features(
-    videos: Path, out: Path | None, weights: str | None, shard: str, jobs: int | None, allow_missing: bool
+    videos: Path,
+    out: Path | None,
+    weights: str | None,
+    shard: str,
+    jobs: int | None,
+    allow_missing: bool,
+    backbones: str | None,
 ) -> None:
     """CLIP features of a folder of videos."""
     from functools import partial
 
     from zsad_lib.features import clip_frames
     from zsad_lib.features.backbones import processes
+    from zsad_lib.features.camera_streams import camera_clip
     from zsad_lib.files.paths import as_text
     from zsad_lib.files.video_folders import list_videos
     from zsad_lib.files.weights import SHIPPED
     from zsad_lib.processes import read_shard
 
+    if backbones == "official":
+        weights = weights or str(camera_clip())
     encoder, cores = partial(clip_frames.stand_in_encoder, SHIPPED), os.cpu_count() or 1
     if weights:
         encoder, cores = partial(clip_frames.official_encoder, weights), processes(cores)
@@ -162,7 +154,12 @@ SWITCH = "store_true"
 # Word or option, or "command option" where it means another thing there -> how argparse reads it.
 OPTIONS: dict[str, dict[str, Any]] = {
     "video": dict(help="video file or folder of frames; a name that begins with - as ./-name"),
-    "normal": dict(type=Path, help="folder of two or more videos in which nothing abnormal happens"),
+    "normal": dict(type=Path, nargs="?", help="folder of two or more videos in which nothing abnormal happens"),
+    "--cameras": dict(
+        type=Path,
+        help="folder of cameras, each a folder of normal videos with its captions.txt: one"
+        " gate learns from all of them",
+    ),
     "source": dict(help="number of a camera, an address as rtsp://..., or a file"),
     "scores": dict(type=Path, help="folder with one CSV or NPY of frame scores per video"),
     "labels": dict(type=Path, help="folder with one CSV or NPY of frame labels per video"),
@@ -188,6 +185,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "evaluate --out": dict(type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores"),
     "features --out": dict(type=Path, help="folder for one file per video; default: <videos>-features"),
     "--normal": dict(type=Path, help="folder of scores of held-out normal videos, to set the threshold"),
+    "--backbones": dict(
+        choices=("stand_in", "official"),
+        help="official: published weights (make weights PROFILE=camera); default: those of the run",
+    ),
+    "--predict": dict(
+        choices=("no", "train"),
+        default="no",
+        help="train: predictive coding from scratch on the camera, which takes minutes",
+    ),
+    "--without": dict(default="", help="published streams to leave out, as timesformer,dpc"),
+    "--prompt-weight": dict(type=float, default=0.0, help="of the abnormal sentences in the score, as 1; default: 0"),
     "--weights": dict(help="ViT-B/16: a weight file or a tag (openai); default: the kit's small stand-in"),
     "features --shard": dict(default="0/1", help="i/n: every n-th video from the i-th on; default: all"),
     "step --shard": dict(help="i/n: with the step features, a share of its videos and no more"),
@@ -216,21 +224,24 @@ class Command(NamedTuple):
     failed: int = 2  # exit status after a `ZsadError`
 
 
-WATCHED = "--run --captions --scene"
+SEEN_WITH = "--backbones --without --prompt-weight"
+CALIBRATED = "--cameras --name --run --far --captions --prompts --fps --allow-missing --predict"
+WATCHED = f"--run --captions --prompts --scene {SEEN_WITH}"
 COMMANDS: dict[str, dict[str, Command]] = {
     "your own videos and scores": {
         "score": Command("a score for every frame of one video",
-                         f"video {WATCHED} --causal --output --fps --prompts --truth --no-overlay", score),
+                         f"video {WATCHED} --causal --output --fps --truth --no-overlay",
+                         "zsad_lib.own_video.score_command:score"),
         "explain": Command("the strongest moments of one video in words: where, what, and why",
-                           f"video {WATCHED} --at --output --fps --prompts",
+                           f"video {WATCHED} --at --output --fps",
                            "zsad_lib.own_video.explain_command:explain_video"),
         "calibrate": Command("fit the detector to one's own camera, from its normal video",
-                             "normal --name --run --far --captions --fps --allow-missing", calibrate),
+                             f"normal {CALIBRATED} {SEEN_WITH}", calibrate),
         "live": Command("scores while a camera records, one line per frame", f"source {WATCHED} --seconds", live),
         "evaluate": Command("the evaluation protocol for anybody's frame scores",
                             "scores labels --out --normal --fps", "zsad_lib.results.evaluate_folders:evaluate_folders"),
         "features": Command("CLIP features of every frame, for AnomalyCLIP",
-                            "videos --out --weights --shard --jobs --allow-missing", features),
+                            "videos --out --weights --shard --jobs --allow-missing --backbones", features),
     },
     "a profile: its data and its run folder": {
         "run": Command("all steps, then the notebooks named", "notebooks --profile", "zsad_lib.pipeline.commands:run",

@@ -5,12 +5,15 @@ Or, under a launcher (torchrun, accelerate), the processes that train together: 
 
 import functools
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from zsad_lib.errors import ZsadError
+
+T = TypeVar("T")
 
 
 def together() -> int:
@@ -28,6 +31,57 @@ def use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def use_all_threads() -> None:
+    """The published networks are large enough for all cores; ``OMP_NUM_THREADS`` says otherwise."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+
+
+def read_ahead(items: Iterator[T], count: int = 64) -> Iterator[T]:
+    """Passes items on that a thread of its own makes, up to `count` of them ahead: decoders do not hold Python's lock.
+
+    What making them raises is raised here. Where no thread can be had, they are made as they are asked for.
+    """
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+    stop = threading.Event()
+
+    def offer(entry: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            try:
+                return made.put(entry, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for item in items:
+                offer((True, item))
+                if stop.is_set():
+                    return
+            offer((False, None))
+        except BaseException as error:  # told where the items are used
+            offer((False, error))
+
+    thread = threading.Thread(target=make, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # out of memory for its stack
+        yield from items
+        return
+    try:
+        while True:
+            is_item, found = made.get()
+            if not is_item:
+                break
+            yield found
+    finally:
+        stop.set()
+        thread.join()
+    if found is not None:
+        raise found
 
 
 def read_shard(text: str) -> tuple[int, int]:

@@ -112,11 +112,12 @@ def weights_folder(profile: Profile) -> Path:
 
 @dataclass
 class Backbones:
-    """Frozen streams in eval mode."""
+    """Frozen streams in eval mode. Where CLIP's image tower is the anchor, one's own camera can do without the first
+    three."""
 
-    timesformer: TimeSformer
-    dpc: DPC
-    scene: SceneEncoder
+    timesformer: TimeSformer | None
+    dpc: DPC | None
+    scene: SceneEncoder | None
     clip: nn.Module
     vocabulary: Vocabulary | None = None  # of the text tower, where its token table is cut
     video_head: nn.Module | None = None  # window's feature -> CLIP's space
@@ -129,12 +130,12 @@ class Backbones:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels that frames are decoded to."""
-        return self.timesformer.patch_embed.img_size
+        return tuple(self.clip.visual.image_size) if self.image_tower else self.timesformer.patch_embed.img_size
 
     @property
     def video_dim(self) -> int:
         """Width of TimeSformer's feature, which P reads."""
-        return self.timesformer.cls_token.shape[-1]
+        return self.timesformer.cls_token.shape[-1] if self.timesformer else 0
 
     @property
     def has_regions(self) -> bool:
@@ -149,7 +150,7 @@ class Backbones:
     @property
     def scene_dim(self) -> int:
         """Width of the scene feature."""
-        return self.scene.num_features
+        return self.scene.num_features if self.scene else 1
 
     @property
     def text_dim(self) -> int:

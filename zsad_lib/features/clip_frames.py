@@ -194,7 +194,7 @@ def official_encoder(pretrained: str) -> FrameEncoder:
         clip = published_weights.load_published(OPENAI, path)[0]
     else:
         clip = build_clip("ViT-B-16", pretrained)
-    return FrameEncoder(clip.requires_grad_(False).to(device()), (224, 224))
+    return FrameEncoder(clip.requires_grad_(False).to(device()), tuple(clip.visual.image_size))
 
 
 def extract_listed(profile: Profile, folder: Path) -> dict:

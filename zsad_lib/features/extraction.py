@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ from zsad_lib.features.cache import (
     save_features,
 )
 from zsad_lib.features.motion_floor import blurred_change
-from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME, NUM_BLOCKS, WINDOW
+from zsad_lib.features.window_plan import BLOCK_LEN, CHUNK_BLOCKS, CLIP_FRAMES, MIDDLE_FRAME, NUM_BLOCKS, WINDOW, chunks
 from zsad_lib.files import paths
 from zsad_lib.files.decoding import resize
 from zsad_lib.files.manifest import load_manifest
@@ -59,7 +59,6 @@ NORM_VIDEOS = 64  # normal training videos that norm statistics are measured on
 NORM_STATS = "dpc_norm_stats.safetensors"
 TOGETHER = 32  # videos that a process extracts before it says so
 STORED = {"stem": torch.float16, "region": torch.float16, "region_at": torch.int16}  # the others are float32
-CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 
 
 def window_blocks(stem: Tensor) -> Tensor:
@@ -74,29 +73,6 @@ def encode_long(dpc: DPC, stem: Tensor) -> Tensor:
     return torch.cat([dpc.encode_from_stem(blocks.to(where).float()) for blocks in stem.split(CHUNK_BLOCKS, 1)], 1)
 
 
-def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames [H, W, 3] in pieces that overlap by a window less one block, so that every window lies in exactly one
-    piece.
-
-    Yields:
-        Piece uint8 [1 + t, H, W, 3]: the frame before the piece (at the start: the first frame once more), then t
-        frames, a multiple of BLOCK_LEN and at least WINDOW; and the number of its blocks that no earlier piece held.
-    """
-    held: list[np.ndarray] = []
-    carried = 0  # blocks of `held` that an earlier piece already gave
-    for frame in frames:
-        held += [frame] if held else [frame, frame]
-        if len(held) == 1 + CHUNK_BLOCKS * BLOCK_LEN:
-            yield np.stack(held), CHUNK_BLOCKS - carried
-            carried = NUM_BLOCKS - 1
-            held = held[-carried * BLOCK_LEN - 1 :]
-    if not carried:
-        held += [held[-1]] * (1 + WINDOW - len(held))  # a short video repeats its last frame
-    whole = (len(held) - 1) // BLOCK_LEN
-    if whole > carried:
-        yield np.stack(held[: 1 + whole * BLOCK_LEN]), whole - carried
-
-
 class Extractor:
     """Frozen streams applied to pieces of video.
 
@@ -105,10 +81,20 @@ class Extractor:
         released: defect switches that act on features (`released.DEFECTS`).
         stride: every stride-th frame is used.
         precision: "bf16" or "fp16": forward passes in this precision; what is stored stays float32 (the stem float16).
+        look_every: CLIP's image tower sees every so many-th of the frames, and each of the others takes the one before.
+            The length of a block or a divisor of it.
     """
 
-    def __init__(self, backbones: Backbones, released: tuple[str, ...] = (), stride: int = 1, precision: str = "no"):
+    def __init__(
+        self,
+        backbones: Backbones,
+        released: tuple[str, ...] = (),
+        stride: int = 1,
+        precision: str = "no",
+        look_every: int = 1,
+    ):
         self.backbones, self.released, self.stride = backbones.to(device()), released, stride
+        self.look_every = look_every
         self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.decoded = self.size = backbones.size
         if "position_size" in released:
@@ -140,10 +126,26 @@ class Extractor:
         return x.unflatten(0, (-1, BLOCK_LEN)).transpose(1, 2)  # [N, 3, L, H, W]
 
     @torch.no_grad()
-    def windows(self, piece: Tensor, streams: Collection[str] = TENSORS) -> tuple[Tensor, ...]:
+    def look(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What CLIP's image tower says of every `look_every`-th of some frames, uint8 [t, H, W, 3]: unit vectors of
+        pictures [t', E] and, where there are regions, of their patches [t', rows, columns, E]."""
+        b, size, pictures, patches = self.backbones, self.backbones.clip.visual.image_size, [], []
+        with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
+            for some in frames[:: self.look_every].to(device()).split(16):
+                dense = encode_densely(b.clip, _resized(normalise(some, OPENAI_CLIP), size))
+                pictures.append(F.normalize(dense.picture.float(), dim=-1))
+                if b.named is not None:
+                    patches.append(F.normalize(dense.patches.float(), dim=-1))
+        return torch.cat(pictures), torch.cat(patches) if patches else torch.empty(0)
+
+    @torch.no_grad()
+    def windows(
+        self, piece: Tensor, streams: Collection[str] = TENSORS, looked: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """Streams of one piece of `chunks`, uint8 [1 + t, H, W, 3]; those that are not among `streams` are empty.
 
-        A piece shorter than a window holds blocks alone: it serves the stream "stem".
+        A piece shorter than a window holds blocks alone: it serves the stream "stem". `looked` is what `look` says of
+        its frames, where that is known.
 
         Returns:
             TimeSformer features [W, D], scene features [W, S], predictive stream up to layer3 [t / BLOCK_LEN, ...] in
@@ -152,25 +154,30 @@ class Extractor:
         """
         piece = piece.to(device())
         with torch.autocast(device(), self.dtype, enabled=self.dtype is not None):
-            features = dict(zip(TENSORS, self._windows(piece, streams)))
+            features = dict(zip(TENSORS, self._windows(piece, streams, looked)))
         return tuple(x.to("cpu", STORED.get(name, torch.float32)) for name, x in features.items())
 
-    def _windows(self, piece: Tensor, streams: Collection[str]) -> tuple[Tensor, ...]:
+    def _windows(
+        self, piece: Tensor, streams: Collection[str], looked: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, ...]:
         b, frames = self.backbones, piece[1:]
         starts = torch.arange(0, max(0, len(frames) - WINDOW + 1), BLOCK_LEN, device=piece.device)
         timesformer = scene = stem = moving = torch.empty(0)
         region, region_at = torch.empty(0, b.text_dim), torch.empty(0, 4)
         if "timesformer" in streams:
-            pixels = _resized(normalise(frames, KINETICS), self.size)  # [t, 3, H, W]
             clips = starts[:, None] + torch.tensor(CLIP_FRAMES, device=piece.device)  # [W, T]
-            videos = (pixels[some].transpose(1, 2) for some in clips.split(16))  # [B, 3, T, H, W]
-            tokens = torch.cat([self._needed(b.timesformer.tokens(video)) for video in videos])
-            timesformer = tokens[:, 0]
+            timesformer = piece.new_empty((len(clips), 0), dtype=torch.float32)
+            if b.timesformer is not None:
+                pixels = _resized(normalise(frames, KINETICS), self.size)  # [t, 3, H, W]
+                videos = (pixels[some].transpose(1, 2) for some in clips.split(16))  # [B, 3, T, H, W]
+                tokens = torch.cat([self._needed(b.timesformer.tokens(video)) for video in videos])
+                timesformer = tokens[:, 0]
             if b.region_head is not None:
                 grid = b.timesformer.patch_embed.grid_size
                 region, region_at = find_regions(tokens, grid, b.region_head, b.objectness)
             if b.image_tower:
-                picture, patches = self._densely(frames)
+                picture, patches = looked or self.look(frames)
+                clips = clips // self.look_every
                 timesformer = torch.cat([timesformer, F.normalize(picture[clips].mean(1), dim=-1)], 1)
                 if b.named is not None:
                     parts = [choose_patches(patches[some], b.named) for some in clips.split(16)]
@@ -178,21 +185,16 @@ class Extractor:
                     shift = torch.arange(len(parts), device=piece.device) * 16
                     region_at = torch.cat([part.at + F.pad(n[None], (0, 3)) for part, n in zip(parts, shift)])
         if "scene" in streams:
-            scene = b.scene(normalise(frames[starts + MIDDLE_FRAME], self.statistics))
-        if "stem" in streams:
+            middle = frames[starts + MIDDLE_FRAME]
+            scene = torch.zeros(len(middle), b.scene_dim)
+            if b.scene is not None:
+                scene = b.scene(_resized(normalise(middle, self.statistics), self.decoded))
+        if "stem" in streams and b.dpc is not None:
             blocks, moved = self.blocks(piece)
             stem = torch.cat([b.dpc.stem(some[None])[0] for some in blocks.split(20)])
             stride = b.dpc.backbone.layer4[0].conv1.stride[-1]  # prediction happens on layer4's grid
             moving = cell_motion(moved, tuple(-(-side // stride) for side in stem.shape[-2:]))
         return timesformer, scene, stem, moving, region, region_at
-
-    def _densely(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """CLIP's image tower on every frame [t, H, W, 3]: unit vectors of pictures [t, E] and, where there are regions,
-        of their patches [t, rows, columns, E]."""
-        b, size = self.backbones, self.backbones.clip.visual.image_size
-        parts = [encode_densely(b.clip, _resized(normalise(some, OPENAI_CLIP), size)) for some in frames.split(16)]
-        patches = torch.cat([part.patches for part in parts]) if b.named is not None else frames.new_zeros(0)
-        return F.normalize(torch.cat([part.picture for part in parts]), dim=-1), F.normalize(patches.float(), dim=-1)
 
     def _needed(self, tokens: Tensor) -> Tensor:
         """Without the patches' tokens, where no head reads them."""

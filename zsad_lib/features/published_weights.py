@@ -85,6 +85,7 @@ STREAMS = ("timesformer", "dpc", "places365", "clip_vit_b32", "clip_vit_b16")
 NEEDED = {  # by profile; all others use the stand-ins
     profile: (*STREAMS, f"anomaly_clip_{profile}") for profile in ("ucf_crime", "shanghaitech", "xd_violence")
 }
+NEEDED["camera"] = ("clip_vit_b16", "places365", "dpc", "timesformer")  # one's own videos; see `camera_streams`
 
 
 def weight(name: str) -> Weight:
@@ -121,8 +122,7 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
 
     Args:
         name: of `CATALOGUE`.
-        root: folder of weights; what lies there or up to two folders below is never changed. Default: ``WEIGHTS_ROOT``
-            of the environment, else ``cache/weights``.
+        root: see `weights_root`; what lies there or up to two folders below is never changed.
         mirror: address of a folder with the same files, asked first.
         offline: a missing file is an error.
 
@@ -132,8 +132,7 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
     Raises:
         ZsadError: no file and no way to get it, another model than expected, or another hash than the known one.
     """
-    root = root or os.environ.get("WEIGHTS_ROOT")
-    entry, folder = weight(name), Path(root) if root else paths.cache() / "weights"
+    entry, folder = weight(name), weights_root(root)
     expected = known_sha256(name)
     if not (path := _find(entry, folder)):
         if offline:
@@ -152,6 +151,17 @@ def fetch(name: str, root: str | Path | None = None, mirror: str = "", offline: 
         _recognise(entry, path)
         paths.write_json(ledger(), {**_read_ledger(), name: sha256})
     return path
+
+
+def weights_root(root: str | Path | None = None) -> Path:
+    """Folder of the weights: the one given, ``WEIGHTS_ROOT`` of the environment, or ``cache/weights``."""
+    given = root or os.environ.get("WEIGHTS_ROOT")
+    return Path(given) if given else paths.cache() / "weights"
+
+
+def is_there(name: str) -> bool:
+    """Whether the folder of weights holds a file of `name`."""
+    return _find(weight(name), weights_root()) is not None
 
 
 def _find(entry: Weight, folder: Path) -> Path | None:

@@ -3,6 +3,8 @@
 Notebooks: 00_start_here, 21_score_video, 23_find_in_stream
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -12,11 +14,35 @@ OBSERVED = 3  # of them, before the predicted ones
 WINDOW = BLOCK_LEN * NUM_BLOCKS
 CLIP_FRAMES = tuple(range(0, WINDOW, 4))  # the eight frames of a window that TimeSformer sees
 MIDDLE_FRAME = WINDOW // 2  # the frame that tells the scene
+CHUNK_BLOCKS = 60  # blocks held in memory at a time; 300 frames
 
 
 def window_count(n_frames: int) -> int:
     """Windows of a video: every start on the block grid, at least one (short videos repeat their last frame)."""
     return max(1, n_frames // BLOCK_LEN - NUM_BLOCKS + 1)
+
+
+def chunks(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    """Frames [H, W, 3] in pieces that overlap by a window less one block, so that every window lies in exactly one
+    piece.
+
+    Yields:
+        Piece uint8 [1 + t, H, W, 3]: the frame before the piece (at the start: the first frame once more), then t
+        frames, a multiple of BLOCK_LEN and at least WINDOW; and the number of its blocks that no earlier piece held.
+    """
+    held: list[np.ndarray] = []
+    carried = 0  # blocks of `held` that an earlier piece already gave
+    for frame in frames:
+        held += [frame] if held else [frame, frame]
+        if len(held) == 1 + CHUNK_BLOCKS * BLOCK_LEN:
+            yield np.stack(held), CHUNK_BLOCKS - carried
+            carried = NUM_BLOCKS - 1
+            held = held[-carried * BLOCK_LEN - 1 :]
+    if not carried:
+        held += [held[-1]] * (1 + WINDOW - len(held))  # a short video repeats its last frame
+    whole = (len(held) - 1) // BLOCK_LEN
+    if whole > carried:
+        yield np.stack(held[: 1 + whole * BLOCK_LEN]), whole - carried
 
 
 def to_frames(windows: np.ndarray, n_frames: int, causal: bool = False, before: float | None = None) -> np.ndarray:

@@ -26,13 +26,14 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones, device, see_with_clip
 from zsad_lib.features.cache import VideoFeatures
 from zsad_lib.features.clip_frames import BATCH, FrameEncoder
+from zsad_lib.features.devices import device_name
 from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS, WINDOW
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.losses import anomaly_clip_loss
-from zsad_lib.maintenance.timing import device_name, timed
+from zsad_lib.maintenance.timing import timed
 from zsad_lib.methods.anomaly_clip.train import TRAINED, recipe_of
 from zsad_lib.methods.context_aware.region_pairs import RegionPairs
 from zsad_lib.methods.context_aware.train import build_detector, joint_loss, parameter_groups, variants_of

@@ -5,12 +5,12 @@ function takes its sizes as arguments and checks that both ways give the same re
 """
 
 import contextlib
+import functools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,15 @@ from torch import nn
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import weighted_auc
 from zsad_lib.features.backbones import EMBED_DIM, STAND_IN_SIZE, device, stand_ins
+from zsad_lib.features.devices import device_name, has_bfloat16_units
 from zsad_lib.features.extraction import Extractor, chunks
 from zsad_lib.features.window_plan import window_count
 from zsad_lib.files import paths
 from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.losses import anomaly_clip_loss
 from zsad_lib.maintenance.baselines import anomaly_clip_in_loops, metrics_by_copying, transformers_twin
-from zsad_lib.maintenance.timing import device_name, has_bfloat16_units, medians, timed
+from zsad_lib.maintenance.speed_of_a_camera import stream
+from zsad_lib.maintenance.timing import Row, compare, timed
 from zsad_lib.methods.context_aware.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.methods.context_aware.training_windows import Windows, dpc_context
 from zsad_lib.models import AnomalyCLIP, build_clip
@@ -38,25 +40,6 @@ from zsad_lib.own_video.scoring import score_video
 UCF_CRIME = PUBLISHED["ucf_crime"]
 STREAMS = 3  # of the video itself: TimeSformer, predictive coding, scene
 Size = tuple[int, int]
-
-
-class Row(NamedTuple):
-    """One comparison; seconds are medians, `ratio` says how many times faster the kit's way is."""
-
-    measure: str
-    ours_s: float
-    baseline: str
-    baseline_s: float  # NaN where the baseline is missing
-    ratio: float
-    note: str
-
-
-def compare(
-    measure: str, ours: Callable[[], object], baseline: str, theirs: Callable[[], object], repeats: int, note: str = ""
-) -> Row:
-    """Times both ways by `medians`."""
-    fast, slow, ratio = medians(ours, theirs, repeats)
-    return Row(measure, fast, baseline, slow, ratio, note)
 
 
 @torch.no_grad()
@@ -327,5 +310,6 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
 
 def compare_all() -> None:
     """Everything at full size, into ``runs/bench/``."""
-    comparisons = (bootstrap, own_video, one_decode, cached_features, weak_step, fused_attention, half_precision)
+    comparisons = [bootstrap, own_video, one_decode, cached_features, weak_step, fused_attention, half_precision]
+    comparisons += [functools.partial(stream, name) for name in ("clip_vit_b16", "places365", "dpc")]
     run(paths.runs() / "bench", (work() for work in comparisons))

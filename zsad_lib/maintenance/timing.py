@@ -1,10 +1,9 @@
-"""How work is timed, and on what: medians of two ways called in turns, the device's name, what it computes itself."""
+"""How work is timed: medians of two ways called in turns."""
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,23 +24,20 @@ def medians(ours: Callable[[], object], baseline: Callable[[], object], repeats:
     return fast, slow, slow / fast
 
 
-def has_bfloat16_units() -> bool:
-    """Whether the GPU, or else the CPU, multiplies bfloat16 matrices itself."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(set(_cpu_info().split()) & {"avx512_bf16", "amx_bf16", "bf16"})  # bf16: as Arm calls it
+class Row(NamedTuple):
+    """One comparison; seconds are medians, `ratio` says how many times faster the kit's way is."""
+
+    measure: str
+    ours_s: float
+    baseline: str
+    baseline_s: float  # NaN where the baseline is missing
+    ratio: float
+    note: str
 
 
-def device_name() -> str:
-    """The GPU, or the CPU's model with the number of threads torch uses."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = _cpu_info().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_info() -> str:
-    """What Linux tells of the CPU; "" elsewhere."""
-    file = Path("/proc/cpuinfo")
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def compare(
+    measure: str, ours: Callable[[], object], baseline: str, theirs: Callable[[], object], repeats: int, note: str = ""
+) -> Row:
+    """Times both ways by `medians`."""
+    fast, slow, ratio = medians(ours, theirs, repeats)
+    return Row(measure, fast, baseline, slow, ratio, note)

@@ -33,7 +33,7 @@ class Detector(nn.Module):
     """Trainable parts of the context-aware method around frozen streams.
 
     Args:
-        dpc: predictive stream; its layer4, GRU and prediction head are tuned, the rest is frozen.
+        dpc: predictive stream; its layer4, GRU and prediction head are tuned, the rest is frozen. None: without one.
         video_dim: width of the TimeSformer feature, with which x begins.
         scene_dim: width of the scene feature.
         text_dim: width D of the text vectors.
@@ -50,7 +50,7 @@ class Detector(nn.Module):
 
     def __init__(
         self,
-        dpc: DPC,
+        dpc: DPC | None,
         video_dim: int = 768,
         scene_dim: int = 512,
         text_dim: int = 512,
@@ -62,14 +62,14 @@ class Detector(nn.Module):
         **projection_options,
     ):
         super().__init__()
-        self.dpc = dpc.requires_grad_(False)
-        for parameter in dpc.tuned_parameters():
+        self.dpc = dpc and dpc.requires_grad_(False)
+        for parameter in dpc.tuned_parameters() if dpc else ():
             parameter.requires_grad_(True)
         self.streams, self.video_dim = streams, video_dim
-        widths = {"timesformer": video_dim, "dpc": dpc.backbone.channels}
-        width = sum(widths[name] for name in streams)
         self.projection = None
         if projection != "none":
+            widths = {"timesformer": video_dim, "dpc": dpc.backbone.channels}
+            width = sum(widths[name] for name in streams)
             self.projection = build_projection(projection, width, text_dim, **projection_options)
         self.context_projection = nn.Linear(scene_dim, context_dim)
         self.gate = ContextGate(gate, text_dim, context_dim)

@@ -12,10 +12,10 @@ _HOME = {  # public name -> the module of zsad_lib that holds it
     "Ticks": "own_video.ticks",
     "frame_table": "own_video.scoring",
     "output_for": "own_video.output_folder",
+    "pieces": "own_video.scoring",
     "score_video": "own_video.scoring",
     "score_windows": "own_video.scoring",
     "seen_frames": "own_video.scoring",
-    "window_features": "own_video.scoring",
 }
 
 

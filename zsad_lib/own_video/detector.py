@@ -1,74 +1,117 @@
-"""The detector for a user's own video: one of a run or the shipped one, with the user's words.
+"""The detector for a user's own video: one of a run, the shipped one, or CLIP alone, with the streams that it sees
+with.
 
-Words reach it in three places. Sentences on what is normal replace the caption bank, and so change `s_sem`. Sentences
-on what would be abnormal only NAME what is seen; no score reads them. A description of the scene replaces what the
-scene stream sees.
+On published weights no training is needed: CLIP says whether anything normal fits what is seen. Its scale is not known
+before normal video has been seen, so that until a calibration the video itself tells it (`own_scale`).
 """
 
 from __future__ import annotations
 
-import logging
-import re
+import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from data_prep.scene_rules.captions import EMPTY
-from data_prep.scene_rules.prompts import prompts
-from data_prep.scene_rules.world import SEMANTIC
-from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import stand_ins
+from zsad_lib.errors import ZsadError, tell_once
+from zsad_lib.features.backbones import Backbones, device, stand_ins
+from zsad_lib.features.cache import VideoFeatures
+from zsad_lib.features.camera_streams import camera_streams
+from zsad_lib.features.devices import has_bfloat16_units
+from zsad_lib.features.extraction import Extractor
+from zsad_lib.features.window_plan import BLOCK_LEN
 from zsad_lib.files import paths
 from zsad_lib.files.weights import SHIPPED
 from zsad_lib.methods.context_aware.scorer import Scorer, load_scorer
 from zsad_lib.methods.context_aware.scores import METHODS
-from zsad_lib.models.text import Vocabulary, encode_captions
+from zsad_lib.methods.context_aware.variants import Variant, build_detector
+from zsad_lib.models.names import choose
+from zsad_lib.models.text import encode_captions
+from zsad_lib.models.timesformer import TimeSformer
+from zsad_lib.own_video import camera_words
+from zsad_lib.own_video.camera_prediction import CameraPrediction, load
+from zsad_lib.own_video.words import NO_WORDS, Words, speak
 
 RATE = 10.0  # frames per second that the stand-ins have seen; faster video is thinned out
-TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up
-PROMPTS = tuple(prompts(SEMANTIC))  # what is abnormal anywhere, in words that the stand-ins know
-NOBODY = EMPTY  # captions of a place where nothing is
-DESCRIBED_BY = 64  # remembered windows that stand for a described scene: of several cameras, not of one clip
-SHOWN = 5  # sentences with unknown words that the warning names
-
-log = logging.getLogger(__name__)
+TERMS = METHODS["full_memory"][1]  # what the score of one's own video adds up, as far as the detector has it
+KINDS = {"stand_in": "the small networks that ship with the kit", "official": "published weights"}
 
 
-class Words(NamedTuple):
-    """What a user says of a video; what is left empty stays as the detector has it."""
+class Sees(NamedTuple):
+    """What a detector sees with."""
 
-    normal: Sequence[str] = ()  # sentences on what is normal there, instead of the training captions
-    abnormal: Sequence[str] = PROMPTS  # sentences on what would be abnormal
-    scene: str = ""  # where it is, as "in a corridor", instead of what the scene stream sees
-
-
-NO_WORDS = Words()
+    backbones: str | None = None  # of `KINDS`; None: what its run sees with, without a run the stand-ins
+    without: tuple[str, ...] = ()  # published streams that are left out, of `camera_streams.LOST`
+    attention: bool = False  # TimeSformer too, which only an explanation looks at
 
 
-def read_sentences(path: str | Path) -> list[str]:
-    """The sentences of a text file, one per line; empty lines and lines that begin with # are none.
-
-    Raises:
-        ZsadError: no such file, no text in UTF-8, or no sentence in it.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason, advice = getattr(error, "strerror", None) or error, "give a text file in UTF-8, a sentence per line"
-        raise ZsadError(f"{path}: no readable sentences ({reason}); {advice}") from error
-    sentences = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
-    if not sentences:
-        raise ZsadError(f"{path}: no sentence in it; write one per line (a line that begins with # is a comment)")
-    return sentences
+AS_IT_IS = Sees()
 
 
-def read_words(captions: Path | None, prompts: Path | None, scene: str) -> Words:
-    """What a user has written on what is normal and what abnormal, a text file each, and where it is."""
-    sentences = {name: read_sentences(path) for name, path in (("normal", captions), ("abnormal", prompts)) if path}
-    return Words(**sentences, scene=scene)
+class OwnDetector(NamedTuple):
+    """A detector with the streams that it sees with."""
+
+    scorer: Scorer
+    tool: Extractor
+    meta: dict  # header of its file
+    attention: TimeSformer | None  # whose attention an explanation shows
+    prediction: CameraPrediction | None = None  # learned from the camera's normal video
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What its score adds up: of `TERMS` those that normal video has told the scale of; before, `s_sem` alone. And
+        `s_prompt` where the abnormal sentences have a weight."""
+        known = tuple(name for name in TERMS if name in self.scorer.statistics) or ("s_sem",)
+        return (*known, *["s_prompt"] * bool(self.scorer.prompt_weight))
+
+    @property
+    def without_scale(self) -> tuple[str, ...]:
+        """Of `terms` those that normal video has not told the scale of."""
+        return tuple(name for name in self.terms if name not in self.scorer.statistics)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels that frames are seen in."""
+        return self.prediction.size if self.prediction else self.tool.decoded
+
+    def features(self, piece: Tensor) -> VideoFeatures:
+        """Frozen features of a piece of `chunks`, without the motion of frames."""
+        return VideoFeatures(*self.tool.windows(piece), motion=torch.empty(0), n_frames=0)
+
+    def window_terms(
+        self, features: VideoFeatures, piece: Tensor, remembered: bool = True, causal: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Terms of the windows of a piece, see `Scorer.terms`, from its features and, where a camera's own prediction
+        reads them, its frames."""
+        [terms] = self.scorer.terms([features], remembered)
+        return terms | {"s_pred": self.prediction.windows(piece, causal)} if self.prediction else terms
+
+    def predicting(self, prediction: CameraPrediction) -> OwnDetector:
+        """The detector with a camera's own prediction in place of its predictive stream."""
+        self.scorer.detector.dpc = self.tool.backbones.dpc = None
+        without = sorted({*self.meta.get("without", ()), "dpc"})
+        return self._replace(prediction=prediction, meta=self.meta | {"without": without})
+
+
+def what_sees(backbones: str | None, without: str) -> Sees:
+    """What a command is asked to see with; `without` as "timesformer,dpc"."""
+    return Sees(backbones, tuple(without.replace(",", " ").split()))
+
+
+def trust(run: str | None, sees: Sees) -> str:
+    """What to think of the scores of a detector that nobody has calibrated, as a line."""
+    if run is not None:
+        return ""
+    if sees.backbones == "official":
+        return (
+            "published weights without a calibration: the score says what stands out in this video, not what is unusual"
+            " there; `make calibrate NORMAL=folder BACKBONES=official` tells it that"
+        )
+    return "the shipped detector has seen rendered footage only: look, do not guard a place with it"
 
 
 def scorer_file(run: str | None) -> Path:
@@ -79,90 +122,96 @@ def scorer_file(run: str | None) -> Path:
     """
     if run is None:
         return SHIPPED / "detector.safetensors"
-    folder = Path(run) if Path(run).is_dir() else paths.runs() / run
-    if not (scorers := sorted((folder / "score" / "full").glob("*/scorer.safetensors"))):
+    folders = [Path(run), paths.runs() / run]  # whatever else lies here under the name of a run
+    found = [file for folder in folders for file in sorted((folder / "score" / "full").glob("*/scorer.safetensors"))]
+    if not found:
+        folder = next(filter(Path.is_dir, folders), folders[-1])
         raise ZsadError(f"{folder}: no trained detector here; run `make reproduce` for it first, or leave the run out")
-    return scorers[0]
+    return found[0]
 
 
-def own_scorer(run: str | None, words: Words = NO_WORDS) -> tuple[Scorer, dict]:
-    """The scorer of `scorer_file` with a user's words, and its header.
+def own_detector(
+    run: str | None, words: Words = NO_WORDS, sees: Sees = AS_IT_IS, to_calibrate: bool = False
+) -> OwnDetector:
+    """The detector of `scorer_file`, or on published weights without a run the one of `untrained`, with a user's words.
 
-    A calibrated threshold belongs to the words it was measured with: own captions or a described scene take it out of
-    the header.
+    A calibrated threshold belongs to the words it was measured with: other ones take it out of the header. On published
+    weights without a run only CLIP is loaded, unless it is `to_calibrate`: no other stream can say anything before.
+
+    How many pictures CLIP looks at, every seen frame or one of a block, is decided by the pace of the machine that
+    calibrates; the detector's file keeps it, since other pictures are other scores. Before, it is one of a block, on a
+    GPU every frame.
 
     Raises:
-        ZsadError: the run has none, or one that was trained on other streams, which score whole data sets alone; no
-            prompt; a sentence without a known word; a described scene for a detector without a memory of several
-            scenes.
+        ZsadError: the run has none, or one that sees with other streams than those asked for or serves whole data sets
+            alone; weights are missing; no prompt; a sentence without a known word; a described scene for a detector
+            without a memory of several scenes.
     """
-    scorer, meta = load_scorer(scorer_file(run))
-    if (meta.get("backbones") or "stand_in") != "stand_in" or meta.get("held_out") or meta.get("released"):
+    if sees.backbones is not None:
+        choose("backbones", sees.backbones, KINDS)
+    if run is None and sees.backbones == "official":
+        backbones = camera_streams(sees.without, None if to_calibrate else (), sees.attention)
+        scorer, meta = untrained(backbones, sees.without)
+    else:
+        kept: list[Backbones] = []
+        scorer, meta = load_scorer(scorer_file(run), lambda meta: kept.append(_streams_of(run, meta, sees)) or kept[0])
+        [backbones] = kept
+    if not scorer.local:
+        raise ZsadError(f"{run}: it scores whole windows, without regions; train with regions, or leave the run out")
+    meta, attention = speak(scorer, meta, words, backbones, run), backbones.timesformer
+    prediction = load(scorer_file(run).parents[3], **meta["predict"]) if "predict" in meta else None
+    if not backbones.image_tower:
+        return OwnDetector(scorer, Extractor(backbones), meta, attention, prediction)
+    seeing = dataclasses.replace(backbones, timesformer=None)  # no score reads it
+    tool = Extractor(seeing, precision="bf16" if has_bfloat16_units() else "no")
+    pace = pictures_per_second(tool)
+    if "look_every" not in meta:
+        meta["look_every"] = 1 if (pace >= RATE if to_calibrate else device() == "cuda") else BLOCK_LEN
+    tool.look_every = meta["look_every"]
+    wanted = RATE / tool.look_every
+    slower = "" if pace >= wanted else "; slower than real time, so that a camera that does not wait loses frames"
+    tell_once(f"CLIP looks at {wanted:g} pictures per second of video, this machine manages {pace:.1f}{slower}")
+    return OwnDetector(scorer, tool, meta, attention and attention.to(device()), prediction)
+
+
+def pictures_per_second(tool: Extractor, count: int = BLOCK_LEN) -> float:
+    """How many pictures CLIP's image tower looks at in a second here, at best: of `count` of them, three times."""
+    frames, took = torch.zeros(count, *tool.decoded, 3, dtype=torch.uint8), []
+    for _ in range(3):
+        began = time.perf_counter()
+        tool.look(frames)[0].cpu()  # which waits for the device
+        took.append(time.perf_counter() - began)
+    return count / min(took)
+
+
+def _streams_of(run: str | None, meta: dict, sees: Sees) -> Backbones:
+    """The streams that a detector was trained or calibrated on; ZsadError where single videos cannot have them."""
+    kind = meta.get("backbones") or "stand_in"
+    if kind not in KINDS or meta.get("held_out") or meta.get("released"):
         raise ZsadError(
             f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with"
-            " them; single videos take a run on the stand-ins, or none"
+            " them; single videos take a run on the stand-ins or on published weights, or none"
         )
-    words = words._replace(scene=words.scene.strip())
-    if words.scene and "normal" in meta:
-        raise ZsadError(f"{run}: calibrated to one camera, it remembers no other scene; leave the scene out")
-    normal, abnormal = (list(dict.fromkeys(_listed(said))) for said in (words.normal, words.abnormal))
-    if not abnormal:
-        raise ZsadError("no sentence on what would be abnormal; give at least one, or leave the list out")
-    b = stand_ins()
-    said = [*normal, *abnormal, *filter(None, [words.scene])]  # at once, so that unknown words are told once
-    _warn_of_unknown(said, b.vocabulary)
-    vectors = encode_captions(b.clip, said, b.vocabulary, warn=False).to(scorer.bank.device)
-    if normal:
-        scorer.captions, scorer.bank = normal, vectors[: len(normal)]
-    scorer.prompts, scorer.prompt_bank = abnormal, vectors[len(normal) :][: len(abnormal)]
-    if words.scene:
-        scorer.scene = described_scene(scorer, vectors[-1])
-    if normal or words.scene:
-        meta = {key: value for key, value in meta.items() if not key.startswith("threshold")}
-    return scorer, meta
+    if sees.backbones not in (None, kind):
+        asked, has = KINDS[sees.backbones], KINDS[kind]
+        advice = "leave BACKBONES out, or calibrate with it" if run else "name a RUN that was calibrated on them"
+        raise ZsadError(f"{run or 'the shipped detector'}: sees with {has}, not with {asked}; {advice}")
+    if kind == "stand_in":
+        if sees.without:
+            raise ZsadError(f"without {', '.join(sees.without)}: only published weights have parts to leave out")
+        return dataclasses.replace(stand_ins(), **dict.fromkeys(meta.get("without", ())))
+    needed = [name for name in ("places365", "dpc") if name not in meta.get("without", ())]
+    return camera_streams(sees.without, needed, sees.attention)
 
 
-def _listed(sentences: Sequence[str]) -> Sequence[str]:
-    if isinstance(sentences, str):
-        raise ZsadError(f"{sentences!r}: give a list of sentences, as [{sentences!r}]")
-    return sentences
-
-
-def _warn_of_unknown(sentences: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Warns of words that the text tower has never seen, in one line; ZsadError where a sentence holds nothing else."""
-    learned, doubtful = set(vocabulary.ids), []
-    for sentence in dict.fromkeys(sentences):
-        spoken = re.findall(r"\w+", sentence.lower())
-        unknown = [word for word in spoken if not learned.issuperset(Vocabulary.of([word]).ids)]
-        if len(unknown) == len(spoken):
-            raise ZsadError(f"{sentence!r}: the detector knows no word of it; say it in simpler English words")
-        if unknown:
-            doubtful.append(f"{sentence!r} ({', '.join(dict.fromkeys(unknown))})")
-    if doubtful:
-        more = f" and {len(doubtful) - SHOWN} more sentences" if len(doubtful) > SHOWN else ""
-        log.warning("words that the detector does not know: %s%s", "; ".join(doubtful[:SHOWN]), more)
-
-
-def described_scene(scorer: Scorer, vector: Tensor) -> Tensor:
-    """Scene feature of a description, through the memory of training windows.
-
-    Nothing was trained on words for scene features, but the memory holds [video ; scene] of each window, and its video
-    half lies in the space of CLIP's text: the windows that fit the words best lend the mean of their scene halves. It
-    is a crude look-up: on the rendered scenes many descriptions still find another place, so what the camera itself
-    sees is better wherever it sees the place.
-
-    Args:
-        scorer: with a memory [N, D + S] of joint vectors.
-        vector: unit vector of the description [D].
-
-    Returns:
-        [S], as the scene stream would give it.
-
-    Raises:
-        ZsadError: the detector has no memory.
-    """
-    if not len(scorer.memory):
-        raise ZsadError("this detector has no memory of windows to look a described scene up in; leave the scene out")
-    video, scene = scorer.memory.split([len(vector), scorer.memory.shape[1] - len(vector)], dim=1)
-    fits = (video @ vector).topk(min(DESCRIBED_BY, len(video))).indices
-    return scorer.detector.scene_along(F.normalize(scene[fits].mean(0), dim=0))
+def untrained(backbones: Backbones, without: Sequence[str] = ()) -> tuple[Scorer, dict]:
+    """CLIP alone, which nobody has trained, with the sentences of `camera_words`; and the header of its file."""
+    variant = Variant(gate="none", readout="local", projection="none", live=0, context_dim=128)
+    made = build_detector(variant, backbones).eval().requires_grad_(False)
+    for values in made.context_projection.parameters():
+        nn.init.zeros_(values)  # nothing reads it
+    bank = encode_captions(backbones.clip, camera_words.NORMAL, None).cpu()
+    scorer = Scorer(made, bank, list(camera_words.NORMAL), torch.empty(0), local=True, grid=backbones.grid)
+    left_out = {"places365": backbones.scene, "dpc": backbones.dpc}
+    without = [*(name for name in without if name not in left_out), *(n for n, there in left_out.items() if not there)]
+    return scorer, {"variant": dataclasses.asdict(variant), "backbones": "official", "without": without}

@@ -12,7 +12,8 @@ pictures, its sentences, its name (`name_region`). A window in which nobody is s
 Two questions need another scene than the video's own. The same windows are then scored with the scene feature of
 another place, in every term that reads a scene. The clearest answer comes from a place that the reader names, as a
 video or a folder of frames. Without one the detector's own training serves: its memory of normal windows holds their
-scenes, and k-means picks `CLUSTERS` of them.
+scenes, and k-means picks some of them
+(`other_scenes`).
 
 All of it says what the detector computed, not why the world is as it is. Attention rollout (`models.attention_rollout`)
 shows where the TimeSformer read, which is no proof of what mattered; `lift` measures how much of it lies where
@@ -31,39 +32,39 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import KINETICS, STAND_IN_SIZE, Backbones, device, normalise, stand_ins
+from zsad_lib.features.backbones import KINETICS, device, normalise
 from zsad_lib.features.cache import VideoFeatures
-from zsad_lib.features.extraction import Extractor
-from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME, WINDOW
+from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, MIDDLE_FRAME, NUM_BLOCKS, OBSERVED, WINDOW
 from zsad_lib.files.video import read_video
 from zsad_lib.methods.context_aware import local_readout, scores
 from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.models.attention_rollout import rollout
 from zsad_lib.models.regions import strongest
 from zsad_lib.models.text import UNKNOWN, encode_captions, tokenize
-from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video.detector import AS_IT_IS, RATE, OwnDetector, Sees, own_detector
 from zsad_lib.own_video.name_region import NOTHING, name_region, place_in_words
-from zsad_lib.own_video.scoring import assumed, check_given, join_terms, seen_frames, window_features
+from zsad_lib.own_video.other_scenes import scene_of, training_scenes
+from zsad_lib.own_video.own_scale import scale_by_itself
+from zsad_lib.own_video.scoring import assumed, check_given, join_terms, pieces, seen_frames
 from zsad_lib.own_video.ticks import Part, Seen
+from zsad_lib.own_video.words import NO_WORDS, Words
 
 LOOKED_AT = 60  # windows with pictures and attention, at most
 MOMENTS = 3  # of a video, the strongest, that a few words are about
 SHOWN_SIZE = (144, 192)  # height, width of those pictures
-CLUSTERS = 4  # scenes of training that stand in where no other place is given
 
 
 class Why(NamedTuple):
     """Explanation of a video of W windows with R regions; M windows are looked at, with their T frames."""
 
     video: str  # file name
-    scorer: Scorer  # detector, K captions, A prompts
+    own: OwnDetector  # detector, K captions, A prompts
     parts: list[Part]  # stretches of the video
     times: np.ndarray  # [W] seconds of the middle frames
-    terms: dict[str, np.ndarray]  # term -> [W] contribution to the score there, deviations from held-out normal video
+    terms: dict[str, np.ndarray]  # term -> [W] contribution to the score there, in its deviations
     score: np.ndarray  # [W] their sum
     regions: Tensor  # [R, E] unit vectors
     places: np.ndarray  # [R, 4] window, picture, row and column of each
@@ -75,12 +76,17 @@ class Why(NamedTuple):
     gated: Tensor  # [W, K + A] with the sentences gated by the window's own scene
     prompts: np.ndarray  # [W, A] share of each prompt in a softmax over all sentences; 0 without a region
     scenes: dict[str, np.ndarray]  # name of another scene -> [W] score, had it happened there
-    errors: np.ndarray  # [W, P, h, w] prediction error of each block and cell, 0..2
+    errors: np.ndarray  # [W, P, h, w] prediction error of each block and cell; h = 0 where nothing is predicted
     weights: np.ndarray  # [W, P, h, w] 1 for the worst of the cells that move, 0 for all others
     at: np.ndarray  # [M] numbers of the windows looked at, in order
     frames: np.ndarray  # [M, T, H, W, 3] uint8, the frames that the TimeSformer sees
-    rollout: np.ndarray  # [M, T, rows, columns] relevance of each patch for the window's feature
+    rollout: np.ndarray | None  # [M, T, rows, columns] relevance of each patch for the window's feature
     motion: np.ndarray  # [M, T, rows, columns] change of each patch, grey levels
+
+    @property
+    def scorer(self) -> Scorer:
+        """The detector's."""
+        return self.own.scorer
 
     @property
     def captions(self) -> int:
@@ -111,6 +117,7 @@ def explain(
     at: Sequence[float] | None = None,
     scenes: Mapping[str, str | Path] | None = None,
     *,
+    sees: Sees = AS_IT_IS,
     fps: float | None = None,
     progress: bool = False,
 ) -> Why:
@@ -123,7 +130,8 @@ def explain(
         at: seconds of the windows to look at; None: the `strongest_moments`, and those that score highest, `LOOKED_AT`
             together, which are all of a short video.
         scenes: name -> video of another place, for the score had it happened there; None: scenes of the detector's
-            training, none where it was calibrated to one camera.
+            training, none where it was calibrated to one camera or remembers nothing.
+        sees: as in `score_video`; on published weights attention only where it says so.
         fps, progress: as in `score_video`.
 
     Raises:
@@ -132,22 +140,25 @@ def explain(
     if at is not None and len(at) == 0:
         raise ZsadError("explain: at=[] names no window; give seconds such as at=[2.5], or leave it out")
     check_given(path, fps)
-    scorer, meta = own_scorer(run, words)
+    own, seen = own_detector(run, words, sees), Seen()
+    scorer, backbones = own.scorer, own.tool.backbones
     described, scorer.scene = scorer.scene, None  # each piece carries its scene, so that another one can take its place
-    tool, seen = Extractor(stand_ins()), Seen()
-    if scenes is None:
-        elsewhere = {} if "normal" in meta else training_scenes(scorer)  # a calibrated memory knows one place
+    if scenes is not None:
+        elsewhere = {name: scene_of(video, own) for name, video in scenes.items()}
+    elif "normal" in own.meta or not len(scorer.memory):  # a calibrated memory knows one place
+        elsewhere = {}
     else:
-        elsewhere = {name: scene_of(video, tool) for name, video in scenes.items()}
-    features = window_features(seen_frames(path, seen, fps, progress), tool)
-    if described is not None:
-        features = (piece._replace(scene=described.expand_as(piece.scene)) for piece in features)
+        elsewhere = training_scenes(scorer)
     found, scored, there = [], [], {name: [] for name in elsewhere}
-    for piece in features:
-        scored += scorer.terms([piece])
-        found.append(_parts(scorer, piece))
+    for piece in pieces(seen_frames(path, seen, own.size, fps, progress)):
+        features = own.features(piece)
+        if described is not None:
+            features = features._replace(scene=described.expand_as(features.scene))
+        scored.append(own.window_terms(features, piece))
+        found.append(_parts(own, features, piece))
         for name, scene in elsewhere.items():
-            there[name] += scorer.terms([piece._replace(scene=scene.expand_as(piece.scene))])
+            [terms] = scorer.terms([features._replace(scene=scene.expand_as(features.scene))])
+            there[name].append(scored[-1] | terms)
     for line in assumed(path, seen, fps) if progress else ():
         print(f"{path}: {line}", file=sys.stderr)
     parts, shown = list(seen.parts()), seen.shown()  # [S] frame that each tick shows
@@ -155,39 +166,45 @@ def explain(
     last = np.concatenate([np.full(len(some), part.ticks.stop - 1) for some, part in zip(starts, parts)])  # [W] tick
     starts = np.concatenate(starts)  # [W] first tick of each window
     times = np.array(seen.times)[shown[np.minimum(starts + MIDDLE_FRAME, last)]]
-    terms = at_middles(scorer, join_terms(scorer, scored), parts)
-    there = {name: join_terms(scorer, pieces) for name, pieces in there.items()}
-    score = scorer.fuse(terms, TERMS)
+    joined = join_terms(own, scored)
+    scale_by_itself(own, joined, parts)
+    terms = at_middles(scorer, joined, parts)
+    there = {name: join_terms(own, parts) for name, parts in there.items()}
+    score = scorer.fuse(terms, own.terms)
     looked = _choose(times, score, at, seen.times[-1])
     ticks = np.minimum(starts[looked, None] + np.array(CLIP_FRAMES), last[looked, None])  # [M, T]
     numbers, index = np.unique(shown[ticks], return_inverse=True)
     index, decoded = index.reshape(ticks.shape), len(seen.times)
-    small, pictures = (read_video(path, numbers, size, decoded=decoded)[index] for size in (STAND_IN_SIZE, SHOWN_SIZE))
+    model, relevance = own.attention, None
+    sizes = model.patch_embed.img_size if model else own.size, SHOWN_SIZE
+    small, pictures = (read_video(path, numbers, size, decoded=decoded)[index] for size in sizes)
     small = torch.from_numpy(small)
-    clips = normalise(small.to(device()), KINETICS).transpose(1, 2)  # [M, 3, T, H, W]
-    relevance = rollout(tool.backbones.timesformer, clips).cpu()
+    if model is not None:
+        clips = (normalise(some.to(device()), KINETICS).transpose(1, 2) for some in small.split(16))  # [M', 3, T, H, W]
+        relevance = torch.cat([rollout(model, some).cpu() for some in clips]).numpy()
+    grid = backbones.grid if relevance is None else relevance.shape[2:]  # rows and columns of TimeSformer's patches
     first = np.cumsum([0, *(len(piece["context"]) for piece in found)])
     for piece, start in zip(found, first):
         piece["places"][:, 0] += start
     part = {name: torch.cat([piece[name] for piece in found]) for name in found[0]}
     return Why(
         video=Path(path).name,
-        scorer=scorer,
+        own=own,
         parts=parts,
         times=times,
-        terms={name: scorer.fuse(terms, (name,)) for name in TERMS},
+        terms={name: scorer.fuse(terms, (name,)) for name in own.terms},
         score=score,
         regions=part["regions"],
         context=part["context"],
-        grid=tuple(relevance.shape[2:]),
+        grid=backbones.grid,
         **_fired(scorer, part),
-        scenes={name: scorer.fuse(at_middles(scorer, x, parts), TERMS) for name, x in there.items()},
+        scenes={name: scorer.fuse(at_middles(scorer, x, parts), own.terms) for name, x in there.items()},
         errors=part["errors"].numpy(),
         weights=part["weights"].numpy(),
         at=looked,
         frames=pictures,
-        rollout=relevance.numpy(),
-        motion=moved(small, relevance.shape[2:]).numpy(),
+        rollout=relevance,
+        motion=moved(small, grid).numpy(),
     )
 
 
@@ -231,14 +248,18 @@ def at_middles(scorer: Scorer, terms: dict[str, np.ndarray], parts: Sequence[Par
     return {name: np.concatenate([some[name] for some in found]) for name in found[0]}
 
 
-def _parts(scorer: Scorer, piece: VideoFeatures) -> dict[str, Tensor]:
+def _parts(own: OwnDetector, features: VideoFeatures, piece: Tensor) -> dict[str, Tensor]:
     """What `Why` holds of the regions and cells of a piece."""
-    d, places = scorer.detector, piece.region_at.long()
-    errors = local_readout.one_step_errors(d.dpc, piece.stem)
-    moving = local_readout.moving_errors(errors, piece.cell_motion, d.moving_from.item())
+    d, places, steps = own.scorer.detector, features.region_at.long(), NUM_BLOCKS - OBSERVED
+    errors = moving = torch.zeros(len(features.timesformer) + steps - 1, 0, 1)
+    if own.prediction is not None:
+        errors = moving = own.prediction.maps(piece)[OBSERVED:]
+    elif d.dpc is not None:
+        errors = local_readout.one_step_errors(d.dpc, features.stem)
+        moving = local_readout.moving_errors(errors, features.cell_motion, d.moving_from.item())
     # Row i belongs to block O + i, which is the first that window i predicts.
-    errors, moving = (x.unfold(0, d.dpc.pred_steps, 1).movedim(-1, 1) for x in (errors, moving))  # [W, P, h, w]
-    tensors = {"regions": piece.region.float(), "places": places, "context": d.context(piece.scene)}
+    errors, moving = (x.unfold(0, steps, 1).movedim(-1, 1) for x in (errors, moving))  # [W, P, h, w]
+    tensors = {"regions": features.region.float(), "places": places, "context": d.context(features.scene)}
     tensors |= {"errors": errors, "weights": cell_weights(moving)}
     return {name: x.cpu() for name, x in tensors.items()}
 
@@ -266,33 +287,11 @@ def cell_weights(moving: Tensor) -> Tensor:
     >>> cell_weights(torch.tensor([[0.2, -torch.inf], [0.7, 0.1]])[None, None]).tolist()
     [[[[0.0, 0.0], [1.0, 0.0]]]]
     """
+    if not moving.numel():
+        return moving
     flat = moving.flatten(1)
     worst = F.one_hot(flat.argmax(1), flat.shape[1]) * torch.isfinite(flat)
     return worst.float().view_as(moving)
-
-
-def scene_of(path: str | Path, tool: Extractor) -> Tensor:
-    """Scene feature of a place: mean over the windows of a video of it, [S]."""
-    return torch.cat([piece.scene for piece in window_features(seen_frames(path, Seen()), tool)]).mean(0)
-
-
-def training_scenes(scorer: Scorer) -> dict[str, Tensor]:
-    """Typical scenes of a detector's training: name -> scene feature [S].
-
-    The memory keeps of each scene the direction of its standardised feature. k-means groups the directions, and the
-    window nearest to a group's centre speaks for it, with the length that standardised features have on average,
-    sqrt(S). Its name is the caption that the gate opens there more than in the other scenes: the detector's own words,
-    not a label.
-    """
-    d = scorer.detector
-    half = F.normalize(scorer.memory[:, -len(d.scene_mean) :], dim=-1)  # [N, S]
-    groups = KMeans(min(CLUSTERS, len(half.unique(dim=0))), n_init=4, random_state=0).fit(half.numpy())
-    nearest = torch.from_numpy(groups.transform(half.numpy())).argmin(0)  # [M]
-    scenes = d.scene_along(half[nearest])  # [M, S]
-    fit = torch.einsum("kd,mkd->mk", scorer.bank, d.gate(scorer.bank, d.context(scenes)))
-    own_caption = (fit - fit.mean(0)).argmax(1).tolist()
-    named = enumerate(zip(own_caption, scenes), start=1)
-    return {f"training scene {i}: {scorer.captions[k]}": scene for i, (k, scene) in named}
 
 
 @torch.no_grad()
@@ -312,12 +311,14 @@ def at_strength(why: Why, gate: float) -> np.ndarray:
 
 
 @torch.no_grad()
-def fit_sentence(why: Why, sentence: str, b: Backbones) -> tuple[np.ndarray, list[str]]:
+def fit_sentence(why: Why, sentence: str) -> tuple[np.ndarray, list[str]]:
     """How well any sentence fits: similarity v . gate(t, c) of every window [W], and the words that the text tower has
     never seen."""
-    length, words = b.clip.context_length, sentence.split()
-    unknown = [word for word in words if (tokenize([word], length, b.vocabulary, False) == UNKNOWN).any()]
-    t = encode_captions(b.clip, [sentence], b.vocabulary, warn=False)
+    b, words, unknown = why.own.tool.backbones, sentence.split(), []
+    if b.vocabulary is not None:
+        length = b.clip.context_length
+        unknown = [word for word in words if (tokenize([word], length, b.vocabulary, False) == UNKNOWN).any()]
+    t = encode_captions(b.clip, [sentence], b.vocabulary, warn=False).to(why.embedding.device)
     return why.scorer.detector.gate.logits(why.embedding, t, why.context)[:, 0].numpy(), unknown
 
 

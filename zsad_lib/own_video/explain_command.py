@@ -8,9 +8,10 @@ from pathlib import Path
 from zsad_lib.errors import one_line
 from zsad_lib.files.own_results import note_video
 from zsad_lib.files.paths import atomic
-from zsad_lib.own_video.detector import read_words
+from zsad_lib.own_video.detector import trust, what_sees
 from zsad_lib.own_video.explain import Why, explain, strongest_moments
 from zsad_lib.own_video.output_folder import local_video, output_for
+from zsad_lib.own_video.words import read_words
 from zsad_lib.processes import use_one_thread
 
 CURVE, MOMENT = "why.png", "why_{}.png"  # figures: of the video, and of its moments
@@ -25,6 +26,9 @@ def explain_video(
     captions: Path | None,
     prompts: Path | None,
     scene: str,
+    backbones: str | None,
+    without: str,
+    prompt_weight: float,
 ) -> None:
     """Prints a line for each of the strongest moments, or for the one at `at` seconds, and writes the figures.
 
@@ -35,10 +39,10 @@ def explain_video(
     """
     path = local_video(video)
     output_for(path, output)
-    words = read_words(captions, prompts, scene)
+    words, sees = read_words(captions, prompts, scene, prompt_weight), what_sees(backbones, without)
     use_one_thread()
     moments = None if at is None else [at]
-    why = explain(path, run, words, moments, scenes={}, fps=fps, progress=True)
+    why = explain(path, run, words, moments, scenes={}, sees=sees, fps=fps, progress=True)
     from zsad_lib.own_video.pictures import in_title  # drawing loads slowly, and no video shall wait for it
 
     chosen = strongest_moments(why.times, why.score) if at is None else why.at.tolist()
@@ -49,8 +53,8 @@ def explain_video(
     for w in chosen:
         print(one_line(moment_in_words(why, w)))
     print(one_line(f"{', '.join(draw(why, chosen, folder))} in {folder}"))
-    if run is None:
-        print("the shipped detector has seen rendered footage only: look, do not guard a place with it")
+    if line := trust(run, sees):
+        print(line)
 
 
 def moment_in_words(why: Why, w: int) -> str:

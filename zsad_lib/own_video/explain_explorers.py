@@ -13,7 +13,6 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.evaluate.inputs import collect, frame_rates
 from zsad_lib.evaluate.protocol import alarm_rates
-from zsad_lib.features.backbones import stand_ins
 from zsad_lib.own_video import explain_figures
 from zsad_lib.own_video.explain import Why, at_strength, fit_sentence
 from zsad_lib.results.explorer import Text, explore
@@ -91,10 +90,10 @@ def prompt(why: Why, examples: Sequence[str]) -> Figure | None:
         why: of `zsad_lib.own_video.explain.explain`.
         examples: sentences to start with; print shows them.
     """
-    b, best = stand_ins(), why.gated[:, : why.captions].amax(1).numpy()
+    best = why.gated[:, : why.captions].amax(1).numpy()
 
     def draw(on: Figure | SubFigure, prompt: str) -> None:
-        values, unknown = fit_sentence(why, prompt, b)
+        values, unknown = fit_sentence(why, prompt)
         lines, better = {"best caption": (best, "semantic"), "this sentence": (values, "paper")}, values > best
         ax = _curves(on, why, lines, "gated similarity")
         shade = dict(color=METHOD_COLOURS["paper"], alpha=0.3, linewidth=0)

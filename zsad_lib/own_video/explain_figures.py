@@ -71,6 +71,8 @@ def attention(why: Why, at: float | None = None, on: Figure | SubFigure | None =
         at: seconds; the nearest window looked at is shown, None: the highest.
     """
     on, m = on or plt.figure(figsize=(PAGE, 2.9)), window(why, at)
+    if why.rollout is None:
+        return _says(on, "no attention: the detector sees without TimeSformer")
     relevance = why.rollout[m]  # [T, rows, columns]
     shares, even = relevance.sum((1, 2)) / relevance.sum(), relevance.mean()
     titles = [f"frame {number}: {share:.0%}" for number, share in zip(CLIP_FRAMES, shares)]
@@ -111,6 +113,8 @@ def errors(why: Why, at: float | None = None, on: Figure | SubFigure | None = No
         why, at, on: as in `attention`.
     """
     on, m = on or plt.figure(figsize=(PAGE, 2.0)), window(why, at)
+    if not why.errors.size:
+        return _says(on, "no prediction errors: the detector does not predict")
     maps, weights = why.errors[why.at[m]], why.weights[why.at[m]]  # [P, h, w] each
     first = NUM_BLOCKS - len(maps)  # number of the first predicted block
     entered = weights > 0
@@ -187,6 +191,12 @@ def overview(why: Why, at: float | None = None, on: Figure | SubFigure | None = 
     left, right = top.subfigures(1, 2, width_ratios=[1.25, 1.0])
     for panel, draw in ((left, regions), (right, errors), (middle, texts), (bottom, contributions)):
         draw(why, at, panel)
+    return on
+
+
+def _says(on: Figure | SubFigure, line: str) -> Figure | SubFigure:
+    """A panel without a picture."""
+    on.suptitle(line, fontsize=8)
     return on
 
 

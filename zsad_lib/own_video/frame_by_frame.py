@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
 from zsad_lib.features.cache import VideoFeatures
-from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, WINDOW
 from zsad_lib.files.decoding import resize
-from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video.detector import AS_IT_IS, RATE, OwnDetector, Sees, own_detector
+from zsad_lib.own_video.own_scale import RunningScale
 from zsad_lib.own_video.ticks import Ticks, blend
+from zsad_lib.own_video.words import NO_WORDS, Words
 
 
 class Scored(NamedTuple):
     """One pushed frame."""
 
-    score: float  # deviations from normal; the calibrated normal mean, 0, until the first window has ended
+    score: float  # deviations from normal; the normal mean, 0, until the first window has ended
     warmup: bool
 
 
@@ -39,9 +39,10 @@ class LiveScorer:
     """Scores frames one by one; holds one window of small frames and the lower layers of its blocks, and nothing else.
 
     Args:
-        run: run with a trained or calibrated detector; None: the shipped one.
+        run: run with a trained or calibrated detector; None: the shipped one. Or a detector that is there already.
         step: of frames that are pushed without their time, every step-th is seen, so that `RATE` are per second.
         words: what the user says of the video.
+        sees: what it sees with.
 
     Attributes:
         threshold: of a calibrated detector; None without one.
@@ -54,10 +55,12 @@ class LiveScorer:
         Scored(score=0.0, warmup=True)
     """
 
-    def __init__(self, run: str | None = None, step: int = 1, words: Words = NO_WORDS):
-        self.scorer, meta = own_scorer(run, words)
-        self.threshold: float | None = meta.get("threshold_causal")
-        self.tool, self.step = Extractor(stand_ins()), step
+    def __init__(
+        self, run: str | OwnDetector | None = None, step: int = 1, words: Words = NO_WORDS, sees: Sees = AS_IT_IS
+    ):
+        self.own = run if isinstance(run, OwnDetector) else own_detector(run, words, sees)
+        self.threshold: float | None = self.own.meta.get("threshold_causal")
+        self.scale, self.step = RunningScale(self.own), step
         self.seconds: collections.Counter[str] = collections.Counter()
         self.looked_at = 0
         self.restart()
@@ -69,7 +72,7 @@ class LiveScorer:
 
     def _forget(self) -> None:
         self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=WINDOW + 1)
-        self.blocks: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=NUM_BLOCKS)
+        self.blocks: collections.deque[tuple[Tensor, ...]] = collections.deque(maxlen=NUM_BLOCKS)
         self.seen = 0
         self.last = Scored(0.0, True)
 
@@ -89,36 +92,41 @@ class LiveScorer:
         if tick.seen:
             self.looked_at += 1
             with self._timed("resize"):
-                small = resize(frame, STAND_IN_SIZE)
+                small = resize(frame, self.own.size)
             before = self.frames[-1] if self.frames else small
             for shown in (*blend(before, small, tick.missed), small):
                 if (terms := self.window(shown)) is not None:
-                    score = self.scorer.score(terms, TERMS, WINDOW, causal=True)[-1]
-                    self.last = Scored(float(score), False)
+                    self.last = Scored(float(terms["score"][0]), False)
         return self.last
 
     def window(self, small: np.ndarray) -> dict[str, np.ndarray] | None:
-        """Takes what the next tick shows, in the stand-ins' size; gives the terms of the window that ends, or None.
+        """Takes what the next tick shows, in the detector's size; gives the terms of the window that ends, with its
+        `score` [1], or None.
 
-        Each block passes the lower layers of the predictive stream once, for all the windows that it lies in.
+        Each block passes the lower layers of the predictive stream and CLIP once, for all the windows that it lies in.
         """
         self.frames.extend([small] if self.frames else [small, small])  # the first frame has itself before it
         self.seen += 1
         if self.seen % BLOCK_LEN:
             return None
-        piece = torch.from_numpy(np.stack(self.frames))  # [1 + t, H, W, 3]
+        piece, tool = torch.from_numpy(np.stack(self.frames)), self.own.tool  # [1 + t, H, W, 3]
+        with_clip, scorer = tool.backbones.image_tower, self.own.scorer
         with self._timed("predictive stream"):
-            self.blocks.append(self.tool.windows(piece[-1 - BLOCK_LEN :], ("stem",))[2:4])
+            block = tool.windows(piece[-1 - BLOCK_LEN :], ("stem",))[2:4]
+        with self._timed("CLIP"):
+            self.blocks.append((*block, *(tool.look(piece[-BLOCK_LEN:]) if with_clip else ())))
         if len(self.blocks) < NUM_BLOCKS:
             return None
-        with self._timed("TimeSformer"):
-            timesformer, *_, region, region_at = self.tool.windows(piece, ("timesformer",))
+        stem, moving, *looked = (torch.cat(parts) for parts in zip(*self.blocks))
+        with self._timed("regions" if with_clip else "TimeSformer"):
+            timesformer, *_, region, region_at = tool.windows(piece, ("timesformer",), tuple(looked) or None)
         with self._timed("scene stream"):
-            scene = self.tool.windows(piece, ("scene",))[1]
-        stem, moving = (torch.cat(parts) for parts in zip(*self.blocks))
+            scene = tool.windows(piece, ("scene",))[1]
         with self._timed("prediction, gate and fusion"):
             seen = VideoFeatures(timesformer, scene, stem, moving, region, region_at, torch.empty(0), 0)
-            [terms] = self.scorer.terms([seen])
+            terms = self.own.window_terms(seen, piece, causal=True)
+            self.scale.take(terms)
+            terms["score"] = scorer.score(terms, self.own.terms, WINDOW, causal=True)[-1:]
         return terms
 
     @contextlib.contextmanager

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsad_lib.own_video.detector import NOBODY
 from zsad_lib.own_video.events import NAMED
+from zsad_lib.own_video.words import NOBODY
 
 ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 OPEN = 0.5  # share of a clause's fit that the gate leaves, from which on the clause is normal here

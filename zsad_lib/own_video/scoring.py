@@ -18,39 +18,45 @@ import pandas as pd
 import torch
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import STAND_IN_SIZE, stand_ins
-from zsad_lib.features.cache import VideoFeatures
-from zsad_lib.features.extraction import Extractor, chunks
-from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, picture_of, window_of
+from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, chunks, picture_of, window_of
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
 from zsad_lib.files.score_files import prompt_column
 from zsad_lib.files.video import timed_frames
-from zsad_lib.methods.context_aware.scorer import Scorer
 from zsad_lib.methods.context_aware.scores import causal_terms
-from zsad_lib.own_video.detector import NO_WORDS, RATE, TERMS, Words, own_scorer
+from zsad_lib.own_video.detector import AS_IT_IS, RATE, OwnDetector, Sees, own_detector
 from zsad_lib.own_video.frame_by_frame import LiveScorer
+from zsad_lib.own_video.own_scale import scale_by_itself
 from zsad_lib.own_video.ticks import Seen, Tick, Ticks
+from zsad_lib.own_video.words import NO_WORDS, Words
 from zsad_lib.pipeline.progress import report_progress
+from zsad_lib.processes import read_ahead
 
 SLOW = 0.05  # share of blended frames from which on it is told
 TABLE = ("frame", "time_s", "score")  # the columns that a score table begins with
 
 
 def seen_frames(
-    path: str | Path, seen: Seen, fps: float | None = None, progress: bool = False
+    path: str | Path, seen: Seen, size: tuple[int, int], fps: float | None = None, progress: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """What the ticks of a video show, see `Ticks`.
+    """What the ticks of a video show, see `Ticks`; a thread of its own decodes some of it ahead.
 
     Args:
         path: video.
         seen: receives times and ticks.
+        size: height and width in pixels that frames are seen in.
         fps: see `score_video`.
         progress: tell on standard error how far it is.
 
     Yields:
-        Number of the stretch, and the frame in the stand-ins' size.
+        Number of the stretch, and the frame.
     """
+    return read_ahead(_decode(path, seen, size, fps, progress))
+
+
+def _decode(
+    path: str | Path, seen: Seen, size: tuple[int, int], fps: float | None, progress: bool
+) -> Iterator[tuple[int, np.ndarray]]:
     ticks, tick, stretch, last = Ticks(), Tick(False, 0, False), 0, None
 
     def wanted(now: float) -> bool:
@@ -65,60 +71,50 @@ def seen_frames(
         frames = report_progress(frames, "frames scored", share=lambda _: seen.times[-1] / whole if whole else 0.0)
     for _, frame in frames:
         if frame is not None:
-            small, stretch = resize(frame, STAND_IN_SIZE), stretch + tick.begins
+            small, stretch = resize(frame, size), stretch + tick.begins
             for shown in seen.take(tick, last, small):
                 yield stretch, shown
             last = small
 
 
-def window_features(frames: Iterable[tuple[int, np.ndarray]], tool: Extractor) -> Iterator[VideoFeatures]:
-    """Features of the windows of `seen_frames`, one piece of the video after the other; without the motion of
-    frames."""
+def pieces(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[torch.Tensor]:
+    """`seen_frames` in pieces of `chunks`, one stretch of the video after the other."""
     for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
-        for piece, _ in chunks(frame for _, frame in stretch):
-            yield VideoFeatures(*tool.windows(torch.from_numpy(piece)), motion=torch.empty(0), n_frames=0)
+        yield from (torch.from_numpy(piece) for piece, _ in chunks(frame for _, frame in stretch))
 
 
 class WindowScores(NamedTuple):
     """What a detector says of the W windows of one video.
 
-    `terms` are those of `Scorer.terms`: each of `TERMS`, `caption` [W], the number of the best caption, -1 where
+    `terms` are those of `Scorer.terms`: each of the detector's, `caption` [W], the number of the best caption, -1 where
     nothing is seen, `region` [W, T, 2], where the oddest one of each picture lies, and `prompts` [W, A], probabilities.
+    Of a causal score also `score` [W], that of the frame at which a window has ended.
     """
 
-    scorer: Scorer
-    threshold: float | None  # of a calibrated detector
+    own: OwnDetector
     terms: dict[str, np.ndarray]
 
 
-def score_windows(
-    frames: Iterable[tuple[int, np.ndarray]], run: str | None, words: Words, causal: bool = False
-) -> WindowScores:
-    """Scores the windows of `seen_frames` piece by piece; causal: as a camera shows them, pushed through `LiveScorer`.
-
-    Raises:
-        ZsadError: see `own_scorer`.
-    """
+def score_windows(frames: Iterable[tuple[int, np.ndarray]], own: OwnDetector, causal: bool = False) -> WindowScores:
+    """Scores the windows of `seen_frames` piece by piece; causal: as a camera shows them, pushed through
+    `LiveScorer`."""
     if causal:
-        pushed, pieces = LiveScorer(run, words=words), []
-        scorer, threshold = pushed.scorer, pushed.threshold
+        pushed, terms = LiveScorer(own), []
         for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
             pushed.restart()
-            pieces += [terms for _, frame in stretch if (terms := pushed.window(frame)) is not None]
+            terms += [found for _, frame in stretch if (found := pushed.window(frame)) is not None]
     else:
-        scorer, meta = own_scorer(run, words)
-        threshold = meta.get("threshold")
-        pieces = list(scorer.terms(window_features(frames, Extractor(stand_ins()))))
-    return WindowScores(scorer, threshold, join_terms(scorer, pieces))
+        terms = [own.window_terms(own.features(piece), piece) for piece in pieces(frames)]
+    return WindowScores(own, join_terms(own, terms))
 
 
-def join_terms(scorer: Scorer, pieces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def join_terms(own: OwnDetector, found: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Terms of the windows of all pieces of a video; of none, empty ones of the same shapes."""
-    shapes = {"s_sem": (0, len(CLIP_FRAMES)), "s_mem": (0, len(CLIP_FRAMES)), "s_pred": (0, 2)}
-    shapes |= {"s_mem_global": (0,), "caption": (0,), "prompts": (0, len(scorer.prompts))}
-    shapes |= {"region": (0, len(CLIP_FRAMES), 2)}
-    none = {name: np.empty(shape) for name, shape in shapes.items()}
-    return {name: np.concatenate([piece[name] for piece in (none, *pieces)]) for name in none}
+    shapes = dict.fromkeys(own.terms, (0,)) | {"s_sem": (0, len(CLIP_FRAMES)), "score": (0,), "caption": (0,)}
+    shapes |= {"prompts": (0, len(own.scorer.prompts)), "region": (0, len(CLIP_FRAMES), 2)}
+    shapes |= {name: (0, width) for name, width in (("s_mem", len(CLIP_FRAMES)), ("s_pred", 2)) if name in shapes}
+    names = found[0] if found else shapes
+    return {name: np.concatenate([piece[name] for piece in found] or [np.empty(shapes[name])]) for name in names}
 
 
 def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.DataFrame:
@@ -129,12 +125,14 @@ def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.D
         seen: of `seen_frames`.
         causal: as the windows were scored.
     """
-    scorer, _, terms = windows
+    own, terms = windows
+    scorer, names = own.scorer, own.terms
     parts, times = list(seen.parts(causal)), np.array(seen.times)
-    framed = [scorer.frames({name: terms[name][p.windows] for name in TERMS}, p.n_frames, p.at, causal) for p in parts]
-    joined = {name: np.concatenate([some[name] for some in framed]) for name in TERMS}  # [T] each
+    if not causal:
+        scale_by_itself(own, terms, parts)
+    framed = [scorer.frames({name: terms[name][p.windows] for name in names}, p.n_frames, p.at, causal) for p in parts]
+    joined = {name: np.concatenate([some[name] for some in framed]) for name in names}  # [T] each
     usual = scorer.causal_statistics if causal else scorer.statistics
-    score = np.nan_to_num(scorer.fuse(joined, TERMS, causal))
     latest = [window_of(p.n_frames, p.windows.stop - p.windows.start, p.at, causal) for p in parts]
     shown = np.concatenate([picture_of(p.n_frames, some, p.at) for some, p in zip(latest, parts)])  # [T]
     latest = np.concatenate([np.where(some < 0, -1, some + p.windows.start) for some, p in zip(latest, parts)])  # [T]
@@ -142,8 +140,9 @@ def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.D
     shares = [at_frames(terms["prompts"][p.windows].T, p.n_frames, p.at, causal, 0.0) for p in parts]
     shares = np.concatenate(shares, axis=-1)  # [A, T]
     prompt = np.where(shares.any(0), shares.argmax(0), -1)  # nothing is named where nothing is seen
+    score = np.append(terms["score"], 0.0)[latest] if causal else scorer.fuse(joined, names)
     columns = dict(zip(TABLE, (np.arange(len(times)), times, score)))
-    columns |= {name: np.nan_to_num(joined[name], nan=usual[name][0]) for name in TERMS}
+    columns |= {name: np.nan_to_num(joined[name], nan=usual.get(name, (0.0,))[0]) for name in names}
     columns |= {"warmup": latest < 0, "caption": _named(np.append(terms["caption"], -1)[latest], scorer.captions)}
     columns |= {"region_x": region[:, 0], "region_y": region[:, 1]}
     columns |= {"prompt": _named(prompt, scorer.prompts), "p_prompt": shares.max(0)}
@@ -160,6 +159,7 @@ def score_video(
     run: str | None = None,
     *,
     words: Words = NO_WORDS,
+    sees: Sees = AS_IT_IS,
     causal: bool = False,
     fps: float | None = None,
     progress: bool = False,
@@ -171,6 +171,7 @@ def score_video(
         run: name of a run with a trained or calibrated detector; None takes the small one shipped with the package,
             which has seen rendered footage only.
         words: own sentences on what is normal and what abnormal there, and on the scene.
+        sees: with published weights instead, without a run those of CLIP alone.
         causal: a frame may only use windows that have ended by then, pushed through `LiveScorer`; otherwise the mean
             over the windows that cover it.
         fps: frames per second that a folder of frames was recorded at; None: `RATE`. A video file holds its own times.
@@ -178,28 +179,33 @@ def score_video(
 
     Returns:
         One row per frame that can be DECODED: `frame`, `time_s`, `score` (sum of the standardised terms; 0 = mean of
-        normal video, in deviations, as long as the detector keeps its own captions and sees the scene itself), the raw
-        terms `s_sem`, `s_pred`, `s_mem`, `s_mem_global`, `warmup` (causal: True before the first ended window, where
-        the score is the calibrated normal mean), `caption` (the normal caption that fits the oddest region best),
+        normal video, in deviations, as long as the detector keeps its own captions and sees the scene itself; without
+        any normal video, mean of this one, see `own_scale`), the raw terms, as far as the detector has them, `s_sem`,
+        `s_pred`, `s_mem`, `s_mem_global` and `s_prompt`, `warmup` (causal: True before the first ended window, where
+        the score is 0, the normal mean), `caption` (the normal caption that fits the oddest region best),
         `region_x` and `region_y` (its middle, as shares of the picture's width from the left and height from the top),
         `prompt` (the abnormal prompt that fits it best), `p_prompt`, and one column ``p(<prompt>)`` per prompt: its
-        probability beside the normal captions, 0..1. Prompts name what is seen; the score does not read them. During
-        the warm-up, and where no region is seen, nothing is named. ``attrs`` hold `run`, `threshold`, of a calibrated
-        detector or None, and `statistics`: mean and standard deviation in normal video of each term that the score
-        adds up, all but `s_mem_global` of a causal one.
+        probability beside the normal captions, 0..1. Prompts name what is seen; the score reads them where they have a
+        weight. During the warm-up, and where no region is seen, nothing is named. ``attrs`` hold `run`, `threshold`, of
+        a calibrated detector or None, `backbones`, and `statistics`: mean and standard deviation in normal video of
+        each term that the score adds up, all but `s_mem_global` of a causal one.
 
     Raises:
         ZsadError: no video, a run without a detector, or words it cannot use.
     """
     check_given(path, fps)
-    seen = Seen()
-    windows = score_windows(seen_frames(path, seen, fps, progress), run, words, causal)
+    own, seen = own_detector(run, words, sees), Seen()
+    windows = score_windows(seen_frames(path, seen, own.size, fps, progress), own, causal)
     for line in assumed(path, seen, fps, causal) if progress else ():
         print(f"{path}: {line}", file=sys.stderr)
     table = frame_table(windows, seen, causal)
-    usual = windows.scorer.causal_statistics if causal else windows.scorer.statistics
-    usual = {name: usual[name] for name in (causal_terms(TERMS) if causal else TERMS)}
-    table.attrs.update(run=run, threshold=windows.threshold, statistics=usual)
+    usual, names = own.scorer.statistics, own.terms
+    if causal:
+        usual, names = own.scorer.causal_statistics, causal_terms(names)
+    statistics = {name: usual[name] for name in names if name in usual}
+    backbones = own.meta.get("backbones") or "stand_in"
+    threshold = own.meta.get("threshold_causal" if causal else "threshold")
+    table.attrs.update(run=run, threshold=threshold, statistics=statistics, backbones=backbones)
     return table
 
 

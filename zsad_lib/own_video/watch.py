@@ -27,9 +27,10 @@ from zsad_lib.evaluate.events import is_alarm
 from zsad_lib.features.window_plan import WINDOW
 from zsad_lib.files.clock import Clock
 from zsad_lib.files.video import open_stream, timed_frames
-from zsad_lib.own_video.detector import NO_WORDS, Words
+from zsad_lib.own_video.detector import AS_IT_IS, Sees
 from zsad_lib.own_video.frame_by_frame import LiveScorer
 from zsad_lib.own_video.ticks import TICK
+from zsad_lib.own_video.words import NO_WORDS, Words
 
 WAITING = 30  # frames between camera and scorer, at most
 RETRIES, PAUSE_S = 5, 2.0  # attempts to open a stream again, and seconds before the first of them; doubled each time
@@ -144,7 +145,9 @@ class Camera:
             before = stamp
 
 
-def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS) -> Iterator[str]:
+def watch(
+    source: str, run: str | None = None, seconds: float = 0.0, words: Words = NO_WORDS, sees: Sees = AS_IT_IS
+) -> Iterator[str]:
     """Scores a source as it comes: a CSV line per frame, ``frame,time_s,delay_s,score,warmup,alarm``, and a report at
     the end.
 
@@ -153,9 +156,8 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
 
     Args:
         source: see `Camera`.
-        run: see `LiveScorer`.
+        run, words, sees: see `LiveScorer`.
         seconds: stop after that many; 0: at the end of the source.
-        words: see `LiveScorer`.
 
     Yields:
         Lines; those of the report begin with ``#``: frames per second, delay from arrival to score, milliseconds per
@@ -167,7 +169,7 @@ def watch(source: str, run: str | None = None, seconds: float = 0.0, words: Word
     if seconds < 0:
         raise ZsadError(f"{seconds:g} seconds: give a positive number, or 0 for the whole source")
     camera = Camera(source)
-    scorer = LiveScorer(run, words=words)
+    scorer = LiveScorer(run, words=words, sees=sees)
     began = time.monotonic()
     number, breaks, waited, delays, error = 0, 0, 0.0, collections.deque(maxlen=DELAYS), None
     yield "frame,time_s,delay_s,score,warmup,alarm"

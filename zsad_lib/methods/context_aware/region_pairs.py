@@ -62,6 +62,28 @@ def segments(table: pd.DataFrame) -> pd.DataFrame:
     return table[["video"]].assign(first=first, stop=stop, clauses=table.caption.map(split_clauses))
 
 
+def best_clauses(vectors: Tensor, bank: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """The best-fitting of the clauses that may tell of a region.
+
+    Args:
+        vectors: regions [R, E].
+        bank: clauses [K, E].
+        allowed: which may tell of which [R, K].
+
+    Returns:
+        numbers of clauses [R], and their cosines [R]; -2 where none may.
+    """
+    fit, clause = (vectors @ bank.T).masked_fill(~allowed, -2.0).max(1)
+    return clause, fit
+
+
+def well_told(fit: Tensor) -> Tensor:
+    """Which regions are kept, from the fits of `best_clauses` [R]; ZsadError where no clause tells of any."""
+    if not (told_of := fit > -1.5).any():
+        raise ZsadError("no region in any captioned normal training video; the gate has nothing to learn from")
+    return told_of & (fit >= np.quantile(fit[told_of], DROPPED))
+
+
 @torch.no_grad()
 def load_pairs(profile: Profile, table: pd.DataFrame, backbones: Backbones) -> RegionPairs:
     """Regions of the videos of `table`, with their best-fitting clauses.
@@ -86,11 +108,9 @@ def load_pairs(profile: Profile, table: pd.DataFrame, backbones: Backbones) -> R
         for segment in told[told.video == row.video].itertuples():
             inside = (frame >= segment.first) & (frame < segment.stop)
             allowed[inside.nonzero(), torch.tensor([numbers[clause] for clause in segment.clauses])] = True
-        fit, clause = (vector @ bank.T).masked_fill(~allowed, -2.0).max(1)
+        clause, fit = best_clauses(vector, bank, allowed)
         vectors.append(vector), chosen.append(clause), fits.append(fit), scenes.append(features.scene[window])
     vector, clause, fit, scene = map(torch.cat, (vectors, chosen, fits, scenes))
-    if not (told_of := fit > -1.5).any():
-        raise ZsadError("no region in any captioned normal training video; the gate has nothing to learn from")
-    kept = told_of & (fit >= np.quantile(fit[told_of], DROPPED))
+    kept = well_told(fit)
     scene = scene[kept]
     return RegionPairs(vector[kept], clause[kept], scene, scene, bank, clauses)

@@ -6,7 +6,7 @@ Notebook: 21_score_video
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.backbones import device, outline
+from zsad_lib.features.backbones import Backbones, device, outline
 from zsad_lib.features.cache import VideoFeatures, cache_folder, feature_file, load_features
 from zsad_lib.features.window_plan import last_seen
 from zsad_lib.files.weights import load_weights, save_weights
@@ -41,7 +41,8 @@ class Scorer:
     local: bool = False  # read-out of the regions
     grid: tuple[int, int] = local_readout.GRID  # rows and columns of cells, in which regions lie
     plain_extractor: bool = False  # released defect 9
-    prompts: list[str] = dataclasses.field(default_factory=list)  # A abnormal sentences; they name, they never score
+    prompts: list[str] = dataclasses.field(default_factory=list)  # A abnormal sentences; they name
+    prompt_weight: float = 0.0  # of `s_prompt`, their share of the probability, in the score; 0: they never score
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
     scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one in the picture
 
@@ -83,10 +84,11 @@ class Scorer:
             normal, abnormal = similarity.tensor_split([len(self.bank)], -1)
             s_sem, at = scores.semantic_score(normal), features.region_at.numpy()
             terms = {"s_sem": strongest(s_sem.cpu().numpy(), at, count)}
-            terms |= self.memory_terms(features) if remembered else {}
-            terms["s_pred"] = local_readout.block_scores(
-                d.dpc, features.stem, features.cell_motion, d.moving_from.item()
-            )
+            terms |= self.memory_terms(features) if remembered and len(self.memory) else {}
+            if d.dpc is not None:
+                terms["s_pred"] = local_readout.block_scores(
+                    d.dpc, features.stem, features.cell_motion, d.moving_from.item()
+                )
             oddest = local_readout.oddest_region(s_sem.cpu().numpy(), at, count)  # [W]
             seen, caption = oddest >= 0, np.full(count, -1.0)
             caption[seen] = normal[oddest[seen]].argmax(-1).cpu().numpy()
@@ -95,6 +97,8 @@ class Scorer:
             if self.prompts:
                 terms["prompts"] = np.zeros((count, len(self.prompts)))
                 terms["prompts"][seen] = scores.prompt_scores(normal[oddest[seen]], abnormal[oddest[seen]])[1].cpu()
+                if self.prompt_weight:
+                    terms["s_prompt"] = terms["prompts"].sum(-1)
             if len(features.motion):
                 terms["s_motion"] = scores.window_motion(features.motion, count).double().numpy()
             yield terms
@@ -136,10 +140,11 @@ class Scorer:
         }
 
     def fuse(self, frames: dict[str, np.ndarray], names: tuple[str, ...], causal: bool = False) -> np.ndarray:
-        """`scores.fuse` of the named terms of frames with the scorer's statistics and equal weights; [T]."""
-        if causal:
-            return scores.fuse(frames, self.causal_statistics, scores.causal_terms(names))
-        return scores.fuse(frames, self.statistics, names)
+        """`scores.fuse` of the named terms of frames with the scorer's statistics; equal weights, but `prompt_weight`:
+        [T]."""
+        names = scores.causal_terms(names) if causal else names
+        weights = [self.prompt_weight if name == "s_prompt" else 1.0 for name in names]
+        return scores.fuse(frames, self.causal_statistics if causal else self.statistics, names, weights)
 
     def score(
         self,
@@ -287,8 +292,12 @@ def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
 HEADER = ("captions", "statistics", "causal_statistics", "lowest", "local", "plain_extractor")
 
 
-def load_scorer(path: Path) -> tuple[Scorer, dict]:
+def load_scorer(path: Path, streams: Callable[[dict], Backbones] | None = None) -> tuple[Scorer, dict]:
     """Read a file of `save_scorer`; also gives its header.
+
+    Args:
+        path: of the file.
+        streams: gives the streams that a detector of some header sees with, for `detector_from`.
 
     Raises:
         ZsadError: missing or damaged file, or one of an earlier version of the kit.
@@ -296,7 +305,7 @@ def load_scorer(path: Path) -> tuple[Scorer, dict]:
     tensors, meta = load_weights(path)
     if not meta.keys() >= set(HEADER):
         raise ZsadError(f"{path}: a detector of an earlier version of the kit; train or calibrate it again")
-    detector = detector_from(tensors, meta, prefix="detector.")
+    detector = detector_from(tensors, meta, "detector.", streams and streams(meta))
     kept = {name: meta[name] for name in HEADER}
     for name in ("statistics", "causal_statistics"):
         kept[name] = {term: tuple(pair) for term, pair in meta[name].items()}

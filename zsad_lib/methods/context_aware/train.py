@@ -146,9 +146,15 @@ def standardise_scenes(windows: Windows) -> Windows:
     return windows._replace(scene=(windows.scene - mean) / std, pairs=pairs)
 
 
-def detector_from(tensors: dict[str, Tensor], meta: dict, prefix: str = "") -> Detector:
-    """A detector in eval mode from the tensors under `prefix` and the header's `variant` and `backbones`."""
-    detector = build_detector(Variant(**meta["variant"]), outline(meta.get("backbones") or "stand_in"))
+def detector_from(
+    tensors: dict[str, Tensor], meta: dict, prefix: str = "", backbones: Backbones | None = None
+) -> Detector:
+    """A detector in eval mode from the tensors under `prefix` and the header's `variant` and `backbones`.
+
+    With `backbones`, the predictive stream among them is the detector's and takes its weights too.
+    """
+    kind = meta.get("backbones") or "stand_in"
+    detector = build_detector(Variant(**meta["variant"]), backbones or outline(kind))
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     detector.load_state_dict(weights)
     return detector.eval().requires_grad_(False)

@@ -53,7 +53,7 @@ def build_detector(variant: Variant, backbones: Backbones) -> Detector:
         backbones.dpc, backbones.video_dim, width, backbones.text_dim, variant.context_dim, variant.gate,
         variant.projection, backbones.video_head if variant.anchored else None, tuple(variant.streams), **options,
     )  # fmt: skip
-    if not variant.live:
+    if detector.dpc and not variant.live:
         detector.dpc.requires_grad_(False)
     return detector
 
