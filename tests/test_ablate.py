@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 
 from zsad_lib.__main__ import main
-from zsad_lib.ablations import engine, frozen_windows, grids, run, trial
+from zsad_lib.ablations import context_aware_grid, engine, frozen_windows, grids, run, trial
 from zsad_lib.ablations.context_aware_grid import videos
 from zsad_lib.ablations.grids import GRIDS, Row, grid
 from zsad_lib.config import get_profile
@@ -212,6 +212,21 @@ def test_no_label_of_a_test_video_reaches_training_or_scores(windows, one_trial,
     for name in ("val.npz", "test.npz"):
         with np.load(one_trial / name) as honest, np.load(again / name) as other:
             assert all(np.array_equal(honest[term], other[term]) for term in honest)
+
+
+@pytest.mark.parametrize("switch", [{"held_out": True}, {"released": ("scene_weights",)}], ids=["held_out", "released"])
+def test_switches_of_a_row_do_not_lead_to_another_run(tiny_run, monkeypatch, switch):
+    profile, folder = tiny_run
+
+    def extract(of_row, home):
+        assert home == folder / "ablation" and of_row != profile
+        raise StopIteration
+
+    monkeypatch.setattr(context_aware_grid, "extract", extract)
+    row = dataclasses.replace(grid("gate")[0], **switch)
+    with pytest.raises(StopIteration):
+        context_aware_grid.ContextAware(profile).train([row])
+    assert all(folder in trial.parents for trial in context_aware_grid.ContextAware(profile).trials(row))
 
 
 def test_names_of_variants_say_what_differs():

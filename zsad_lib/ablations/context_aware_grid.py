@@ -59,7 +59,7 @@ class ContextAware:
             profile = profile_of(row, self.profile)
             switches = profile.released, profile.held_out
             if switches not in windows:
-                extract(profile, run_folder(profile) / "ablation")  # of the usual switches they are there by now
+                extract(profile, run_folder(self.profile) / "ablation")  # of the usual switches they are there by now
                 windows[switches] = frozen_windows.freeze(profile, self.table)
             arrays = windows[switches]
             for seed, folder in zip(profile.seeds, self.trials(row)):
