@@ -42,7 +42,7 @@ def dpc_file(model: DPC | None = None) -> dict:
 
 def scene_file(model: SceneEncoder | None = None, classes: int = 365) -> dict:
     model = model or scene()
-    state = {f"module.{n}": v + 1 for n, v in model.state_dict().items() if "num_batches" not in n}  # PyTorch 0.2
+    state = {f"module.{n}": v + 0.01 for n, v in model.state_dict().items() if "num_batches" not in n}  # PyTorch 0.2
     state |= {"module.fc.weight": torch.zeros(classes, model.num_features), "module.fc.bias": torch.zeros(classes)}
     return {"epoch": 90, "arch": "resnet18", "best_prec1": 54.0, "state_dict": state}
 

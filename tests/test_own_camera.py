@@ -10,6 +10,7 @@ from official_files import camera_weights
 
 from zsad_lib.__main__ import main
 from zsad_lib.errors import ZsadError, tell_once
+from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.published_weights import CATALOGUE, build_model
 from zsad_lib.features.window_plan import BLOCK_LEN
 from zsad_lib.files.paths import read_json
@@ -287,3 +288,18 @@ def test_the_published_sizes_end_to_end(tmp_path, monkeypatch, capsys):
     causal, live = score_video(video, "cam", causal=True), LiveScorer("cam")
     assert [live.push(frame, now).score for now, frame in timed_frames(video)] == causal.score.tolist()
     assert np.isfinite(score_video(video, sees=OFFICIAL).score).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_scores_that_are_no_numbers_calibrate_nothing(camera, monkeypatch):
+    folder, _ = camera
+    monkeypatch.setattr(
+        Extractor,
+        "windows",
+        lambda self, *arguments, windows=Extractor.windows: tuple(
+            torch.full_like(x, torch.nan) if number == 1 else x for number, x in enumerate(windows(self, *arguments))
+        ),
+    )
+    with pytest.raises(ZsadError, match="normal: scores that are no numbers; a network's weights do not fit"):
+        calibrate(folder / "normal", "wrong", far=0.2, sees=OFFICIAL)
+    assert not (folder / "runs" / "wrong").exists()

@@ -133,6 +133,8 @@ def fit_camera(
     for as_live, listed in ((False, held_out), (True, live)):
         scored = (scorer.score(terms, own.terms, length, causal=as_live) for terms, length in listed)
         frames = {number: scores[np.isfinite(scores)] for number, scores in enumerate(scored)}
+        if not all(map(len, frames.values())):
+            raise ZsadError(f"{normal}: scores that are no numbers; a network's weights do not fit, fetch them again")
         if np.ptp(np.concatenate(list(frames.values()))) < FLAT:
             flat = "all its scores are equal, as of a still picture"
             raise ZsadError(f"{normal}: {flat}; give video in which something moves")
