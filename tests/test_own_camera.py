@@ -19,7 +19,7 @@ from zsad_lib.files.weights import load_weights, save_weights
 from zsad_lib.methods.context_aware.local_readout import by_block
 from zsad_lib.methods.predictive_coding import train as from_scratch
 from zsad_lib.methods.predictive_coding.score import score_predictive
-from zsad_lib.own_video import camera_prediction, camera_words, detector
+from zsad_lib.own_video import camera_prediction, camera_words, detector, explain_figures
 from zsad_lib.own_video.calibrate import calibrate
 from zsad_lib.own_video.detector import Sees, own_detector
 from zsad_lib.own_video.explain import explain
@@ -142,6 +142,7 @@ def test_prompts_score_where_they_have_a_weight(camera):
     mean, deviation = table.attrs["statistics"]["s_prompt"]
     np.testing.assert_allclose(table.score - plain.score, 2 * (table.s_prompt - mean) / deviation, atol=1e-9)
     assert table.attrs["threshold"] is None, "it was measured without the prompts"
+    assert explain_figures.contributions(explain(folder / "clip.mp4", "cam", words)).axes
     calibrate(folder / "normal", "told", far=0.2, words=words, sees=OFFICIAL)
     own = own_detector("told")
     assert own.terms[-1] == "s_prompt" and own.scorer.prompts == ["a red thing"] and own.scorer.prompt_weight == 2

@@ -22,7 +22,7 @@ FLOOR_COLOUR, TRUTH_COLOUR = "#949494", "#de8f05"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))  # a second mark beside colour
 TERMS = {  # term -> words
     "s_sem": "caption misfit", "s_pred": "prediction error", "s_all": "prediction error", "s_mem": "distance to memory",
-    "s_mem_global": "picture's novelty",
+    "s_mem_global": "picture's novelty", "s_prompt": "abnormal sentences",
 }  # fmt: skip
 
 
