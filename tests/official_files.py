@@ -52,15 +52,16 @@ def write(path: Path, content: object, old: bool = False) -> Path:
     return path
 
 
-def camera_models(name: str) -> torch.nn.Module:
-    """The published models that a camera sees with, in miniature; the same weights each time."""
+def camera_models(name: str, side: int = 64) -> torch.nn.Module:
+    """The published streams in miniature, CLIP for pictures of `side` pixels; the same weights each time."""
     torch.manual_seed(0)
     clip = dict(text_width=16, text_heads=2, text_layers=1, vision_layers=2, vision_width=32, vision_head_width=16)
     make = {
         "timesformer": lambda: TimeSformer(32, 16, 8, 24, 1, 2),
         "dpc": lambda: DPC("resnet10", 32, width=8),
         "places365": lambda: SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
-        "clip_vit_b16": lambda: build_clip("ViT-B-16", embed_dim=16, vision_image_size=64, **clip),
+        "clip_vit_b32": lambda: build_clip("ViT-B-32", embed_dim=16, vision_image_size=side, **clip),
+        "clip_vit_b16": lambda: build_clip("ViT-B-16", embed_dim=16, vision_image_size=side, **clip),
     }
     return make[name]().eval()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from official_files import camera_models
 
 from data_prep import ucf_crime
 from zsad_lib.__main__ import main
@@ -22,9 +23,7 @@ from zsad_lib.methods.anomaly_clip import train as weak
 from zsad_lib.methods.context_aware import scorer, train
 from zsad_lib.methods.context_aware.scores import CAUSAL, METHODS
 from zsad_lib.methods.context_aware.training_windows import training_rows
-from zsad_lib.models import DPC, TimeSformer, build_clip
 from zsad_lib.models import anomaly_clip_recipes as recipes
-from zsad_lib.models.scene import SceneEncoder
 from zsad_lib.own_video.scoring import score_video
 from zsad_lib.pipeline.run_step import ensure, run_folder
 
@@ -156,26 +155,13 @@ def test_published_recipes_have_their_own_length():
     assert weak.recipe_of(get_profile("demo")).epochs == get_profile("demo").weak_epochs
 
 
-def small_official(name: str):
-    torch.manual_seed(0)
-    clip = dict(text_width=16, text_heads=2, text_layers=1, vision_layers=1, vision_width=32, vision_head_width=16)
-    make = {
-        "timesformer": lambda: TimeSformer(32, 16, 8, 24, 1, 2),
-        "dpc": lambda: DPC("resnet10", 32, width=8),
-        "places365": lambda: SceneEncoder((8, 8, 8, 16), (1, 1, 1, 1)),
-        "clip_vit_b32": lambda: build_clip("ViT-B-32", embed_dim=16, vision_image_size=32, **clip),
-        "clip_vit_b16": lambda: build_clip("ViT-B-16", embed_dim=16, vision_image_size=32, **clip),
-    }[name]
-    return make().eval(), "a report"
-
-
 def test_published_streams_measure_their_norm_statistics_and_run_to_the_scores(download, patch, monkeypatch, tmp_path):
     monkeypatch.setenv("ZSAD_HOME", str(tmp_path))
     monkeypatch.setattr(published_weights, "fetch", lambda name, offline: name)
-    monkeypatch.setattr(published_weights, "load_published", lambda name, path: small_official(name))
+    monkeypatch.setattr(published_weights, "load_published", lambda name, path: (camera_models(name, 32), "a report"))
     monkeypatch.setattr(published_weights, "known_sha256", lambda name: name)
     widths = dict(video_dim=24, scene_dim=16, text_dim=16, grid=(2, 2))
-    outline = SimpleNamespace(dpc=small_official("dpc")[0], video_head=backbones.LastPart(16), **widths)
+    outline = SimpleNamespace(dpc=camera_models("dpc"), video_head=backbones.LastPart(16), **widths)
     for module in (train, scorer):
         monkeypatch.setattr(module, "outline", lambda kind: outline)
     profile = get_profile("ucf_crime", data_root=str(download), **SIZES)
