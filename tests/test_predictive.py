@@ -267,13 +267,19 @@ def test_the_steps_write_what_evaluation_reads(tmp_path, run_home, monkeypatch, 
     table = table.assign(set="main", scene="s", site="s", action="", n_frames=16, fps=10.0, caption="")
     save_manifest(table, run / "data")
     monkeypatch.setattr(predictive, "RECIPE", TINY)
+    monkeypatch.setitem(predictive.WIDTHS, "predictive", 2 * TINY.width)
+    monkeypatch.setitem(predictive.WIDTHS, "predictive_half", TINY.width)
     profile = dataclasses.replace(get_profile("ped2"), seeds=(0, 1), train_steps=3, jobs=jobs)
 
     fitted = predictive.fit(profile, run / "train")
-    assert set(fitted["metrics"]) == {"loss seed 0", "loss seed 1"}
+    both = ("predictive", "predictive_half")
+    assert set(fitted["metrics"]) == {f"loss {method}, seed {seed}" for method in both for seed in (0, 1)}
+    channels = [load(fitted["artefacts"][f"weights {method}, seed 0"])[0].backbone.channels for method in both]
+    assert channels == [8 * TINY.width, 4 * TINY.width]
     scored = score.score_all(profile, run / "score")
-    assert scored["metrics"]["methods"] == ["knn", "motion_floor", "predictive", "predictive@causal"]
-    for method, seeds in [("predictive", "01"), ("predictive@causal", "01"), ("knn", "01"), ("motion_floor", "0")]:
+    forms = [f"{method}{form}" for method in both for form in ("", "@causal")]
+    assert scored["metrics"]["methods"] == ["knn", "motion_floor", *forms]
+    for method, seeds in [*((form, "01") for form in forms), ("knn", "01"), ("motion_floor", "0")]:
         folder = run / "scores" / method
         assert sorted(path.name for path in folder.iterdir()) == list(seeds)
         for seed in seeds:
@@ -282,7 +288,7 @@ def test_the_steps_write_what_evaluation_reads(tmp_path, run_home, monkeypatch, 
             assert np.isfinite(scores["score"]).all()
             normal, windows = (dict(np.load(folder / seed / name)) for name in ("normal.npz", "windows.npz"))
             assert list(normal) == ["Clip2"] and list(windows) == ["Clip3"] and np.isfinite(normal["Clip2"]).all()
-            if method != "predictive@causal":
+            if not method.endswith("@causal"):
                 maps = np.load(run / "maps" / method / seed / "Clip3.npz")["maps"]
                 assert maps.shape[0] == 16 and maps.dtype == np.float16
     if jobs == 1:

@@ -80,7 +80,7 @@ PROFILES = {
         train_steps=25,
     ),
     "demo": Profile("demo", "scene_rules"),
-    "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700, jobs=3),  # seeds share the cores evenly
+    "ped2": Profile("ped2", "ucsd_ped2", seeds=(0, 1, 2), train_steps=700),
     "ucf_crime": Profile(
         "ucf_crime",
         "ucf_crime",

@@ -25,6 +25,7 @@ SUPERVISION = {  # method -> what it learned from, in the order of the tables
     "paper": _CAPTIONS,
     "semantic": _CAPTIONS,
     "predictive": _NORMAL,
+    "predictive_half": _NORMAL,
     "knn_predictive": _NORMAL,
     "knn": _NORMAL,
     "anomaly_clip": _CLASSES,

@@ -4,9 +4,9 @@
 
 A cell is anomalous where something moves and was not foreseen; the mean over cells would hide small actors. The kit's
 own reading. Methods: `predictive` (forward and time-reversed pass averaged), `predictive@causal` (forward pass alone,
-and a frame knows only blocks that have ended), `knn` (distance of the encoder's features to cells of normal training
-video; poor here, since features that predict well need not say what is normal) and `motion_floor` (no learning at
-all).
+and a frame knows only blocks that have ended), `predictive_half` and its causal form (the same with half the
+channels), `knn` (distance of the encoder's features to cells of normal training video; poor here, since features that
+predict well need not say what is normal) and `motion_floor` (no learning at all).
 
 Notebook: 11_predict_future
 """
@@ -25,7 +25,7 @@ from zsad_lib.config import Profile
 from zsad_lib.features.motion_floor import blurred_change
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.score_files import write_archive, write_scores
-from zsad_lib.methods.predictive_coding.train import Recipe, as_blocks, cell_motion, load, normalise, read_grey
+from zsad_lib.methods.predictive_coding.train import WIDTHS, Recipe, as_blocks, cell_motion, load, normalise, read_grey
 from zsad_lib.models.dpc import DPC
 from zsad_lib.processes import parallel
 
@@ -147,12 +147,13 @@ def score_all(profile: Profile, folder: Path) -> dict:
     run = folder.parent
     manifest = load_manifest(run / "data")
     rows = manifest[manifest["split"].isin(["val", "test"])].set_index("video", drop=False)
-    tasks = [(seed, video) for seed in (*profile.seeds, None) for video in rows["video"]]
-    results = parallel(score_clip, [(run, seed, rows["path"][video]) for seed, video in tasks], profile.jobs)
+    trained = [(method, seed) for method in WIDTHS for seed in profile.seeds]
+    tasks = [(*training, video) for training in (*trained, (None, profile.seeds[0])) for video in rows["video"]]
+    asked = [(run, name, seed, rows["path"][video]) for name, seed, video in tasks]
+    results = parallel(score_clip, asked, profile.jobs)
     scores: dict[tuple[str, int], dict[str, Scored]] = {}  # (method, seed) -> video -> its scores
-    for (seed, video), methods in zip(tasks, results):
+    for (_, number, video), methods in zip(tasks, results):
         for method, scored in methods.items():
-            number = profile.seeds[0] if seed is None else seed
             if rows["split"][video] == "test" and scored.maps is not None:
                 write_archive(run / "maps" / method / str(number) / f"{video}.npz", {"maps": scored.maps})
             scores.setdefault((method, number), {})[video] = scored._replace(maps=None)
@@ -165,14 +166,17 @@ def score_all(profile: Profile, folder: Path) -> dict:
     }
 
 
-def score_clip(run: Path, seed: int | None, path: str) -> dict[str, Scored]:
-    """One clip under the methods of a trained seed, or, without a seed, under the one that learns nothing."""
+def score_clip(run: Path, name: str | None, seed: int, path: str) -> dict[str, Scored]:
+    """One clip under the methods of a training of `WIDTHS`, or, where it is None, under the one that learns nothing."""
     grey = read_grey(path)
-    if seed is None:
+    if name is None:
         return {"motion_floor": motion_floor(grey)}
     torch.set_num_threads(1)
-    model, median, memory, recipe = load(run / "train" / str(seed) / "dpc.safetensors")
-    return score_predictive(model, memory, normalise(grey, median, recipe.scale), recipe)
+    model, median, memory, recipe = load(run / "train" / name / str(seed) / "dpc.safetensors")
+    scored = score_predictive(model, memory, normalise(grey, median, recipe.scale), recipe)
+    if name == "predictive":
+        return scored
+    return {method.replace("predictive", name): one for method, one in scored.items() if method != "knn"}
 
 
 def write_method(folder: Path, scored: Mapping[str, Scored], videos: pd.DataFrame) -> None:
