@@ -3,15 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.ndimage import convolve1d
 
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.window_plan import window_count
 from zsad_lib.files.manifest import frame_labels, load_manifest
 from zsad_lib.files.score_files import read_archive, read_series
-from zsad_lib.methods.context_aware import calibrated, score_step
-from zsad_lib.methods.context_aware.scorer import load_scorer, terms_of, with_memory
+from zsad_lib.methods.context_aware import calibrated, local_readout, score_step
+from zsad_lib.methods.context_aware.scorer import load_scorer, make_scorer, terms_of, with_memory
 from zsad_lib.methods.context_aware.scores import METHODS
+from zsad_lib.methods.context_aware.train import load_detector
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,21 @@ def test_each_camera_is_scored_by_its_own_normal_video(scored):
                 np.testing.assert_allclose(kept[row.video], finite, rtol=1e-3, atol=2e-3)
             if not causal:  # the units are this camera's
                 assert np.mean([kept[row.video] for row in normal]) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_a_memory_answers_is_asked_once_for_all_seeds(tiny_run, scored, monkeypatch):
+    (profile, run), (_, table, *_) = tiny_run, scored
+    first, second = (run / "train" / "full" / str(seed) / "detector.safetensors" for seed in profile.seeds[:2])
+    captions = (["a person walks"], torch.nn.functional.normalize(torch.ones(1, 64), dim=-1))
+    make = lambda file, answers: make_scorer(profile, load_detector(file), table, captions, (), True, answers)
+    alone, answers = make(second, None)[1], {}
+    make(first, answers)
+    assert len({name.split()[0] for name in answers}) == 2  # whole windows, regions
+    monkeypatch.delattr(local_readout, "region_novelty")  # who asks again fails
+    shared = make(second, answers)[1]
+    assert all(
+        np.array_equal(shared[video][name], of[name], equal_nan=True) for video, of in alone.items() for name in of
+    )
 
 
 def test_calibrated_scores_are_of_the_cameras_streams_alone_and_belong_to_the_kept_scorer(tiny_run, scored):

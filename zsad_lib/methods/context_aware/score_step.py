@@ -1,6 +1,7 @@
 """The step that scores a run: held-out normal and test videos, with every method and seed.
 
-Every trained variant gives the terms of all windows once; a method adds up some of them, `write_method` its files:
+Every trained variant gives the terms of all windows once; what memories answer is the same for all seeds, and asked by
+the first. A method adds up some of the terms, `write_method` its files:
 
     scores/<method>/<seed>/<video>.csv    test video: score and terms of every frame, and where its oddest region lies
     scores/<method>/<seed>/windows.npz    test videos: score of every window, the mean of its frames
@@ -40,6 +41,8 @@ from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.processes import parallel
 from zsad_lib.released_defects import acting_in
 
+ANSWERS = "answers.npz"  # of a variant's memories, while its seeds are scored
+
 
 def score_all(profile: Profile, folder: Path) -> dict:
     """Pipeline step: frame and window scores of every method and seed on the test videos, and on held-out normals.
@@ -57,9 +60,13 @@ def score_all(profile: Profile, folder: Path) -> dict:
         clip, vocabulary = paper_clip(profile, b) if name == "paper" else (b.clip, b.vocabulary)
         banks[name] = texts, encode_captions(clip, texts, vocabulary)
     tasks = [(variant, seed) for seed in profile.seeds for variant in variants]
-    arguments = [(profile, name, seed, table, banks[name], folder) for name, seed in tasks]
-    for variant, seed in parallel(score_variant, arguments, processes(profile.jobs)):
-        print(f"  scored {variant}, seed {seed}", flush=True)
+    later = lambda task: variants[task[0]].readout == "local" and task[1] != profile.seeds[0]
+    for group in ([task for task in tasks if not later(task)], list(filter(later, tasks))):  # these read its answers
+        arguments = [(profile, name, seed, table, banks[name], folder) for name, seed in group]
+        for variant, seed in parallel(score_variant, arguments, processes(profile.jobs)):
+            print(f"  scored {variant}, seed {seed}", flush=True)
+    for variant in variants:
+        (folder / variant / ANSWERS).unlink(missing_ok=True)
     return {
         "metrics": {"methods": len(METHODS), "seeds": len(profile.seeds)},
         "artefacts": {"scores": str(run / "scores")},
@@ -98,14 +105,16 @@ def score_variant(
     if made.get("key") == key and made.get("scores") == written():
         return variant, seed
     local, released = variants_of(profile)[variant].readout == "local", acting_in(profile.released, "score")
-    scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, released, local)
+    asked, first = folder / variant / ANSWERS, seed == profile.seeds[0]
+    answers = dict(np.load(asked)) if asked.exists() and not first else {}
+    scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, released, local, answers)
     clips = normal_rows(table[table.set == "main"], "val")
     terms = normal | terms_of(scorer, cache, table[(table.split == "test") | table.video.isin(clips.video)])
     videos = table[table.video.isin(terms)]
     lengths = dict(zip(videos.video, videos.n_frames))
     for causal in (False, True):
         frames = {v: scorer.frames(values, lengths[v], profile.stride, causal) for v, values in terms.items()}
-        for method in methods_of(variant, seed == profile.seeds[0], set(scorer.statistics)):
+        for method in methods_of(variant, first, set(scorer.statistics)):
             names = METHODS[method][1]
             home = folder.parent / "scores" / (f"{method}@causal" if causal else method) / str(seed)
             if causal and method not in CAUSAL:
@@ -125,6 +134,8 @@ def score_variant(
     if set(calibrated.CALIBRATED) <= set(methods_of(variant, True, set(scorer.statistics))):
         score_calibrated(profile, scorer, terms, table, folder.parent / "scores", seed)
     paths.flush_all()
+    if first and local and len(profile.seeds) > 1:
+        write_archive(asked, answers)
     streams = dict(
         backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
     )

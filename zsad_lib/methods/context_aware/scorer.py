@@ -5,6 +5,8 @@ Notebook: 21_score_video
 """
 
 import dataclasses
+import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +47,7 @@ class Scorer:
     prompt_weight: float = 0.0  # of `s_prompt`, their share of the probability, in the score; 0: they never score
     prompt_bank: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # [A, D] their unit vectors
     scene: Tensor | None = None  # [S] scene feature of a described scene; it stands for the one in the picture
+    answers: dict[str, np.ndarray] | None = None  # of memories, kept by what was asked; None: none are kept
 
     def terms(self, videos: Iterable[VideoFeatures], remembered: bool = True) -> Iterator[dict[str, np.ndarray]]:
         """Score terms of each video's W windows, float64, by name.
@@ -70,7 +73,7 @@ class Scorer:
             if self.prompts:
                 _, terms["prompts"] = scores.prompt_scores(similarity, d.gate.logits(v, self.prompt_bank, context))
             if d.anchor is not None and remembered:
-                terms["s_mem_global"] = self._novelty(timesformer, scene)
+                terms["s_mem_global"] = torch.from_numpy(self._novelty(timesformer, scene))
             yield {name: value.double().cpu().numpy() for name, value in terms.items()}
 
     @torch.no_grad()
@@ -107,21 +110,30 @@ class Scorer:
     def memory_terms(self, features: VideoFeatures) -> dict[str, np.ndarray]:
         """Of `terms` those that another memory changes."""
         d, scene, timesformer = self.detector, self._scene(features), features.timesformer.to(self.bank.device)
-        terms = {"s_mem_global": self._novelty(timesformer, scene).double().cpu().numpy()}
+        terms = {"s_mem_global": self._novelty(timesformer, scene).astype(float)}
         if self.local:
             vectors, at = features.region.float().to(self.bank.device), features.region_at
             keys = local_readout.region_keys(vectors, d.standardised(scene)[at[:, 0].long()])
-            novelty = local_readout.region_novelty(keys, self.region_memory).cpu().numpy()
-            terms["s_mem"] = strongest(novelty, at.numpy(), len(timesformer))
+            terms["s_mem"] = strongest(self._ask(self.region_memory, keys), at.numpy(), len(timesformer))
         return terms
 
     def _scene(self, features: VideoFeatures) -> Tensor:
         scene = features.scene.to(self.bank.device)
         return scene if self.scene is None else self.scene.expand_as(scene)
 
-    def _novelty(self, timesformer: Tensor, scene: Tensor) -> Tensor:
+    def _novelty(self, timesformer: Tensor, scene: Tensor) -> np.ndarray:
         d = self.detector
-        return scores.neighbour_score(scores.joint(d.anchor(timesformer), d.standardised(scene)), self.memory)
+        return self._ask(self.memory, scores.joint(d.anchor(timesformer), d.standardised(scene)))
+
+    def _ask(self, memory: Tensor, keys: Tensor) -> np.ndarray:
+        """`local_readout.region_novelty`, which is asked once where `answers` are kept: nothing trained enters it."""
+        name = None if self.answers is None else f"{_memory_digest(memory)} {_digest(keys)}"
+        if name is None or name not in self.answers:
+            novelty = local_readout.region_novelty(keys, memory).cpu().numpy()
+            if name is None:
+                return novelty
+            self.answers[name] = novelty
+        return self.answers[name]
 
     def frames(
         self, terms: dict[str, np.ndarray], n_frames: int, seen: int | np.ndarray = 1, causal: bool = False
@@ -181,6 +193,7 @@ def make_scorer(
     caption_vectors: tuple[list[str], Tensor],
     released: tuple[str, ...],
     local: bool = False,
+    answers: dict[str, np.ndarray] | None = None,
 ) -> tuple[Scorer, dict[str, dict[str, np.ndarray]]]:
     """Bank, memories and statistics of one trained detector, from training and held-out NORMAL validation video only.
 
@@ -194,12 +207,14 @@ def make_scorer(
         caption_vectors: distinct training captions, or clauses of a local read-out, and their unit vectors [K, D].
         released: switches of defects that act on scores.
         local: read-out of the regions.
+        answers: see `Scorer`; of the same features, whatever was trained.
     """
     cache = cache_folder(profile)
     detector, bank = detector.to(device()), caption_vectors[1].to(device())
     plain = "plain_extractor" in released
     grid = outline(profile.backbones).grid
-    scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), local=local, grid=grid, plain_extractor=plain)
+    parts = dict(local=local, grid=grid, plain_extractor=plain, answers=answers)
+    scorer = Scorer(detector, bank, caption_vectors[0], torch.empty(0), **parts)
     if detector.anchor is not None:
         videos = {row.video: load_features(feature_file(cache, row)) for row in remembered(table).itertuples()}
         scorer = with_memory(scorer, list(videos.values()), [videos[video] for video in remembered_whole(table)])
@@ -279,6 +294,13 @@ def terms_of(scorer: Scorer, cache: Path, rows: pd.DataFrame) -> dict[str, dict[
     """Score terms of a manifest's rows, by video."""
     features = (load_features(feature_file(cache, row)) for row in rows.itertuples())
     return dict(zip(rows.video, scorer.terms(features)))
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().contiguous().numpy()).hexdigest()
+
+
+_memory_digest = functools.lru_cache(maxsize=4)(_digest)  # every video asks the same few
 
 
 def save_scorer(path: Path, scorer: Scorer, meta: dict) -> None:
