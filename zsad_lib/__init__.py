@@ -53,6 +53,7 @@ MOVED = {  # path that a module once had -> the modules (of zsad_lib, where it s
         "exercises.answers",
         "exercises.checks_components",
         "exercises.checks_training",
+        "exercises.checks_ablations",
         "exercises.checks_anomaly_clip",
         "exercises.checks_results",
     ),

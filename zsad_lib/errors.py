@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class ZsadError(Exception):
     """A problem the user can mend: one line that names the file or value and what would be right.
 
-    The command line prints it as ``error: <line>`` and exits with status 2, without a traceback.
+    The command line prints it as ``error: <line>`` and exits with status 2, without a traceback; so does a notebook.
 
     >>> raise ZsadError("labels.csv: no rows; give one line per video")
     Traceback (most recent call last):
@@ -26,6 +26,10 @@ class ZsadError(Exception):
 
     def __init__(self, message: object = ""):
         super().__init__(one_line(without_secrets(str(message))))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback, which would print the kit's own source."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 def one_line(text: str) -> str:
