@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from zsad_lib import checks, solutions
+from zsad_lib.exercises import answers
 from zsad_lib.exercises.answers import FAULTS, WrongAnswer
 from zsad_lib.models.gates import ContextGate
 
-DRAWS = 40
+DRAWS = 15
 SWAPS = {  # operator -> what stands in its place
     ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div, ast.Add], ast.Div: [ast.Mult],
     ast.FloorDiv: [ast.Div, ast.Mult], ast.Mod: [ast.FloorDiv], ast.Pow: [ast.Mult], ast.MatMult: [ast.Mult],
@@ -40,7 +41,7 @@ NAMES = {  # function or method -> what stands in its place
 }  # fmt: skip
 
 
-def changes(node: ast.AST, parameters: list[str]) -> Iterator[Callable[[ast.AST], ast.AST | None]]:
+def changes(node: ast.AST, names: list[str]) -> Iterator[Callable[[ast.AST], ast.AST | None]]:
     """Functions that change a node in place, or give another one for it."""
 
     def put(**fields) -> Callable:
@@ -82,8 +83,8 @@ def changes(node: ast.AST, parameters: list[str]) -> Iterator[Callable[[ast.AST]
         yield from (put(attr=other) for other in NAMES.get(node.attr, ()))
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         yield from (put(id=other) for other in NAMES.get(node.id, ()))
-        if node.id in parameters:
-            yield from (put(id=other) for other in parameters if other != node.id)
+        if node.id in names:
+            yield from (put(id=other) for other in names if other != node.id)
     if isinstance(node, ast.Slice):
         yield from (put(**{part: None}) for part in ("lower", "upper", "step") if getattr(node, part) is not None)
     if isinstance(node, ast.Subscript):
@@ -106,9 +107,11 @@ def mutants(function: Callable) -> dict[str, Callable]:
     tree.returns, tree.body = None, tree.body[1:]  # without the docstring
     for argument in tree.args.args:
         argument.annotation = None
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names = [argument.arg for argument in tree.args.args] + stored
     found: dict[str, Callable] = {}
     for place, node in enumerate(ast.walk(tree)):
-        for change in changes(node, [argument.arg for argument in tree.args.args]):
+        for change in changes(node, names):
             other = copy.deepcopy(tree)
             target = list(ast.walk(other))[place]
             new = change(target)
@@ -220,7 +223,7 @@ ARGUMENTS = {
 }
 
 
-# --- exercises with many right answers: their change must keep what the exercise asks for ------------------------------
+# --- exercises with many right answers: a change must keep what the exercise asks for --------------------------------
 
 
 def draws_batches(function, r) -> bool:
@@ -235,7 +238,8 @@ def draws_batches(function, r) -> bool:
     whole = all(sorted(set(sum(one, [])) & set(range(count))) == sorted(sum(one, [])) for one in epochs)
     sized = all(len(batch) == size for one in epochs for batch in one)
     apart = all(one != other for i, one in enumerate(epochs) for other in epochs[:i])
-    return whole and sized and apart and again == epochs[0] and epochs[0][0] != sorted(epochs[0][0])
+    shuffled = sum(epochs[0], []) != sorted(sum(epochs[0], []))
+    return whole and sized and apart and shuffled and again == epochs[0]
 
 
 def beats_the_paper(function, r) -> bool:
@@ -247,7 +251,7 @@ def beats_the_paper(function, r) -> bool:
             first = r.integers(len(label) // 5, len(label) // 2)
             label[first : first + len(label) // 4] = 1
         scores.append(function(len(label), bool(video % 2)))
-    return [*map(len, scores)] == [*map(len, labels)] and roc_auc_score(*map(np.concatenate, (labels, scores))) > 0.79
+    return [*map(len, scores)] == [*map(len, labels)] and roc_auc_score(*map(np.concatenate, (labels, scores))) > 0.8
 
 
 ASKED = {"batch_of_step": draws_batches, "blind_score": beats_the_paper}
@@ -256,16 +260,14 @@ ASKED = {"batch_of_step": draws_batches, "blind_score": beats_the_paper}
 def is_same(name: str, function: Callable) -> bool:
     """Whether a changed solution does what the solution does, as far as the exercise asks for it."""
     try:
+        if name in ASKED:
+            return all(ASKED[name](function, np.random.default_rng(seed)) for seed in range(3))
         for seed in range(DRAWS):
-            if name in ASKED:
-                if not ASKED[name](function, np.random.default_rng(seed)):
-                    return False
-            else:
-                torch.manual_seed(seed)
-                args = ARGUMENTS[name](np.random.default_rng(seed))
-                wanted, yours = (one(*copy.deepcopy(args)) for one in (getattr(solutions, name), function))
-                if any(fault(yours, wanted, 1e-6) for fault in FAULTS):
-                    return False
+            torch.manual_seed(seed)
+            args = ARGUMENTS[name](np.random.default_rng(seed))
+            wanted, yours = (one(*copy.deepcopy(args)) for one in (getattr(solutions, name), function))
+            if any(fault(yours, wanted, 1e-6) for fault in FAULTS):
+                return False
     except Exception:
         return False
     return True
@@ -275,7 +277,8 @@ EXERCISES = [name for name, value in vars(solutions).items() if inspect.isfuncti
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_no_changed_solution_passes(name, capsys):
+def test_no_changed_solution_passes(name, monkeypatch):
+    monkeypatch.setattr(answers, "_named", lambda *_: "")  # which mistake it is costs time and does not matter here
     changed, passed = mutants(getattr(solutions, name)), []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

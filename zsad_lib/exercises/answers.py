@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.exercises import solutions
@@ -251,7 +252,7 @@ def _kind(value: Any) -> str:
 
 def _array(value: Any) -> np.ndarray:
     """Numbers (as floats) or texts as an array, also of tensors and lists of them; dtype object for anything else."""
-    if hasattr(value, "detach"):
+    if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, list | tuple):
         value = [part if isinstance(part, int | float | str) else _array(part) for part in value]

@@ -84,7 +84,7 @@ def paired_interval(answer: Callable) -> None:
 
 def weighted_fusion(answer: Callable) -> None:
     """`answer(terms, normal, weights)` must use the normal windows' statistics alone."""
-    terms, normal = torch.tensor([[3.0, -10.0], [1.0, 30.0], [2.0, 5.0]]), torch.tensor([[-3.0, 10.0], [-1.0, 30.0]])
+    terms, normal = torch.tensor([[3.0, -10.0], [1.0, 30.0], [-4.0, 5.0]]), torch.tensor([[-3.0, 10.0], [-1.0, 30.0]])
 
     def fused(terms, normal, weights, correction=0):
         return ((terms - normal.mean(0)) / normal.std(0, correction=correction)) @ weights
@@ -107,7 +107,7 @@ def weighted_fusion(answer: Callable) -> None:
             (terms - normal.mean(0)) / normal.std(0, correction=0) * weights
         ),
     }
-    cases = [((terms, normal, torch.tensor([1.0, 0.5])), [3.5, 3.5, 3.25])]
+    cases = [((terms, normal, torch.tensor([1.0, 0.5])), [3.5, 3.5, -2.75])]
     judge(answer, "fused scores", cases, mistakes)
 
 
