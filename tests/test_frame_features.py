@@ -110,6 +110,29 @@ def test_whatever_a_decoder_raises_is_reported(encoder, videos, tmp_path, monkey
     assert "b.mp4: RuntimeError: deep inside a codec" in told and "dead.mp4" in told and "2 of 4 videos" in told
 
 
+def test_half_precision_and_a_video_that_breaks_off(encoder, videos, tmp_path):
+    half = f.FrameEncoder(encoder.clip, encoder.size, name="tiny", half=True)
+    exact, rounded = f.video_features(encoder, videos[1]), f.video_features(half, videos[1])
+    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    assert ((exact - rounded).norm(dim=1) < 0.03 * exact.norm(dim=1)).all()  # bfloat16 keeps 8 bits
+    videos[1].write_bytes(videos[1].read_bytes()[:-2000])
+    with pytest.raises(ZsadError, match=r"b\.mp4"):  # from the thread that decodes
+        f.video_features(encoder, videos[1])
+
+
+def test_files_in_another_precision_are_kept_and_say_so(encoder, videos, tmp_path, monkeypatch):
+    half = f.FrameEncoder(encoder.clip, encoder.size, name="tiny", half=True)
+    path = f.extract(videos[:1], tmp_path / "out", lambda: half)["a"]
+    f.extract(videos[1:2], tmp_path / "out", lambda: encoder)
+    monkeypatch.setattr(f, "video_features", None)  # nothing is made again
+    for other in (encoder, half):
+        assert len(f.extract(videos[:2], tmp_path / "out", lambda other=other: other)) == 2
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["precision"] == "bfloat16"
+    monkeypatch.setattr(f, "has_bfloat16_units", lambda: True)
+    assert f.published_encoder(encoder.clip).half and not f.stand_in_encoder(SHIPPED).half
+
+
 def test_a_header_says_what_made_a_file(encoder, videos, tmp_path):
     path = f.extract(videos[:1], tmp_path / "out", lambda: encoder)["a"]
     with safe_open(path, framework="pt") as file:

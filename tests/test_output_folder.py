@@ -144,7 +144,7 @@ def test_evaluate_leaves_what_is_not_its_own(tmp_path, name):
 
 def test_features_leave_what_is_not_theirs(tmp_path, monkeypatch, capsys):
     class Encoder:
-        header = {"preprocessing": "none"}
+        header, half = {"preprocessing": "none"}, False
 
     monkeypatch.setattr(clip_frames, "video_features", lambda *_: torch.ones(2, 4))
     first, second, out = Path(video(tmp_path / "a/c.mp4", 1)), Path(video(tmp_path / "b/c.mp4", 2)), tmp_path / "out"

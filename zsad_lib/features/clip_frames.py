@@ -37,6 +37,7 @@ from zsad_lib.features.backbones import (
     stand_ins,
     weights_folder,
 )
+from zsad_lib.features.devices import has_bfloat16_units
 from zsad_lib.files import paths
 from zsad_lib.files.annotations import stem
 from zsad_lib.files.clip_feature_files import AGAIN, FEATURE_SUFFIXES, load_clip_features
@@ -47,9 +48,10 @@ from zsad_lib.files.manifest import load_manifest
 from zsad_lib.files.video import iter_frames
 from zsad_lib.files.video_folders import list_videos as list_videos  # its home of old
 from zsad_lib.files.weights import find_header, save_weights, tensors_sha256
+from zsad_lib.models.dense_clip import encode_densely
 from zsad_lib.models.text import build_clip
 from zsad_lib.pipeline.progress import report_progress
-from zsad_lib.processes import parallel
+from zsad_lib.processes import parallel, read_ahead
 
 VERSION = 1  # of the file format and of what is computed
 BATCH = 32  # frames per forward pass; larger ones run slower on a CPU, which then fetches fresh memory each time
@@ -67,12 +69,14 @@ class FrameEncoder:
         crop: shorter side to `size`, then one centre crop, as published; False: the whole frame, resized to `size`
             (stand-ins).
         name: of the architecture, for the header.
+        half: the tower computes in bfloat16, for devices with units for it; features stay float32, 1 % off.
     """
 
     clip: nn.Module
     size: tuple[int, int]
     crop: bool = True
     name: str = "ViT-B-16"
+    half: bool = False
 
     @functools.cached_property
     def header(self) -> dict[str, str]:
@@ -85,14 +89,22 @@ class FrameEncoder:
             "version": str(VERSION),
         }
 
-    @torch.no_grad()
     def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Frames uint8 [H, W, 3] -> raw features [B, D], not of unit length."""
-        where = next(self.clip.parameters()).device
-        pixels = torch.from_numpy(np.stack([self._resized(frame) for frame in frames])).to(where)
-        return self.clip.encode_image(normalise(pixels, OPENAI_CLIP)).float().cpu()
+        return self.encode([self.resized(frame) for frame in frames])
 
-    def _resized(self, frame: np.ndarray) -> np.ndarray:
+    @torch.no_grad()
+    def encode(self, resized: Sequence[np.ndarray]) -> Tensor:
+        """The same of frames that have the tower's size already."""
+        where = next(self.clip.parameters()).device
+        pixels = normalise(torch.from_numpy(np.stack(resized)).to(where), OPENAI_CLIP)
+        if not self.half:
+            return self.clip.encode_image(pixels).float().cpu()
+        with torch.autocast(where.type, torch.bfloat16):  # open_clip's own pass would be slower than in float32
+            return encode_densely(self.clip, pixels).picture.float().cpu()
+
+    def resized(self, frame: np.ndarray) -> np.ndarray:
+        """A frame [H, W, 3] as the tower sees it, uint8 [*size, 3]."""
         if not self.crop:
             return resize(frame, self.size)
         height, width = frame.shape[:2]
@@ -103,13 +115,15 @@ class FrameEncoder:
 
 
 def video_features(encoder: FrameEncoder, path: str | Path) -> Tensor:
-    """Features of all decoded frames, [T, D]; one batch of frames in memory at a time.
+    """Features of all decoded frames, [T, D]; a few batches of small frames in memory at a time.
+
+    A thread decodes and resizes the next batches while this one computes.
 
     Raises:
         ZsadError: missing, empty, truncated or damaged video.
     """
-    frames = iter_frames(path)
-    return torch.cat([encoder(batch) for batch in iter(lambda: list(itertools.islice(frames, BATCH)), [])])
+    frames = read_ahead(map(encoder.resized, iter_frames(path)), 2 * BATCH)
+    return torch.cat([encoder.encode(batch) for batch in iter(lambda: list(itertools.islice(frames, BATCH)), [])])
 
 
 def extract(
@@ -126,7 +140,7 @@ def extract(
         videos: files or folders of frames; names must differ.
         folder: receives ``<stem>.safetensors``.
         encoder: makes model and preprocessing in each process (and should keep them); files of another one are made
-            again.
+            again, those in another precision are kept: machines that share a folder may differ in their units.
         shard: (i, n): this machine takes every n-th video from the i-th on, i counts from 0.
         allow_missing: unreadable videos are skipped and counted; otherwise they fail the run after the last one.
         jobs: processes.
@@ -171,8 +185,8 @@ def _extract(video: Path, folder: Path, make: Callable[[], FrameEncoder]) -> tup
         return video, target, str(error)
     except Exception as error:  # of a decoder, over a damaged file: the others go on, and the run fails at the end
         return video, target, f"{video}: {type(error).__name__}: {error}"
-    source = paths.as_text(video.absolute())
-    save_weights(target, {"features": features}, header | {"source": source}, plain=True)
+    facts = {"source": paths.as_text(video.absolute()), "precision": "bfloat16" if encoder.half else "float32"}
+    save_weights(target, {"features": features}, header | facts, plain=True)
     return video, target, ""
 
 
@@ -184,7 +198,7 @@ def stand_in_encoder(weights: Path) -> FrameEncoder:
 
 @functools.cache
 def official_encoder(pretrained: str) -> FrameEncoder:
-    """AnomalyCLIP's ViT-B/16 at 224 pixels.
+    """AnomalyCLIP's ViT-B/16 at 224 pixels, in bfloat16 where the device has units for it.
 
     Args:
         pretrained: "openai" (verified, and fetched once), OpenAI's file itself, or what else `build_clip` takes.
@@ -194,7 +208,13 @@ def official_encoder(pretrained: str) -> FrameEncoder:
         clip = published_weights.load_published(OPENAI, path)[0]
     else:
         clip = build_clip("ViT-B-16", pretrained)
-    return FrameEncoder(clip.requires_grad_(False).to(device()), tuple(clip.visual.image_size))
+    return published_encoder(clip)
+
+
+def published_encoder(clip: nn.Module) -> FrameEncoder:
+    """How a model of the published size sees frames on this device."""
+    size = tuple(clip.visual.image_size)
+    return FrameEncoder(clip.requires_grad_(False).to(device()), size, half=has_bfloat16_units())
 
 
 def extract_listed(profile: Profile, folder: Path) -> dict:
