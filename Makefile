@@ -104,7 +104,7 @@ NOTEBOOKS_xd_violence := 60_print_tables
 NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 
 .PHONY: help env doctor data weights pretrain features train score explain calibrate live evaluate tables figures cost floors reproduce \
-	report status lab ablate bench showcase test test-notebooks test-thorough test-browser test-gpu lint strip lock lock-check fresh clean
+	report status lab ablate bench bench-gpu showcase test test-notebooks test-thorough test-browser test-gpu lint strip lock lock-check fresh clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
@@ -193,8 +193,11 @@ report: env  ## write the report page again from what has been computed
 status: env  ## what is up to date and what would run
 	@$(ZSAD) status $(PROFILED) $(SETTINGS) $(NOTEBOOKS)
 
-bench: env  ## time the kit's ways against the usual ones, as ratios in one run (5 minutes)
+bench: env  ## time the kit's ways against the usual ones, as ratios in one run, into docs/results/speed.md (8 minutes)
 	@$(ZSAD) bench
+
+bench-gpu: env  ## what training and extraction at published size reach on this GPU, into docs/results/gpu.md (4 minutes)
+	@$(ZSAD) bench-gpu
 
 showcase: env  ## show runs/demo and runs/ped2 in README.md and docs: tables, pictures, model card, findings
 	@$(ZSAD) showcase

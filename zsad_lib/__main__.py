@@ -183,6 +183,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--allow-missing": dict(action=SWITCH, help="go on without videos that cannot be read"),
     "--seconds": dict(type=float, default=0.0, help="stop after that many; default: at the end"),
     "evaluate --out": dict(type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores"),
+    "bench-gpu --out": dict(type=Path, help="page; default: docs/results/gpu.md, without a GPU runs/gpu/gpu.md"),
     "features --out": dict(type=Path, help="folder for one file per video; default: <videos>-features"),
     "--normal": dict(type=Path, help="folder of scores of held-out normal videos, to set the threshold"),
     "--backbones": dict(
@@ -263,6 +264,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "doctor": Command("check this machine", "", "zsad_lib.maintenance.doctor:main"),
         "pretrain": Command("pretrain the stand-in backbones again", "--held-out", pretrain),
         "bench": Command("time the kit's ways against the usual ones", "", "zsad_lib.maintenance.speed:compare_all"),
+        "bench-gpu": Command("what training and extraction at published size reach on this GPU", "--out",
+                             "zsad_lib.maintenance.gpu_figures:main"),
         "showcase": Command("copy tables and pictures of runs to docs/results and README.md", "",
                             "zsad_lib.maintenance.front_page:update"),
         "notebook-map": Command("write the map of notebooks in README.md again", "",

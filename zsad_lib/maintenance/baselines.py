@@ -7,11 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from zsad_lib.errors import optional
+from zsad_lib.features.window_plan import CLIP_FRAMES
+from zsad_lib.methods.context_aware.local_readout import SCENE_WEIGHT
+from zsad_lib.methods.context_aware.scorer import Scorer
+from zsad_lib.methods.context_aware.scores import NEIGHBOURS
 from zsad_lib.models import AnomalyCLIP
+from zsad_lib.models.regions import TOP
 from zsad_lib.models.timesformer import TimeSformer
 
 
@@ -87,6 +93,24 @@ def anomaly_clip_in_loops(model: AnomalyCLIP, features: torch.Tensor, labels: to
         torch.stack(values).mean() for values in (named, highest, tops, bottoms, normals, sparse)
     )
     return -named + highest - tops - bottoms - normals + 8e-4 * torch.stack(smooth).sum() + 8e-3 * sparse
+
+
+def read_out_in_loops(scorer: Scorer, vectors: torch.Tensor, at: np.ndarray, scene: torch.Tensor) -> list[np.ndarray]:
+    """s_sem and s_mem of the pictures of W windows, [W, T] each, one region at a time: vectors [R, E], `at` [R, 4] of
+    `Regions`, scenes [W, S]."""
+    d, found = scorer.detector, np.full((2, len(scene), len(CLIP_FRAMES)), np.nan)
+    for number in range(len(scene)):
+        clauses = d.gate(scorer.bank, d.context(scene[number : number + 1]))[0]  # [K, E]
+        place = SCENE_WEIGHT * F.normalize(d.standardised(scene[number]), dim=-1)
+        for picture in range(len(CLIP_FRAMES)):
+            scores = []
+            for region in np.flatnonzero((at[:, 0] == number) & (at[:, 1] == picture)):
+                v = vectors[region]
+                near = (scorer.region_memory @ F.normalize(torch.cat([v, place]), dim=-1)).topk(NEIGHBOURS).values
+                scores.append((1 - (clauses @ v).max().item(), 1 - near.mean().item()))
+            for term, values in enumerate(zip(*scores)):
+                found[term, number, picture] = np.mean(sorted(values)[-TOP:])
+    return list(found)
 
 
 def metrics_by_copying(

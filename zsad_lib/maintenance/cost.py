@@ -11,9 +11,10 @@ noise, which compresses badly.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones, device, see_with_clip
 from zsad_lib.features.cache import VideoFeatures
-from zsad_lib.features.clip_frames import BATCH, FrameEncoder
+from zsad_lib.features.clip_frames import BATCH, published_encoder
 from zsad_lib.features.devices import device_name
 from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import BLOCK_LEN, CLIP_FRAMES, NUM_BLOCKS, WINDOW
@@ -39,7 +40,7 @@ from zsad_lib.methods.context_aware.region_pairs import RegionPairs
 from zsad_lib.methods.context_aware.train import build_detector, joint_loss, parameter_groups, variants_of
 from zsad_lib.methods.context_aware.training_windows import Windows
 from zsad_lib.models import DPC, TimeSformer, build_clip
-from zsad_lib.models.anomaly_clip_recipes import build
+from zsad_lib.models.anomaly_clip_recipes import Recipe, build
 from zsad_lib.models.dpc import estimate_norm_stats
 from zsad_lib.models.regions import MOST
 from zsad_lib.models.scene import SceneEncoder
@@ -114,9 +115,30 @@ def extraction(profile: Profile, amount: Lengths, backbones: Backbones) -> tuple
     return Stage("features", "frames seen", amount.zero_shot / profile.stride, seconds, per_block / BLOCK_LEN), features
 
 
-def training(profile: Profile, features: VideoFeatures, backbones: Backbones) -> Stage:
-    """Steps of joint training, of all seeds and variants."""
+class Training(NamedTuple):
+    """What a step of a training takes."""
+
+    loss: Callable[[], torch.Tensor]
+    optimiser: torch.optim.Optimizer
+
+    def step(self) -> None:
+        """One step down the gradient."""
+        self.optimiser.zero_grad()
+        self.loss().backward()
+        self.optimiser.step()
+
+
+def joint_training(profile: Profile, features: VideoFeatures, backbones: Backbones, batch: int = 0) -> Training:
+    """Joint training of the full variant on copies of one window.
+
+    Args:
+        profile: for its variant and alpha.
+        features: of a piece of video.
+        backbones: that they came from.
+        batch: windows of a step; 0: the variant's.
+    """
     variant = variants_of(profile)["full"]
+    variant = dataclasses.replace(variant, batch=batch or variant.batch)
     detector = build_detector(variant, backbones).to(device())
     count = variant.batch
 
@@ -134,44 +156,45 @@ def training(profile: Profile, features: VideoFeatures, backbones: Backbones) ->
         text=text, pairs=pairs, predicted=torch.stack([number, torch.zeros_like(number)], 1).cpu(),
         stem=[features.stem] * count, cell_motion=[features.cell_motion] * count,
     )  # fmt: skip
-    optimiser = torch.optim.AdamW(parameter_groups(detector, variant))
+    rest = variant, profile.alpha, (), torch.default_generator
+    loss = lambda: joint_loss(detector, windows, torch.arange(count), *rest)["loss"]
+    return Training(loss, torch.optim.AdamW(parameter_groups(detector, variant)))
 
-    def step() -> None:
-        loss = joint_loss(detector, windows, torch.arange(count), variant, profile.alpha, (), torch.default_generator)
-        optimiser.zero_grad()
-        loss["loss"].backward()
-        optimiser.step()
 
+def training(profile: Profile, features: VideoFeatures, backbones: Backbones) -> Stage:
+    """Steps of joint training, of all seeds and variants."""
     steps = profile.train_steps * len(profile.seeds) * len(variants_of(profile))
-    return Stage("train", "steps", steps, median(step), 0.0)
+    return Stage("train", "steps", steps, median(joint_training(profile, features, backbones).step), 0.0)
 
 
 @torch.no_grad()
 def frame_extraction(amount: Lengths, clip: torch.nn.Module) -> Stage:
     """CLIP features of every frame for AnomalyCLIP."""
-    encoder = FrameEncoder(clip.to(device()), clip.visual.image_size)
+    encoder = published_encoder(clip)
     frames = [np.zeros((240, 320, 3), np.uint8)] * BATCH
     width = encoder(frames).nbytes / BATCH
     return Stage("frame_features", "frames", amount.frames, median(lambda: encoder(frames)) / BATCH, width)
 
 
-def weak_training(profile: Profile, amount: Lengths, clip: torch.nn.Module) -> Stage:
-    """Steps of AnomalyCLIP's training, of all seeds and both trained methods."""
-    recipe = recipe_of(profile)
-    model = build(clip, None, ["abnormal", "normal"], "normal", recipe).train().to(device())
+def anomaly_clip_training(
+    recipe: Recipe, clip: torch.nn.Module, classes: Sequence[str] = ("abnormal", "normal")
+) -> Training:
+    """AnomalyCLIP's training on features drawn by chance; the last one of the classes is the normal one."""
+    model = build(clip, None, list(classes), classes[-1], recipe).train().to(device())
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, fused=True)
     size = 2 * recipe.half_batch
     x = torch.randn(size, recipe.num_segments * recipe.segment_len, len(model.normal_prototype), device=device())
-    y = torch.arange(size, device=device()) // recipe.half_batch
+    half = torch.arange(recipe.half_batch, device=device())
+    y = torch.cat([half % (len(classes) - 1), torch.full_like(half, len(classes) - 1)])
+    return Training(lambda: anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total, optimiser)
 
-    def step() -> None:
-        optimiser.zero_grad()
-        anomaly_clip_loss(model.train_outputs(x, y, whole=False), y).total.backward()
-        optimiser.step()
 
+def weak_training(profile: Profile, amount: Lengths, clip: torch.nn.Module) -> Stage:
+    """Steps of AnomalyCLIP's training, of all seeds and both trained methods."""
+    recipe = recipe_of(profile)
     steps = recipe.epochs * max(1, amount.videos // recipe.half_batch) * len(profile.seeds) * len(TRAINED)
-    return Stage("weak_train", "steps", steps, median(step), 0.0)
+    return Stage("weak_train", "steps", steps, median(anomaly_clip_training(recipe, clip).step), 0.0)
 
 
 def decoding(amount: Lengths) -> Stage:

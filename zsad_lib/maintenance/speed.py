@@ -4,10 +4,7 @@ A ratio travels between machines better than seconds do; the seconds stand besid
 function takes its sizes as arguments and checks that both ways give the same result before it times them.
 """
 
-import contextlib
 import functools
-import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,86 +14,32 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate import weighted_auc
-from zsad_lib.features.backbones import EMBED_DIM, STAND_IN_SIZE, device, stand_ins
-from zsad_lib.features.devices import device_name, has_bfloat16_units
-from zsad_lib.features.extraction import Extractor, chunks
+from zsad_lib.features.backbones import EMBED_DIM, STAND_IN_SIZE, stand_ins
+from zsad_lib.features.devices import device_name
+from zsad_lib.features.extraction import Extractor
 from zsad_lib.features.window_plan import window_count
 from zsad_lib.files import paths
-from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.losses import anomaly_clip_loss
-from zsad_lib.maintenance.baselines import anomaly_clip_in_loops, metrics_by_copying, transformers_twin
-from zsad_lib.maintenance.speed_of_a_camera import stream
-from zsad_lib.maintenance.timing import Row, compare, timed
+from zsad_lib.maintenance.baselines import anomaly_clip_in_loops, metrics_by_copying
+from zsad_lib.maintenance.machine import as_table, describe_machine, short
+from zsad_lib.maintenance.matrix_limit import limit_of
+from zsad_lib.maintenance.speed_of_a_camera import next_window, published_camera, regions, shipped_camera, stream
+from zsad_lib.maintenance.speed_of_networks import fused_attention, half_precision
+from zsad_lib.maintenance.speed_of_videos import clip_features, one_decode, own_video
+from zsad_lib.maintenance.timing import Row, compare
 from zsad_lib.methods.context_aware.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.methods.context_aware.training_windows import Windows, dpc_context
 from zsad_lib.models import AnomalyCLIP, build_clip
 from zsad_lib.models.anomaly_clip_recipes import PUBLISHED
 from zsad_lib.models.detector import Detector
-from zsad_lib.models.timesformer import TimeSformer
-from zsad_lib.own_video.scoring import score_video
 
 UCF_CRIME = PUBLISHED["ucf_crime"]
-STREAMS = 3  # of the video itself: TimeSformer, predictive coding, scene
-Size = tuple[int, int]
-
-
-@torch.no_grad()
-def fused_attention(repeats: int = 3, batch: int = 1, **sizes: int) -> Row:
-    """TimeSformer's forward pass, folded for extraction, against the transformers library's on the same weights.
-
-    Args:
-        repeats: timed calls of each.
-        batch: clips.
-        sizes: arguments of `TimeSformer`; by default the published model, 8 frames of 224 x 224.
-    """
-    model, video, size = _timesformer(batch, sizes)
-    measure, baseline = f"TimeSformer, {size}", "transformers' TimesformerModel"
-    try:
-        twin = transformers_twin(model).to(device())
-    except ZsadError as error:
-        model.to(device()).fold()(video)
-        seconds = statistics.median(timed(lambda: model(video)) for _ in range(repeats))
-        return Row(measure, seconds, baseline, np.nan, np.nan, f"not compared: {error}")
-    model.to(device()).fold()
-    turned = video.transpose(1, 2)
-    torch.testing.assert_close(model.tokens(video), twin(turned).last_hidden_state, rtol=1e-3, atol=1e-3)
-    return compare(measure, lambda: model.tokens(video), baseline, lambda: twin(turned), repeats)
-
-
-@torch.no_grad()
-def half_precision(repeats: int = 3, batch: int = 1, **sizes: int) -> Row:
-    """TimeSformer's forward pass in bfloat16 against the transformers library's in float32, on the same weights.
-
-    The features must point the same way (cosine at least 0.999). Skipped where the device would only emulate bfloat16.
-
-    Args:
-        repeats, batch, sizes: as of `fused_attention`.
-    """
-    model, video, size = _timesformer(batch, sizes)
-    measure, baseline = f"TimeSformer in bfloat16, {size}", "transformers' TimesformerModel in float32"
-    if not has_bfloat16_units():
-        return Row(measure, np.nan, baseline, np.nan, np.nan, "skipped: this device has no bfloat16 units")
-    try:
-        twin = transformers_twin(model).to(device())
-    except ZsadError as error:
-        return Row(measure, np.nan, baseline, np.nan, np.nan, f"not compared: {error}")
-    model.fold().to(device(), torch.bfloat16)
-    turned, halved = video.transpose(1, 2), video.bfloat16()
-    expected = twin(turned).last_hidden_state[:, 0]
-    cosine = nn.functional.cosine_similarity(model.features(halved).float(), expected).min().item()
-    if not cosine >= 0.999:
-        raise AssertionError(f"bfloat16 features are not close: cosine {cosine:.4f}, at least 0.999 is needed")
-    return compare(measure, lambda: model.tokens(halved), baseline, lambda: twin(turned), repeats)
-
-
-def _timesformer(batch: int, sizes: dict[str, int]) -> tuple[TimeSformer, torch.Tensor, str]:
-    """A model with random weights on the CPU, clips [B, 3, T, H, W] on the timed device, and their size in words."""
-    torch.manual_seed(0)
-    model = TimeSformer(**sizes).eval()
-    size = (model.time_embed.shape[1], *model.patch_embed.img_size)
-    return model, torch.randn(batch, 3, *size, device=device()), f"{' x '.join(map(str, size))}, batch {batch}"
+STILL_TO_GAIN = (
+    "Seconds are medians of calls in turns. The ratio says how many times faster the kit's way is, with equal results:"
+    " each row asserts that first. The limit is what the row's matrix products and convolutions alone would take at the"
+    " rate of one large matrix product in the same precision on this device; `-` where most of the work is none."
+)
 
 
 def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch: int = 192) -> Row:
@@ -206,61 +149,8 @@ def weak_step(
     measure = f"AnomalyCLIP training step, {videos} videos of {features.shape[1]} frames"
     note = "loops keep activations too; the published code computes them twice"
     batch = features, labels
-    return compare(measure, lambda: step(ours, *batch), "loops over videos", lambda: step(loops, *batch), repeats, note)
-
-
-def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -> Row:
-    """Features of one video with one decode for all streams against one decode per stream, networks included.
-
-    Args:
-        repeats: timed passes of each.
-        n_frames: length of the video.
-        size: height and width in pixels.
-    """
-    extractor = Extractor(stand_ins())
-    with _rendered(n_frames, size, 25.0) as path:
-
-        def extract(decodes: int) -> None:
-            for _ in range(decodes - 1):
-                for _ in chunks(iter_frames(path, size=STAND_IN_SIZE)):
-                    pass
-            for piece, _ in chunks(iter_frames(path, size=STAND_IN_SIZE)):
-                extractor.windows(torch.from_numpy(piece))
-
-        measure = f"features of {n_frames} frames {size[0]} x {size[1]}, one decode"
-        baseline, note = f"{STREAMS} decodes, one per stream", "stand-in networks included"
-        return compare(measure, lambda: extract(1), baseline, lambda: extract(STREAMS), repeats, note)
-
-
-def own_video(repeats: int = 3, n_frames: int = 5400, size: Size = (240, 320), fps: float = 30.0) -> Row:
-    """Scores of one video of one's own, from file to table, against the time that it takes to watch it.
-
-    Args:
-        repeats: timed passes.
-        n_frames: length of the video.
-        size: height and width in pixels.
-        fps: frames per second.
-    """
-    with _rendered(n_frames, size, fps) as path:
-        table = score_video(path)
-        if not (len(table) == n_frames and np.isfinite(table["score"]).all()):
-            raise AssertionError(f"{len(table)} scores of {n_frames} frames, or some not finite")
-        seconds = statistics.median(timed(lambda: score_video(path)) for _ in range(repeats))
-    measure, playing = f"scores of {n_frames:,} frames {size[0]} x {size[1]} at {fps:g} per second", n_frames / fps
-    note = "times real time; without start and film"
-    return Row(measure, seconds, "watching the video", playing, playing / seconds, note)
-
-
-@contextlib.contextmanager
-def _rendered(n_frames: int, size: Size, fps: float) -> Iterator[Path]:
-    """A video of noise that moves, while the block lasts."""
-    rng = np.random.default_rng(0)
-    scene = rng.integers(0, 200, (*size, 3), dtype=np.uint8)
-    noise = rng.integers(0, 12, (8, *scene.shape), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        write_video(path, (np.roll(scene, i, axis=1) + noise[i % 8] for i in range(n_frames)), fps)
-        yield path
+    whole, limit = (lambda: step(ours, *batch)), limit_of(lambda: step(ours, *batch))
+    return compare(measure, whole, "loops over videos", lambda: step(loops, *batch), repeats, note, limit)
 
 
 def bootstrap(n_videos: int = 290, n_frames: int = 1_111_808, draws: int = 2000, naive_draws: int = 2) -> Row:
@@ -301,15 +191,35 @@ def run(folder: Path, rows: Iterator[Row]) -> pd.DataFrame:
     print(f"{name}\n{'ours (s)':>9} {'other (s)':>9} {'ratio':>7}", flush=True)
     for row in rows:
         compared.append(row)
-        words = f"{row.measure}; {row.baseline}" + (f" ({row.note})" if row.note else "")
-        print(f"{row.ours_s:9.3f} {row.baseline_s:9.3f} {row.ratio:7.1f}  {words}", flush=True)
+        limit = f"; limit {row.limit_s:.3f} s" if row.limit_s > 0 else ""
+        print(f"{row.ours_s:9.3f} {row.baseline_s:9.3f} {row.ratio:7.1f}  {in_words(row)}{limit}", flush=True)
     table = pd.DataFrame(compared).assign(device=name, torch=torch.__version__)
     paths.write_table(folder / "bench.csv", table, "%.6g")
     return table
 
 
+def in_words(row: Row) -> str:
+    """What a row compares, on screen and on the page."""
+    return f"{row.measure}; {row.baseline}" + (f" ({row.note})" if row.note else "")
+
+
+def speed_page(table: pd.DataFrame, facts: dict[str, str]) -> str:
+    """The page of `run`'s rows, with the `facts` of `describe_machine` above them."""
+    lines = ["# Speed", "", "<!-- Written by `make bench`; nobody edits it. -->", "", as_table(facts), ""]
+    lines += [STILL_TO_GAIN, "", "| Compared | Kit, s | Other way, s | Ratio | Limit, s |", "|---|---:|---:|---:|---:|"]
+    for row in table.itertuples():
+        cells = " | ".join(map(short, (row.ours_s, row.baseline_s, row.ratio, row.limit_s)))
+        lines.append(f"| {in_words(row).replace('|', '/')} | {cells} |")
+    return "\n".join([*lines, ""])
+
+
 def compare_all() -> None:
-    """Everything at full size, into ``runs/bench/``."""
+    """Everything at full size, into ``runs/bench/`` and the page docs/results/speed.md."""
     comparisons = [bootstrap, own_video, one_decode, cached_features, weak_step, fused_attention, half_precision]
     comparisons += [functools.partial(stream, name) for name in ("clip_vit_b16", "places365", "dpc")]
-    run(paths.runs() / "bench", (work() for work in comparisons))
+    comparisons += [clip_features, regions, functools.partial(next_window, "the shipped detector", shipped_camera)]
+    comparisons.append(functools.partial(next_window, "the published streams", published_camera, repeats=5))
+    facts = describe_machine()
+    table = run(paths.runs() / "bench", (work() for work in comparisons))
+    page = paths.root() / "docs" / "results" / "speed.md"
+    print(paths.write_text(page, speed_page(table, facts)))

@@ -1,5 +1,6 @@
 """How work is timed: medians of two ways called in turns."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -33,11 +34,13 @@ class Row(NamedTuple):
     baseline_s: float  # NaN where the baseline is missing
     ratio: float
     note: str
+    limit_s: float = math.nan  # least seconds of the kit's way on this device, see `matrix_limit`; NaN: not known
 
 
 def compare(
-    measure: str, ours: Callable[[], object], baseline: str, theirs: Callable[[], object], repeats: int, note: str = ""
-) -> Row:
+    measure: str, ours: Callable[[], object], baseline: str, theirs: Callable[[], object], repeats: int, note: str = "",
+    limit_s: float = math.nan,
+) -> Row:  # fmt: skip
     """Times both ways by `medians`."""
     fast, slow, ratio = medians(ours, theirs, repeats)
-    return Row(measure, fast, baseline, slow, ratio, note)
+    return Row(measure, fast, baseline, slow, ratio, note, limit_s)

@@ -273,7 +273,7 @@ class AnomalyCLIP(nn.Module):
             index = idx_topk_nor[..., None].expand(-1, -1, self.segment_len)
             tops = self.temporal(x[half:], idx_topk_nor)  # [B/2, topk, S]
             anomaly = torch.cat(
-                [self.temporal(x[:half]), x.new_full((half, *x.shape[1:3]), 0.5).scatter(1, index, tops)]
+                [self.temporal(x[:half]), x.new_full((half, *x.shape[1:3]), 0.5).scatter(1, index, tops.to(x))]
             )
         return TrainOutputs(
             similarity.flatten(0, 2), anomaly.flatten(), idx_topk_abn, idx_topk_nor, idx_bottomk_abn,
