@@ -153,7 +153,7 @@ def joint_training(profile: Profile, features: VideoFeatures, backbones: Backbon
         timesformer=repeat(features.timesformer), scene=scene, context=scene, caption=number,
         dpc=torch.zeros(count, detector.dpc.backbone.channels, device=device()),
         clip_and_block=torch.stack([number, torch.zeros_like(number)], 1),
-        text=text, pairs=pairs, predicted=torch.stack([number, torch.zeros_like(number)], 1).cpu(),
+        text=text, pairs=pairs, predicted=torch.stack([number, torch.zeros_like(number)], 1),
         stem=[features.stem] * count, cell_motion=[features.cell_motion] * count,
     )  # fmt: skip
     rest = variant, profile.alpha, (), torch.default_generator

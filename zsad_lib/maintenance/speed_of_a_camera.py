@@ -87,7 +87,8 @@ def published_camera() -> OwnDetector:
     """One on CLIP, Places365 and DPC of the published sizes, with random weights and as yet without a calibration."""
     torch.manual_seed(0)
     tool, _ = _published({"places365", "dpc"}, WINDOW)
-    return OwnDetector(*untrained(tool.backbones), None)._replace(tool=tool)
+    scorer, meta = untrained(tool.backbones)
+    return OwnDetector(scorer, tool, meta, None)
 
 
 @torch.no_grad()
