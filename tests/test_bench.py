@@ -135,14 +135,14 @@ def test_medians_leave_out_the_warm_up_call(monkeypatch):
 def test_table_on_screen_and_on_disk(tmp_path, capsys):
     rows = [speed.Row("one", 1.0, "other", 2.0, 2.0, ""), speed.Row("two", 1.0, "none", np.nan, np.nan, "why not")]
     rows.append(speed.Row("three", 1.0, "other", 1234.5, 1234.5, "how", 0.25))
-    speed.run(tmp_path / "bench", iter(rows))
+    compared = speed.run(tmp_path / "bench", iter(rows))
     printed = capsys.readouterr().out
     assert "one; other\n" in printed and "two; none (why not)\n" in printed
     assert "    1.000  1234.500  1234.5  three; other (how); limit 0.250 s\n" in printed
     table = pd.read_csv(tmp_path / "bench" / "bench.csv")
     assert table["measure"].tolist() == ["one", "two", "three"] and table["ratio"].iloc[0] == 2.0
     assert set(table["device"]) == {devices.device_name()} and table["device"].iloc[0]
-    page = speed.speed_page(table, machine.describe_machine())
+    page = speed.speed_page(compared, machine.describe_machine())
     assert f"| Processor | {devices.device_name()} |" in page and "| Revision | " in page
     assert "| one; other | 1 | 2 | 2 | - |" in page and "| two; none (why not) | 1 | - | - | - |" in page
     assert "| three; other (how) | 1 | 1,234 | 1,234 | 0.25 |" in page
