@@ -40,6 +40,7 @@ WITHOUT ?=
 PROMPT_WEIGHT ?=
 PREDICT ?=
 FPS ?=
+OUT ?=
 HELD_OUT ?=
 GRID ?= all
 CLUSTER ?=
@@ -55,11 +56,11 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
 GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
-	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
+	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS OUT GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$1)'
 # A path as one word that is no option; what holds a newline, or a password, reaches the shell through the environment.
-export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS
+export VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SCORES LABELS RUN NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH FPS OUT
 define NEWLINE
 
 
@@ -176,9 +177,10 @@ calibrate: env  ## fit the detector to your camera: NORMAL=folder of normal vide
 live: env  ## score while it records, one line per frame: SOURCE=0 (a camera), rtsp://... or a file [RUN=...] [DURATION=60] [CAPTIONS=file] [SCENE=...] [BACKBONES=official]
 	@$(ZSAD) live $(if $(RUN),--run "$$RUN") $(if $(DURATION),--seconds "$$DURATION") $(WORDS) -- "$$SOURCE"
 
-evaluate: env  ## evaluate the scores of PROFILE, or anybody's: SCORES=folder LABELS=folder
+evaluate: env  ## evaluate the scores of PROFILE, or anybody's beside the content-free floors: SCORES=folder LABELS=folder [NORMAL=folder of scores of held-out normal videos: sets the threshold] [FPS=25: for alarms per hour and delays] [OUT=folder for the tables]
 ifneq ($(SCORES)$(LABELS),)
-	@$(ZSAD) evaluate $(call path,SCORES) $(call path,LABELS)
+	@$(ZSAD) evaluate $(if $(OUT),--out $(call path,OUT)) $(if $(NORMAL),--normal $(call path,NORMAL)) $(if $(FPS),--fps "$$FPS") \
+		$(call path,SCORES) $(call path,LABELS)
 else
 	@$(STEP) evaluate
 endif

@@ -422,7 +422,7 @@ def test_a_score_at_the_threshold_alarms_and_a_flat_one_does_not(kind):
     assert is_alarm(normal["n"], normal_thresholds(normal, 0.05)[0]).sum() == 5
 
 
-def test_evaluate_folders(tmp_path, capsys):
+def test_evaluate_folders(tmp_path, capsys, run_home):
     scores, labels = make_set(5)
     for part in ("scores", "labels", "normal"):
         (tmp_path / part).mkdir()
@@ -438,10 +438,15 @@ def test_evaluate_folders(tmp_path, capsys):
     direct = evaluate(scores, labels, fps=5.0, normal_scores={"n": [0.0, 1.0]}, draws=9)
     pd.testing.assert_frame_equal(table, direct)
     assert "Micro AUC" in capsys.readouterr().out
-    written = pd.read_csv(tmp_path / "scores" / "detection.csv")
-    assert tuple(written.columns) == COLUMNS and len(written) == len(table)
-    assert (tmp_path / "scores" / "detection.tex").is_file()
-    pd.testing.assert_frame_equal(call(), table)  # its own result is not taken for a score
+    folder = run_home / "runs" / "evaluated-scores"
+    written = pd.read_csv(folder / "detection.csv")
+    assert tuple(written.columns) == COLUMNS and (written.method == "scores").sum() == len(table)
+    assert {path.suffix for path in folder.iterdir()} == {".csv", ".md", ".tex", ".json"}
+    assert {path.suffix for path in (tmp_path / "scores").iterdir()} == {".npy"}
+    pd.testing.assert_frame_equal(call(), table)  # where its own result lies already
+    for _ in range(2):  # beside the scores where asked, and not taken for a score the next time
+        beside = evaluate_folders(tmp_path / "scores", tmp_path / "labels", tmp_path / "scores", draws=9)
+        pd.testing.assert_frame_equal(beside, evaluate(scores, labels, draws=9))
 
 
 def test_evaluate_folders_refuses_and_writes_nothing(tmp_path):

@@ -101,7 +101,8 @@ def test_own_video_and_own_scores(clone):
     assert "-m zsad_lib features 'my clips'" in line and "--shard '0/4'" in line and "--allow-missing" in line
     assert "allow-missing" not in make("-n", "features", "VIDEOS=my clips", cwd=clone).stdout
     assert make("-n", "features", cwd=clone).stdout.split()[-2:] == ["features", "frame_features"]
-    assert "-m zsad_lib evaluate 'a' 'b'" in make("-n", "evaluate", "SCORES=a", "LABELS=b", cwd=clone).stdout
+    line = make("-n", "evaluate", "SCORES=a", "LABELS=b", cwd=clone).stdout
+    assert line.replace("\\\n", "").split("-m zsad_lib ")[1].split() == ["evaluate", "'a'", "'b'"]
     assert (
         "step --profile 'ped2' 'JOBS=1' evaluate" in make("-n", "evaluate", "PROFILE=ped2", "JOBS=1", cwd=clone).stdout
     )
@@ -184,7 +185,7 @@ ODD_TARGETS = [  # target, the variable that holds a path or a text, further one
     *[("explain", name, "VIDEO=v") for name in ("VIDEO", "RUN", "AT", "CAPTIONS", "PROMPTS", "SCENE")],
     *[("calibrate", name, "NORMAL=n") for name in ("NORMAL", "RUN", "CAPTIONS")],
     *[("live", name, "SOURCE=s") for name in ("SOURCE", "RUN", "CAPTIONS", "SCENE")],
-    *[("evaluate", name, "SCORES=s", "LABELS=l") for name in ("SCORES", "LABELS")],
+    *[("evaluate", name, "SCORES=s", "LABELS=l") for name in ("SCORES", "LABELS", "NORMAL", "OUT")],
     *[("features", name, "VIDEOS=v") for name in ("VIDEOS", "WEIGHTS", "SHARD")],
     *[("weights", name) for name in ("PROFILE", "WEIGHTS_ROOT", "MIRROR")],
     *[

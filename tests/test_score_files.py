@@ -202,7 +202,7 @@ def test_the_kits_own_files_come_back_as_written(tmp_path):
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, run_home):
     """Writes two videos' scores and labels, from functions of (numbers, name of the column)."""
     rng = np.random.default_rng(0)
     labels = {"a": np.repeat([0, 1, 0], 20), "b": np.zeros(30, int)}
@@ -300,7 +300,7 @@ def test_frames_of_the_warm_up_are_left_out_and_counted(folders, capsys):
         return table.assign(warmup=table.index < 25, caption="a, b").to_csv(index=False)
 
     labels, scores = folders("labels", framed("label")), folders("scores", causal)
-    row = micro_auc(scores, labels, normal=scores)
+    row = micro_auc(scores, labels, normal=folders("normal", lambda numbers: causal(numbers + 1)))
     sides = ([side[video][25:] for video in "ab"] for side in (folders.labels, folders.scores))
     assert row.value == pytest.approx(roc_auc_score(*map(np.concatenate, sides)), abs=1e-12)
     assert (row.n_frames, row.prevalence) == (90 - 50, 15 / 40)

@@ -172,7 +172,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--at": dict(type=float, help="seconds of the moment; default: the strongest ones"),
     "--output": dict(type=Path, help="CSV to write; default: <video name>.scores.csv in the current folder"),
     "--fps": dict(type=float, help="frames per second of folders of frames; default: 10"),
-    "evaluate --fps": dict(type=float, help="frames per second, for delays and false alarms per hour"),
+    "evaluate --fps": dict(type=float, help="frames per second, for false alarms per hour and delays in seconds"),
     "--captions": dict(type=Path, help="text file: one sentence per line on what is normal there"),
     "--prompts": dict(type=Path, help="text file: one sentence per line on what would be abnormal"),
     "--scene": dict(default="", help="where it is, as 'in a corridor'; default: what the camera shows"),
@@ -182,10 +182,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--far": dict(type=float, default=FAR_TARGET, help=f"share of normal frames that may alarm; default: {FAR_TARGET}"),
     "--allow-missing": dict(action=SWITCH, help="go on without videos that cannot be read"),
     "--seconds": dict(type=float, default=0.0, help="stop after that many; default: at the end"),
-    "evaluate --out": dict(type=Path, help="folder for detection.csv, .md and .tex; default: beside the scores"),
+    "evaluate --out": dict(
+        type=Path, help="folder for the tables, as that of the scores; default: runs/evaluated-<scores>"
+    ),
     "bench-gpu --out": dict(type=Path, help="page; default: docs/results/gpu.md, without a GPU runs/gpu/gpu.md"),
     "features --out": dict(type=Path, help="folder for one file per video; default: <videos>-features"),
-    "--normal": dict(type=Path, help="folder of scores of held-out normal videos, to set the threshold"),
+    "--normal": dict(type=Path, help="folder of scores of held-out normal videos, which alone set the threshold"),
     "--backbones": dict(
         choices=("stand_in", "official"),
         help="official: published weights (make weights PROFILE=camera); default: those of the run",
@@ -239,7 +241,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "calibrate": Command("fit the detector to one's own camera, from its normal video",
                              f"normal {CALIBRATED} {SEEN_WITH}", calibrate),
         "live": Command("scores while a camera records, one line per frame", f"source {WATCHED} --seconds", live),
-        "evaluate": Command("the evaluation protocol for anybody's frame scores",
+        "evaluate": Command("anybody's frame scores through the protocol, beside the content-free floors",
                             "scores labels --out --normal --fps", "zsad_lib.results.evaluate_folders:evaluate_folders"),
         "features": Command("CLIP features of every frame, for AnomalyCLIP",
                             "videos --out --weights --shard --jobs --allow-missing --backbones", features),

@@ -49,12 +49,18 @@ def told() -> Iterator[None]:
 
 def limited() -> float:
     """GB that this process may reserve, where that is less than `NEEDED`; else 0."""
+    limit = reservable()
+    return limit if limit < NEEDED else 0.0
+
+
+def reservable() -> float:
+    """GB of addresses that this process may reserve (``ulimit -v``); infinite without a limit."""
     try:
         import resource
     except ImportError:  # Windows knows no such limit
-        return 0.0
+        return float("inf")
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return limit / 1e9 if 0 <= limit < NEEDED * 1e9 else 0.0
+    return limit / 1e9 if limit >= 0 else float("inf")
 
 
 def _sign(error: BaseException | None) -> BaseException | None:
