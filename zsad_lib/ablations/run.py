@@ -8,7 +8,8 @@ from pathlib import Path
 from zsad_lib.ablations.anomaly_clip_grid import AnomalyClip
 from zsad_lib.ablations.context_aware_grid import ContextAware
 from zsad_lib.ablations.engine import workers, write_tables
-from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, StreamRow, grid
+from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, StreamRow
+from zsad_lib.ablations.read_grid import read_grid
 from zsad_lib.ablations.stream_grid import Streams
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
@@ -34,13 +35,13 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
         The table ``runs/<run>/tables/ablation_<grid>.csv`` of each grid; ``.md`` and ``.tex`` lie beside it.
 
     Raises:
-        ZsadError: unknown grid, a profile without captions, or what training raises.
+        ZsadError: unknown grid, a profile without captions, what `read_grid` finds wrong, or what training raises.
     """
     if profile.dataset not in DATA_SETS:
         raise ZsadError(f"profile {profile.name}: has no captions and scenes to ablate; choose demo or smoke")
     grids: dict[type, dict] = {}
     for name in names:
-        rows = grid(name)
+        rows = read_grid(name)
         grids.setdefault(METHODS[type(rows[0])], {})[name] = rows
     ensure_apart([method.INPUTS for method in grids], profile)
     written = {}
