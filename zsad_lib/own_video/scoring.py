@@ -9,24 +9,22 @@ import itertools
 import math
 import operator
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from zsad_lib.errors import ZsadError
-from zsad_lib.features.window_plan import CLIP_FRAMES, WINDOW, at_frames, chunks, picture_of, window_of
+from zsad_lib.features.window_plan import WINDOW, chunks
 from zsad_lib.files.decoding import declared_seconds, resize
 from zsad_lib.files.frame_folders import IMAGE_SUFFIXES
-from zsad_lib.files.score_files import prompt_column
 from zsad_lib.files.video import timed_frames
 from zsad_lib.methods.context_aware.scores import causal_terms
 from zsad_lib.own_video.detector import AS_IT_IS, RATE, OwnDetector, Sees, own_detector
 from zsad_lib.own_video.frame_by_frame import LiveScorer
-from zsad_lib.own_video.own_scale import scale_by_itself
+from zsad_lib.own_video.frame_scores import FrameScores, WindowScores, join_terms, score_frames
 from zsad_lib.own_video.ticks import Seen, Tick, Ticks
 from zsad_lib.own_video.words import NO_WORDS, Words
 from zsad_lib.pipeline.progress import report_progress
@@ -83,75 +81,23 @@ def pieces(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[torch.Tensor]:
         yield from (torch.from_numpy(piece) for piece, _ in chunks(frame for _, frame in stretch))
 
 
-class WindowScores(NamedTuple):
-    """What a detector says of the W windows of one video.
-
-    `terms` are those of `Scorer.terms`: each of the detector's, `caption` [W], the number of the best caption, -1 where
-    nothing is seen, `region` [W, T, 2], where the oddest one of each picture lies, and `prompts` [W, A], probabilities.
-    Of a causal score also `score` [W], that of the frame at which a window has ended.
-    """
-
-    own: OwnDetector
-    terms: dict[str, np.ndarray]
-
-
 def score_windows(frames: Iterable[tuple[int, np.ndarray]], own: OwnDetector, causal: bool = False) -> WindowScores:
     """Scores the windows of `seen_frames` piece by piece; causal: as a camera shows them, pushed through
     `LiveScorer`."""
-    if causal:
-        pushed, terms = LiveScorer(own), []
-        for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
-            pushed.restart()
-            terms += [found for _, frame in stretch if (found := pushed.window(frame)) is not None]
-    else:
-        terms = [own.window_terms(own.features(piece), piece) for piece in pieces(frames)]
-    return WindowScores(own, join_terms(own, terms))
+    found = _pushed(frames, own) if causal else (own.window_terms(own.features(some), some) for some in pieces(frames))
+    return WindowScores(own, join_terms(own, found))
 
 
-def join_terms(own: OwnDetector, found: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Terms of the windows of all pieces of a video; of none, empty ones of the same shapes."""
-    shapes = dict.fromkeys(own.terms, (0,)) | {"s_sem": (0, len(CLIP_FRAMES)), "score": (0,), "caption": (0,)}
-    shapes |= {"prompts": (0, len(own.scorer.prompts)), "region": (0, len(CLIP_FRAMES), 2)}
-    shapes |= {name: (0, width) for name, width in (("s_mem", len(CLIP_FRAMES)), ("s_pred", 2)) if name in shapes}
-    names = found[0] if found else shapes
-    return {name: np.concatenate([piece[name] for piece in found] or [np.empty(shapes[name])]) for name in names}
+def _pushed(frames: Iterable[tuple[int, np.ndarray]], own: OwnDetector) -> Iterator[dict[str, np.ndarray]]:
+    live = LiveScorer(own)
+    for _, stretch in itertools.groupby(frames, key=operator.itemgetter(0)):
+        live.restart()
+        yield from (terms for _, frame in stretch if (terms := live.window(frame)) is not None)
 
 
 def frame_table(windows: WindowScores, seen: Seen, causal: bool = False) -> pd.DataFrame:
-    """Scores of windows as scores of frames, a row per decoded frame: the table that `score_video` describes.
-
-    Args:
-        windows: of `score_windows`.
-        seen: of `seen_frames`.
-        causal: as the windows were scored.
-    """
-    own, terms = windows
-    scorer, names = own.scorer, own.terms
-    parts, times = list(seen.parts(causal)), np.array(seen.times)
-    if not causal:
-        scale_by_itself(own, terms, parts)
-    framed = [scorer.frames({name: terms[name][p.windows] for name in names}, p.n_frames, p.at, causal) for p in parts]
-    joined = {name: np.concatenate([some[name] for some in framed]) for name in names}  # [T] each
-    usual = scorer.causal_statistics if causal else scorer.statistics
-    latest = [window_of(p.n_frames, p.windows.stop - p.windows.start, p.at, causal) for p in parts]
-    shown = np.concatenate([picture_of(p.n_frames, some, p.at) for some, p in zip(latest, parts)])  # [T]
-    latest = np.concatenate([np.where(some < 0, -1, some + p.windows.start) for some, p in zip(latest, parts)])  # [T]
-    region = np.concatenate([terms["region"], np.full((1, *terms["region"].shape[1:]), np.nan)])[latest, shown]
-    shares = [at_frames(terms["prompts"][p.windows].T, p.n_frames, p.at, causal, 0.0) for p in parts]
-    shares = np.concatenate(shares, axis=-1)  # [A, T]
-    prompt = np.where(shares.any(0), shares.argmax(0), -1)  # nothing is named where nothing is seen
-    score = np.append(terms["score"], 0.0)[latest] if causal else scorer.fuse(joined, names)
-    columns = dict(zip(TABLE, (np.arange(len(times)), times, score)))
-    columns |= {name: np.nan_to_num(joined[name], nan=usual.get(name, (0.0,))[0]) for name in names}
-    columns |= {"warmup": latest < 0, "caption": _named(np.append(terms["caption"], -1)[latest], scorer.captions)}
-    columns |= {"region_x": region[:, 0], "region_y": region[:, 1]}
-    columns |= {"prompt": _named(prompt, scorer.prompts), "p_prompt": shares.max(0)}
-    return pd.DataFrame(columns | dict(zip(map(prompt_column, scorer.prompts), shares)))
-
-
-def _named(codes: np.ndarray, names: list[str]) -> pd.Categorical:
-    """Names by their numbers, none at -1: [T]."""
-    return pd.Categorical.from_codes(codes.astype(int), names)
+    """`score_frames` as one table, a row per decoded frame, which `score_video` describes."""
+    return pd.concat(score_frames(windows, seen, causal).rows(), ignore_index=True)
 
 
 def score_video(
@@ -193,20 +139,35 @@ def score_video(
     Raises:
         ZsadError: no video, a run without a detector, or words it cannot use.
     """
+    given = dict(words=words, sees=sees, causal=causal, fps=fps, progress=progress)
+    return pd.concat(score_in_blocks(path, run, **given).rows(), ignore_index=True)
+
+
+def score_in_blocks(
+    path: str | Path,
+    run: str | None = None,
+    *,
+    words: Words = NO_WORDS,
+    sees: Sees = AS_IT_IS,
+    causal: bool = False,
+    fps: float | None = None,
+    progress: bool = False,
+) -> FrameScores:
+    """`score_video` for a video of any length: its rows come block by block, as they are asked for."""
     check_given(path, fps)
     own, seen = own_detector(run, words, sees), Seen()
     windows = score_windows(seen_frames(path, seen, own.size, fps, progress), own, causal)
     for line in assumed(path, seen, fps, causal) if progress else ():
         print(f"{path}: {line}", file=sys.stderr)
-    table = frame_table(windows, seen, causal)
+    scored = score_frames(windows, seen, causal)
     usual, names = own.scorer.statistics, own.terms
     if causal:
         usual, names = own.scorer.causal_statistics, causal_terms(names)
     statistics = {name: usual[name] for name in names if name in usual}
     backbones = own.meta.get("backbones") or "stand_in"
     threshold = own.meta.get("threshold_causal" if causal else "threshold")
-    table.attrs.update(run=run, threshold=threshold, statistics=statistics, backbones=backbones)
-    return table
+    scored.table.attrs.update(run=run, threshold=threshold, statistics=statistics, backbones=backbones)
+    return scored
 
 
 def check_given(path: str | Path, fps: float | None) -> None:

@@ -135,7 +135,7 @@ class Seen:
 
     def filled(self) -> int:
         """Ticks that show a blended frame."""
-        return len(self.at) - len(set(self.at))
+        return int((np.diff(self.at) == 0).sum())  # frames only count up
 
     def parts(self, causal: bool = False) -> Iterator[Part]:
         """The stretches, with their windows: of a causal score those that have ended, see `window_count` otherwise."""
