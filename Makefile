@@ -154,11 +154,11 @@ endif
 pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
 	@$(ZSAD) pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
 
-score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [PROMPT_WEIGHT=1] [SCENE='in a corridor'] [FPS=25: of a folder of frames] [BACKBONES=official: published weights] [WITHOUT=dpc]
+score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [FORMAT=parquet] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [PROMPT_WEIGHT=1] [SCENE='in a corridor'] [FPS=25: of a folder of frames] [BACKBONES=official: published weights] [WITHOUT=dpc]
 ifdef VIDEO
 	@$(ZSAD) score $(if $(RUN),--run "$$RUN") $(if $(filter-out 0 no,$(CAUSAL)),--causal) \
 		$(if $(filter 0 no,$(OVERLAY)),--no-overlay) $(if $(TRUTH),--truth "$$TRUTH") $(WORDS) \
-		$(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
+		$(if $(FORMAT),--format $(call quoted,$(FORMAT))) $(if $(FPS),--fps "$$FPS") -- "$$VIDEO"
 else
 	@$(STEP) score
 endif

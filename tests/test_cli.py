@@ -21,16 +21,17 @@ def score(monkeypatch, scored):
     """A scorer that needs no weights; returns what it was called with."""
     calls = []
 
-    def score_video(path, run=None, *, words, sees, causal=False, fps=None, progress=False):
+    def score_in_blocks(path, run=None, *, words, sees, causal=False, fps=None, progress=False):
         calls.append((path, run, causal, words))
         if not path.exists():
             raise ZsadError(f"{path}: no such video file or frame folder")
-        return scored([0.2, 0.9])[["frame", "time_s", "score", "warmup"]]
+        table = scored([0.2, 0.9])[["frame", "time_s", "score", "warmup"]]
+        return table, lambda: [table]
 
-    monkeypatch.setattr("zsad_lib.own_video.score_command.score_video", score_video)
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_in_blocks", score_in_blocks)
     monkeypatch.setattr(
         "zsad_lib.own_video.pictures.write_all",
-        lambda path, table, folder, play, progress: {"events": folder / "events.csv"},
+        lambda path, table, folder, play, progress, rows: {"events": folder / "events.csv"},
     )
     return calls
 

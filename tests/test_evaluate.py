@@ -455,7 +455,7 @@ def test_evaluate_folders_refuses_and_writes_nothing(tmp_path):
     check = lambda message: pytest.raises(ZsadError, match=message)
     with check("no such folder"):
         evaluate_folders(tmp_path / "absent", tmp_path / "labels")
-    with check("no .csv or .npy"):
+    with check("no .csv, .parquet or .npy"):
         evaluate_folders(tmp_path / "scores", tmp_path / "labels")
     (tmp_path / "scores" / "a.csv").write_text("0.1\n0.2\n")
     (tmp_path / "labels" / "a.csv").write_text("")

@@ -65,8 +65,9 @@ class Console(io.TextIOWrapper):
 def test_a_name_is_told_on_any_console(recording, tmp_path, monkeypatch, scored, name, encoding):
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(recording[1])
+    table = scored(np.zeros(33))
     monkeypatch.setattr("zsad_lib.own_video.pictures.write_all", lambda *_, **__: {"events": Path("events.csv")})
-    monkeypatch.setattr("zsad_lib.own_video.score_command.score_video", lambda *_, **__: scored(np.zeros(33)))
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_in_blocks", lambda *_, **__: (table, lambda: [table]))
     monkeypatch.setattr(sys, "stdout", Console(encoding))
     monkeypatch.setattr(sys, "stderr", Console(encoding))
     assert main(["score", "--", name]) == 0

@@ -25,9 +25,12 @@ def score(tmp_path, monkeypatch, scored):
     """`score` of a video: one frame per byte, no weights, nothing drawn."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("zsad_lib.own_video.pictures.write_all", lambda *_, **__: {})
-    monkeypatch.setattr(
-        "zsad_lib.own_video.score_command.score_video", lambda path, **_: scored(np.zeros(len(path.read_bytes())))
-    )
+
+    def score_in_blocks(path, **_):
+        table = scored(np.zeros(len(path.read_bytes())))
+        return table, lambda: [table]
+
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_in_blocks", score_in_blocks)
     return lambda video, *options: main(["score", video, *options])
 
 
@@ -110,12 +113,13 @@ def test_a_name_too_long_is_refused_before_hours_of_work(score, capsys):
 
 
 def test_a_name_that_is_taken_meanwhile_is_left(score, monkeypatch, scored):
-    def score_video(path, **_):
+    def score_in_blocks(path, **_):
         Path("c.scores").mkdir()
         note_video(Path("c.scores"), Path("a/c.mp4"))
-        return scored(np.zeros(2))
+        table = scored(np.zeros(2))
+        return table, lambda: [table]
 
-    monkeypatch.setattr("zsad_lib.own_video.score_command.score_video", score_video)
+    monkeypatch.setattr("zsad_lib.own_video.score_command.score_in_blocks", score_in_blocks)
     assert score(video("b/c.mp4", 2)) == 0
     assert not Path("c.scores.csv").exists() and rows("b-c.scores.csv") == 2
 

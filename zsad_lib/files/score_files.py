@@ -1,4 +1,4 @@
-"""Files of frame scores and labels: one series per video, CSV or NPY, and the run folder's layout of seeds."""
+"""Files of frame scores and labels: one series per video, CSV, Parquet or NPY, and the run folder's layout of seeds."""
 
 import re
 import sys
@@ -12,8 +12,10 @@ import numpy as np
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.csv_columns import NUMPY, Columns, beginning, index_of, is_number, open_regular, read_columns
 from zsad_lib.files.paths import atomic, whole_folder
+from zsad_lib.files.score_tables import parquet_names, read_parquet_column
 
 INSIDE = "inside.npz"  # beside scores: of each frame, whether the region that they point at is that actor's
+SUFFIXES = (".csv", ".parquet", ".npy")  # of files of scores and of labels
 RESULT_STEM = "detection"  # results lie beside the scores and are no scores
 FRAME = re.compile(r"frame([ _-]?(id|no|nr|num|number|idx|index))?")  # names of a column that numbers frames
 ROW_NUMBERS = ("", "unnamed: 0", "index")  # what pandas and R call a first column that they number rows in
@@ -50,13 +52,13 @@ def read_frames(path: str | Path, column: str) -> FrameSeries:
     """Reads one video's numbers.
 
     Args:
-        path: ``.npy`` (an array [n], [n, 1] or [seeds, n]) or ``.csv`` (a heading with `column`, or one column only,
-            whose heading is optional). Where it has a column ``frame`` (from 0, or from 1) the rows are put in its
-            order; row numbers without a name and ``time_s`` must not fall.
+        path: ``.npy`` (an array [n], [n, 1] or [seeds, n]), ``.csv`` (a heading with `column`, or one column only,
+            whose heading is optional) or ``.parquet``. Where it has a column ``frame`` (from 0, or from 1) the rows are
+            put in its order; row numbers without a name and ``time_s`` must not fall.
         column: "score" or "label".
 
     Returns:
-        The series; float64 [n] from CSV.
+        The series; float64 [n] from CSV and Parquet.
 
     Raises:
         ZsadError: missing, empty or unreadable file; no such column, or two; a frame that is missing or there twice; a
@@ -66,6 +68,8 @@ def read_frames(path: str | Path, column: str) -> FrameSeries:
     if path.suffix.lower() == ".npy":
         values = _read_array(path)
         return FrameSeries(path, values, np.zeros(values.shape[-1], bool), None, False)
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path, column)
     columns = read_columns(path, column, partial(_pick, column))
     if not columns.lines:
         raise ZsadError(f"{path}: no rows; expected one {column} per frame")
@@ -101,6 +105,21 @@ def _read_array(path: Path) -> np.ndarray:
     if values.ndim not in (1, 2) or not values.size or (values.ndim == 2 and shape[0] > shape[1]):
         raise ZsadError(f"{path}: an array {shape}; give [n], one number per frame, or [seeds, n], n > 0")
     return values
+
+
+def _read_parquet(path: Path, column: str) -> FrameSeries:
+    names = parquet_names(path)
+    picked = _pick(column, str(path), [name.strip().lower() for name in names], names)
+    found = {name: read_parquet_column(path, names[index]) for name, index in picked.items()}
+    values = found.pop(column).astype(float)
+    if not len(values):
+        raise ZsadError(f"{path}: no rows; expected one {column} per frame")
+    warmup = found.pop("warmup", np.zeros(len(values), bool))
+    order, first = np.arange(len(values)), 0
+    if not np.array_equal(found.get("frame"), order):  # as nearly all are
+        cells = {name: [f"{cell:.17g}" for cell in cells] for name, cells in found.items()}
+        order, first = _order(Columns(path, names, cells, range(1, len(values) + 1), ","))
+    return FrameSeries(path, values[order], warmup[order].astype(bool), first, False)
 
 
 def _pick(column: str, place: str, heading: list[str], first: list[str]) -> dict[str, int]:
@@ -172,17 +191,17 @@ def read_folder(folder: str | Path, column: str) -> dict[str, FrameSeries]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ZsadError(f"{folder}: no such folder; give the folder with one CSV or NPY file per video")
+        raise ZsadError(f"{folder}: no such folder; give the folder with one CSV, Parquet or NPY file per video")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith(".") or path.is_dir()
-        if path.suffix.lower() in (".csv", ".npy") and path.stem != RESULT_STEM and not hidden:
+        if path.suffix.lower() in SUFFIXES and path.stem != RESULT_STEM and not hidden:
             video = re.sub(r"\.scores$", "", path.stem, flags=re.IGNORECASE)
             if video in files:
                 raise ZsadError(f"{path}: {video} is there twice, {files[video].name} is of it too; keep one")
             files[video] = path
     if not files:
-        raise ZsadError(f"{folder}: no .csv or .npy file; one per video is needed")
+        raise ZsadError(f"{folder}: no .csv, .parquet or .npy file; one per video is needed")
     series = {video: read_frames(path, column) for video, path in files.items()}
     from_one = [files[video] for video, read in series.items() if read.first == 1]
     from_zero = [files[video] for video, read in series.items() if read.first == 0]

@@ -10,7 +10,7 @@ Notebook: 50_score_your_video
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.events import alarms, own_threshold, runs
 from zsad_lib.files.annotations import read_temporal, stem
 from zsad_lib.files.manifest import frame_labels
-from zsad_lib.files.score_files import prompt_columns, read_frames
+from zsad_lib.files.score_files import SUFFIXES, prompt_columns, read_frames
 from zsad_lib.files.spans import read_spans
 from zsad_lib.own_video.ticks import stretch_starts
 
@@ -59,19 +59,18 @@ def family_guess(frame: pd.Series, statistics: dict[str, tuple[float, float]]) -
     return "semantic" if frame[prompt_columns(frame.index)].sum() >= NAMED else "contextual"
 
 
-def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def find_events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Runs of alarm frames, those less than `GAP_S` seconds apart joined; none spans a pause of the recording.
 
     Args:
-        table: of `score_video`.
+        table: of `score_video`; its columns `time_s`, `score` and `warmup` are read.
         threshold: of `alarms`, which holds the rule.
 
     Returns:
-        One row per event: `event`, `start_s`, `end_s`, `first_frame`, `last_frame` (inclusive), `peak_frame`, `peak_s`,
-        `peak_score`, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
-        `prompt_probability`.
+        One row per event: `event`, `start_s`, `end_s`, `first_frame`, `last_frame` (inclusive), `peak_frame`, `peak_s`
+        and `peak_score`.
     """
-    seconds = table["time_s"].to_numpy()
+    seconds, score = table["time_s"].to_numpy(), table["score"].to_numpy()
     joined: list[list[int]] = []
     for begin, end, _ in zip(*runs(alarms(table, threshold), stretch_starts(seconds))):  # pauses exceed `GAP_S`
         if joined and seconds[begin] - seconds[joined[-1][1] - 1] < GAP_S:
@@ -80,15 +79,34 @@ def events(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
             joined.append([int(begin), int(end)])
     rows = []
     for number, (begin, end) in enumerate(joined, start=1):
-        peak = begin + int(table["score"].iloc[begin:end].argmax())
-        frame = table.iloc[peak]
-        rows.append(
-            (number, seconds[begin], seconds[end - 1], begin, end - 1, peak, seconds[peak], frame["score"])
-            + (family_guess(frame, table.attrs["statistics"]), *frame[["caption", "prompt", "p_prompt"]])
-        )
+        peak = begin + int(score[begin:end].argmax())
+        rows.append((number, seconds[begin], seconds[end - 1], begin, end - 1, peak, seconds[peak], score[peak]))
     names = ["event", "start_s", "end_s", "first_frame", "last_frame", "peak_frame", "peak_s", "peak_score"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def events(
+    table: pd.DataFrame, threshold: float, rows: Callable[[], Iterable[pd.DataFrame]] | None = None
+) -> pd.DataFrame:
+    """`find_events`, and what each may be.
+
+    Args:
+        table: of `score_video`.
+        threshold: of `alarms`.
+        rows: gives the whole rows in blocks, where the table holds a few columns only, see `FrameScores`.
+
+    Returns:
+        Its columns, and of the peak frame `family_guess`, `nearest_normal_caption`, `best_abnormal_prompt` and its
+        `prompt_probability`.
+    """
+    found, told, begin = find_events(table, threshold), [], 0
+    for block in rows() if rows else [table]:
+        peaks = found["peak_frame"].to_numpy(int) - begin
+        for frame in (block.iloc[peak] for peak in peaks[(peaks >= 0) & (peaks < len(block))]):
+            told.append((family_guess(frame, table.attrs["statistics"]), *frame[["caption", "prompt", "p_prompt"]]))
+        begin += len(block)
     named = ["family_guess", "nearest_normal_caption", "best_abnormal_prompt", "prompt_probability"]
-    return pd.DataFrame(rows, columns=[*names, *named])
+    return pd.concat([found, pd.DataFrame(told, columns=named)], axis=1)
 
 
 def in_words(table: pd.DataFrame) -> str:
@@ -96,7 +114,7 @@ def in_words(table: pd.DataFrame) -> str:
     threshold, scored = threshold_of(table), table["score"][~table["warmup"]]
     if scored.empty:
         return "no event: no window has ended, the video is too short for causal scores"
-    if len(listed := events(table, threshold)):
+    if len(listed := find_events(table, threshold)):
         top = listed.loc[listed["peak_score"].idxmax()]
         return (
             f"events above {threshold:.2f}: {len(listed)}, the highest ({top['peak_score']:.2f}) at"
@@ -111,7 +129,7 @@ def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarra
     """Ground truth of one video from a label file, which is read and checked at once, before hours of scoring.
 
     Args:
-        path: ``.csv`` or ``.npy`` with a label 0 or 1 per frame (column `label`), as `read_frames` reads it; ``.csv``
+        path: of `SUFFIXES`, with a label 0 or 1 per frame (column `label`), as `read_frames` reads it; ``.csv``
             with a span per row (columns `first_frame` and `last_frame`, inclusive, as events.csv has them); or
             UCF-Crime's temporal annotation, which holds a line for the video.
         video: its path.
@@ -123,7 +141,7 @@ def read_truth(path: str | Path, video: str | Path) -> Callable[[int], np.ndarra
         ZsadError: a file that cannot be read, holds nothing on the video, or labels other than 0 and 1.
     """
     path, video = Path(path), Path(video)
-    if path.suffix.lower() not in (".csv", ".npy"):
+    if path.suffix.lower() not in SUFFIXES:
         table = read_temporal(path).set_index("video")
         if stem(video.name) not in table.index:
             raise ZsadError(f"{path}: no line on {stem(video.name)}; the first column names the video")

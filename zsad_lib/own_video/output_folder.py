@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.own_results import begins_with, is_of, is_pictures
+from zsad_lib.files.score_tables import FORMATS, PARQUET, parquet_names
 from zsad_lib.files.video import VIDEO_SUFFIXES
 from zsad_lib.own_video.scoring import TABLE
 
@@ -28,7 +29,7 @@ def local_video(video: str) -> Path:
     return Path(video)
 
 
-def output_for(video: Path, given: Path | None) -> Path:
+def output_for(video: Path, given: Path | None, format: str | None = None) -> Path:
     """Where the scores of a video go; beside them, in a folder of the same name without its ending, the pictures.
 
     Refuses, before anything is computed, what could not be written, or would overwrite what this kit did not make, or
@@ -36,8 +37,9 @@ def output_for(video: Path, given: Path | None) -> Path:
 
     Args:
         video: file or folder of frames.
-        given: CSV to write; None: ``<name>.scores.csv`` in the current folder, or, where that holds the results of
-            another video, ``<folder>-<name>.scores.csv``, with as many of the folders above as it takes.
+        given: CSV or Parquet file to write; None: ``<name>.scores.csv`` in the current folder, or, where that holds the
+            results of another video, ``<folder>-<name>.scores.csv``, with as many of the folders above as it takes.
+        format: of `FORMATS`, the ending; None: that of `given`, or csv.
 
     Raises:
         ZsadError: names the file or folder in the way.
@@ -45,12 +47,13 @@ def output_for(video: Path, given: Path | None) -> Path:
     if given is not None:
         output = given
     else:
-        free = [Path(f"{name}.scores.csv") for name in _names(video.resolve())]
+        free = [Path(f"{name}.scores.{format or FORMATS[0]}") for name in _names(video.resolve())]
         own = (output for output in free if is_of(output.with_suffix(""), video))
         output = next(own, None) or next((output for output in free if not _holds_results(output)), free[0])
     folder, another = output.with_suffix(""), "give --output another name"
-    if output.suffix.lower() != ".csv":
-        raise ZsadError(f"{output}: scores are a table; give a file that ends in .csv, as {folder}.csv")
+    if (ending := output.suffix.lower()[1:]) not in FORMATS or (format or ending) != ending:
+        wanted, example = format or " or .".join(FORMATS), f"{folder}.{format or FORMATS[0]}"
+        raise ZsadError(f"{output}: scores are a table; give a file that ends in .{wanted}, as {example}")
     if len(os.fsencode(output.name)) > LONGEST:
         raise ZsadError(f"{output}: a name longer than {LONGEST} bytes; give --output a shorter one")
     if output.exists() and not _is_table(output):
@@ -87,4 +90,9 @@ def _holds_results(output: Path) -> bool:
 
 
 def _is_table(path: Path) -> bool:
-    return begins_with(path, ",".join(TABLE))
+    if not begins_with(path, PARQUET):
+        return begins_with(path, ",".join(TABLE))
+    try:
+        return tuple(parquet_names(path)[: len(TABLE)]) == TABLE
+    except ZsadError:
+        return False

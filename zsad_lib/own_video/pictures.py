@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,9 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from zsad_lib.evaluate.events import alarms, runs
+from zsad_lib.errors import one_line
+from zsad_lib.evaluate.events import Runs, alarms, runs
 from zsad_lib.files import paths
-from zsad_lib.files.spans import labels_to_spans, parse_spans
 from zsad_lib.files.video import read_video, timed_frames
 from zsad_lib.own_video.detector import RATE
 from zsad_lib.own_video.events import events, threshold_of
@@ -22,6 +24,7 @@ from zsad_lib.results.film import ALARM, OWN_THRESHOLD, TRUTH, extremes, hexed, 
 
 PEAKS = 12  # pictures of the contact sheet, at most
 TITLE = 80  # letters of a title
+LONG = 3600.0  # seconds of a film from which on it is told that it takes long
 PIECES = 1500  # of the drawn curve: more would not be seen, and a night has a million frames
 
 
@@ -59,18 +62,26 @@ def curve(table: pd.DataFrame, threshold: float, title: str) -> Figure:
     if np.isfinite(threshold):
         axes.axhline(threshold, color=hexed(ALARM), linewidth=0.8, linestyle="--", label="threshold")
     low, high = axes.get_ylim()
-    begins, ends, _ = runs(alarm, starts)
-    spans = [(seconds[begin], seconds[end - 1] - seconds[begin]) for begin, end in zip(begins, ends)]
+    spans = _spans(runs(alarm, starts), seconds)
     axes.broken_barh(spans, (low, high - low), color=hexed(ALARM), alpha=0.15, linewidth=0.5, label="alarm")
     if "truth" in table:
-        for number, (first, last) in enumerate(parse_spans(labels_to_spans(table["truth"]))):
+        for number, (first, length) in enumerate(_spans(runs(table["truth"].to_numpy(bool), np.array([0])), seconds)):
             label = None if number else "labelled abnormal"
-            axes.axvspan(seconds[first], seconds[last], 0, 0.06, color=hexed(TRUTH), linewidth=0, label=label)
+            axes.axvspan(first, first + length, 0, 0.06, color=hexed(TRUTH), linewidth=0, label=label)
     axes.set(xlabel="time (s)", ylabel="anomaly score\n(deviations from normal)", title=title)
     axes.set(xlim=(0, max(seconds.max(), 1e-3)), ylim=(low, high))
     axes.title.set_parse_math(False)  # names may hold $
     figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def _spans(found: Runs, seconds: np.ndarray) -> list[tuple[float, float]]:
+    """Begin and length of runs of frames, seconds; where there are many, those that no eye could tell apart as one."""
+    begins, ends = seconds[found.begin], seconds[found.end - 1]
+    if len(begins) > PIECES:
+        apart = begins[1:] - ends[:-1] > seconds[-1] / PIECES
+        begins, ends = begins[np.append(True, apart)], ends[np.append(apart, True)]
+    return list(zip(begins, ends - begins))
 
 
 def contact_sheet(path: str | Path, listed: pd.DataFrame, title: str, decoded: int | None = None) -> Figure | None:
@@ -102,7 +113,12 @@ def contact_sheet(path: str | Path, listed: pd.DataFrame, title: str, decoded: i
 
 
 def write_all(
-    path: str | Path, table: pd.DataFrame, folder: Path, play: bool = True, progress: bool = False
+    path: str | Path,
+    table: pd.DataFrame,
+    folder: Path,
+    play: bool = True,
+    progress: bool = False,
+    rows: Callable[[], Iterable[pd.DataFrame]] | None = None,
 ) -> dict[str, Path]:
     """Everything that shows a score, into `folder`: events.csv, curve.png and .pdf, peaks.png and .pdf, overlay.mp4.
 
@@ -111,7 +127,8 @@ def write_all(
         table: of `score_video`; a column `truth`, where there is one, marks labelled frames.
         folder: receives the files.
         play: False: without the film, which takes longest.
-        progress: tell on standard error how far the film is.
+        progress: tell on standard error how far the film is, and beforehand of one that takes long.
+        rows: gives the whole rows in blocks, where the table holds a few columns only, see `FrameScores`.
 
     Returns:
         Name -> file; "peaks" is missing where no frame stands out.
@@ -119,15 +136,19 @@ def write_all(
     for old in ("peaks.png", "peaks.pdf", "overlay.mp4"):  # of an earlier call; not each call makes them
         (folder / old).unlink(missing_ok=True)
     threshold, kind, name = threshold_of(table), threshold_kind(table), in_title(Path(path).resolve().name)
-    listed = events(table, threshold)
+    listed = events(table, threshold, rows)
     files = {"events": paths.write_table(folder / "events.csv", listed)}
     files["curve"], _ = style.save(curve(table, threshold, f"{name}\n{kind}"), folder / "curve")
-    if (sheet := contact_sheet(path, listed, f"{name}: highest events", len(table))) is not None:
+    of_how_many = f"the {PEAKS} highest of {len(listed):,} events" if len(listed) > PEAKS else "highest events"
+    if (sheet := contact_sheet(path, listed, f"{name}: {of_how_many}", len(table))) is not None:
         files["peaks"], _ = style.save(sheet, folder / "peaks")
     if play:
         seconds = table["time_s"].to_numpy()
         apart = np.delete(np.diff(seconds), stretch_starts(seconds)[1:] - 1)  # without the pauses
         fps = 1 / apart.mean() if len(apart) and apart.mean() > 0 else RATE
         files["overlay"] = folder / "overlay.mp4"
-        write_film(path, table, threshold, kind, files["overlay"], fps, progress)
+        if progress and seconds[-1] > LONG:
+            line = f"{path}: a film of {seconds[-1] / 3600:.1f} hours, which takes longest; all else is written"
+            print(one_line(f"{line}, and Ctrl-C leaves the film out"), file=sys.stderr, flush=True)
+        write_film(path, table, threshold, kind, files["overlay"], fps, progress, rows)
     return files

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -55,7 +55,14 @@ def extremes(score: np.ndarray, pieces: int) -> np.ndarray:
 
 
 def write_film(
-    path: str | Path, table: pd.DataFrame, threshold: float, kind: str, target: Path, fps: float, progress: bool = False
+    path: str | Path,
+    table: pd.DataFrame,
+    threshold: float,
+    kind: str,
+    target: Path,
+    fps: float,
+    progress: bool = False,
+    rows: Callable[[], Iterable[pd.DataFrame]] | None = None,
 ) -> int:
     """Writes the film, one frame in memory at a time.
 
@@ -68,6 +75,8 @@ def write_film(
         target: ``.mp4`` to write.
         fps: frames per second to play at.
         progress: tell on standard error how far it is.
+        rows: gives the whole rows in blocks, where the table of a long video holds times, scores, warm-up and labels
+            alone.
 
     Returns:
         Frames written: as many as were scored.
@@ -82,19 +91,20 @@ def write_film(
     alarm, seconds, score = alarms(table, threshold), table["time_s"].to_numpy(), table["score"].to_numpy()
     warmup = table["warmup"].to_numpy()
     truth = table["truth"].to_numpy() if "truth" in table else np.zeros(len(table), bool)
-    columns = prompt_columns(table)
-    likely = table[columns].max().nlargest(BARS).index if columns else []
-    shares = table[likely].to_numpy()  # [T, A]
-    places = table[["region_x", "region_y"]].to_numpy() if "region_x" in table else np.full((len(table), 2), np.nan)
+    blocks = rows or (lambda: [table])
+    highest = [block[prompt_columns(block)].max() for block in blocks()]
+    likely = pd.DataFrame(highest).max().nlargest(BARS).index if len(highest[0]) else []
     words = _words([prompt_of(name) for name in likely], width, font)
     strip, legend = _strip(table, threshold, width), _legend("truth" in table, threshold, kind, width, font)
     cursor = np.linspace(0, width - 1, len(table)).round().astype(int)
 
     def draw_frames() -> Iterator[np.ndarray]:
-        for number, frame in zip(range(len(table)), itertools.chain([first], frames)):  # a recording may grow meanwhile
+        shown_rows = itertools.chain.from_iterable(_bars_and_places(block, likely) for block in blocks())
+        # A recording may grow meanwhile, so that it has more frames than rows.
+        for number, ((shares, place), frame) in enumerate(zip(shown_rows, itertools.chain([first], frames))):
             picture = resize(frame, (height, shown))  # some recorders change size in the middle
-            if alarm[number] and np.isfinite(places[number]).all():
-                picture = _framed(picture, places[number])
+            if alarm[number] and np.isfinite(place).all():
+                picture = _framed(picture, place)
             picture = np.pad(picture, sides)
             under = strip.copy()
             _border(picture, ALARM if alarm[number] else CALM, round(BORDER * width) if alarm[number] else 1)
@@ -102,10 +112,16 @@ def write_film(
             state = "no window has ended yet" if warmup[number] else f"score {score[number]:.1f}"
             line = [(f"{seconds[number]:.1f} s", INK), (state, INK)]
             line += [("ALARM", ALARM)] * bool(alarm[number]) + [("labelled abnormal", TRUTH)] * bool(truth[number])
-            yield np.concatenate([picture, _flow(line, width, font), _bars(words, shares[number], font), under, legend])
+            yield np.concatenate([picture, _flow(line, width, font), _bars(words, shares, font), under, legend])
 
     film = report_progress(draw_frames(), "frames drawn", len(table)) if progress else draw_frames()
     return write_video(target, film, fps, crf=23, note=FILM_NOTE)
+
+
+def _bars_and_places(block: pd.DataFrame, prompts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Probabilities of the prompts shown [A], and the region's place (x, y), NaN for none, of each row."""
+    places = block[["region_x", "region_y"]].to_numpy() if "region_x" in block else np.full((len(block), 2), np.nan)
+    return zip(block[list(prompts)].to_numpy(), places)
 
 
 @cache
