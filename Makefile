@@ -47,6 +47,7 @@ CLUSTER ?=
 LAUNCH ?=
 SET ?=
 INSTALLER ?=
+CPU ?=
 UPGRADE ?=
 COLD ?=
 PYTHONS ?=
@@ -56,7 +57,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
 GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
-	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS OUT GRID CLUSTER LAUNCH SET INSTALLER PYTHONS TESTS
+	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS OUT GRID CLUSTER LAUNCH SET INSTALLER CPU PYTHONS TESTS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$1)'
 # A path as one word that is no option; what holds a newline, or a password, reaches the shell through the environment.
@@ -119,7 +120,7 @@ test: env  ## the whole test suite with coverage, and every notebook in the smok
 	@$(PYTEST) --cov --cov-report=term --doctest-modules tests zsad_lib data_prep
 	@$(MAKE) test-notebooks
 
-env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first) [INSTALLER=pip: without uv]
+env: $(VENV)/.ready  ## set-up: .venv with the pinned libraries (no other target needs it called first) [INSTALLER=pip: without uv] [CPU=1: without GPU libraries, 0: with them again]
 
 doctor: env  ## check this machine and say how to mend what is missing
 	@$(ZSAD) doctor
@@ -205,7 +206,8 @@ showcase: env  ## show runs/demo and runs/ped2 in README.md and docs: tables, pi
 	@$(ZSAD) showcase
 
 lab: env  ## open the notebooks in JupyterLab
-	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+	@$(VENV)/bin/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 # What the notebooks need is computed first: side by side they would wait for each other's run folder.
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
@@ -256,9 +258,13 @@ if [ -z "$$python" ]; then echo "error: no Python 3.11 to 3.14 found; install on
 endef
 
 ENV_MARK := $(or $(shell { cat requirements.lock; sed '/^\[tool.ruff/,$$d' pyproject.toml; pwd; } 2>/dev/null | git hash-object --stdin 2>/dev/null),unknown)
-ifneq ($(ENV_MARK),$(shell [ -x $(PYTHON) ] && cat $(VENV)/.ready 2>/dev/null))
+# An environment for CPUs stays one until it is asked for otherwise: its stamp says so.
+MADE := $(shell cat $(VENV)/.ready 2>/dev/null)
+WANTED := $(ENV_MARK)$(if $(filter 0 no,$(CPU)),,$(if $(filter 1 yes,$(CPU))$(filter cpu,$(MADE)), cpu))
+ifneq ($(WANTED),$(shell [ -x $(PYTHON) ] && echo "$(MADE)"))
 .PHONY: $(VENV)/.ready
 endif
 
 $(VENV)/.ready:
-	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/set_up.py --mark "$(ENV_MARK)" $(if $(INSTALLER),--with $(call quoted,$(INSTALLER)))
+	@$(FIND_PYTHON); "$$python" -I zsad_lib/maintenance/set_up.py --mark "$(WANTED)" $(if $(filter cpu,$(WANTED)),--cpu) \
+		$(if $(INSTALLER),--with $(call quoted,$(INSTALLER)))

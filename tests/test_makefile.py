@@ -220,3 +220,14 @@ def test_what_is_given_is_never_run(clone, tmp_path):
         for value in (f"$(shell touch {tmp_path}/run)", f"`touch {tmp_path}/run`", f"'; touch {tmp_path}/run; '"):
             make(target, f"{name}={value}", cwd=clone)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("uid", "flag"), [("0", True), ("1000", False)])
+def test_the_lab_starts_as_root_too_and_reaches_the_pages(clone, tmp_path, uid, flag):
+    """JupyterLab refuses root without a word, and shows no file above its folder: notebooks link into docs."""
+    fake = tmp_path / "bin" / "id"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho {uid}\n", encoding="utf-8")
+    fake.chmod(0o755)
+    line = make("-n", "lab", cwd=clone, PATH=f"{fake.parent}:{os.environ['PATH']}").stdout
+    assert ("--allow-root" in line) is flag and "--notebook-dir=. " in line and "/lab/tree/notebooks" in line

@@ -4,6 +4,7 @@ that fails."""
 import base64
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_makefile import make
 
 from zsad_lib.maintenance import set_up
 
@@ -32,7 +34,8 @@ UV = """#!/bin/sh
 echo "$@" >> "$UV_LOG"
 [ -n "$UV_HANGS" ] && sleep 60
 [ -n "$UV_FAILS" ] && echo 'error: Failed to fetch: `http://127.0.0.1/simple/toy/`' && exit 1
-exec "$(dirname "$0")/python" -m pip install -q --no-deps --require-hashes -r "$PWD/requirements.lock"
+for lock; do :; done
+exec "$(dirname "$0")/python" -m pip install -q --no-deps --require-hashes -r "$lock"
 """
 
 
@@ -98,6 +101,7 @@ def installed(kit: Path) -> str:
 def test_uv_installs_what_the_lock_holds_once(kit):
     done = env(kit, PIP_USER="1", PYTHONPATH=str(kit))  # a user's own habits do not reach it
     assert done.returncode == 0 and "set-up: done" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[0].endswith(set_up.tell_size())  # before anything is fetched
     assert installed(kit) == "kit0.1 toy1.0 uv1.0"
     log = (kit.parent / "uv.log").read_text(encoding="utf-8").splitlines()
     assert len(log) == 1 and "pip sync --require-hashes --only-binary :all:" in log[0]
@@ -153,6 +157,52 @@ def test_an_interrupted_set_up_starts_again(kit):
     assert env(kit).returncode == 0 and installed(kit) == "kit0.1 toy1.0 uv1.0"
 
 
+def test_what_it_takes_is_told_alike_everywhere():
+    told = [f"{gb} GB" for gb in set_up.SIZES["gpu"]]
+    assert all(words in set_up.tell_size() for words in told) and set_up.SIZES["cpu"] < set_up.SIZES["gpu"]
+    for page in ("README.md", "docs/use.md"):
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert f"most {told[0]} to download" in text and f"{told[1]} on disk" in text, page
+
+
+def gpu_pins(kit: Path, wheels: Path) -> None:
+    """The toy kit's lock, with torch and what it loads on a GPU."""
+    pins = [wheel(wheels, name, "1.0") for name in ("torch", "torchvision", "triton", "nvidia_toy")]
+    lock = kit / "requirements.lock"
+    lock.write_text("".join(pins).replace("nvidia_toy", "nvidia-toy") + lock.read_text(encoding="utf-8"), "utf-8")
+
+
+def test_an_environment_for_cpus_stays_one_until_it_is_asked_for_otherwise(kit):
+    wheels = kit.parent / "wheels"
+    gpu_pins(kit, wheels)
+    wheel(wheels, "torch", "1.0+cpu")
+    absent = env(kit, "CPU=1", "INSTALLER=pip")
+    lines = [line for line in absent.stderr.splitlines() if not line.startswith("make: ***")]
+    assert absent.returncode != 0 and len(lines) == 1 and "PIP_EXTRA_INDEX_URL" in lines[0], absent.stderr
+    assert lines[0].startswith("error: set-up: torchvision==1.0+cpu: no index here has this build for CPUs")
+    assert "toy" not in installed(kit)  # nothing was fetched in vain
+    wheel(wheels, "torchvision", "1.0+cpu")
+    cpu = "kit0.1 torch1.0+cpu torchvision1.0+cpu toy1.0 uv1.0"
+    done = env(kit, "CPU=1")
+    assert done.returncode == 0 and installed(kit) == cpu, done.stdout + done.stderr
+    assert "GPU libraries left out" in done.stdout.splitlines()[0]
+    for arguments in ([], ["CPU=1"], ["CPU=x86_64"]):  # a system may have set CPU to something of its own
+        assert "set-up" not in env(kit, *arguments).stdout
+    back = make("-n", "env", "CPU=0", cwd=kit).stdout
+    assert "set_up.py" in back and "--cpu" not in back
+    lock = kit / "requirements.lock"
+    lock.write_text(lock.read_text(encoding="utf-8") + "# another lock\n", "utf-8")
+    assert "--cpu" in make("-n", "env", cwd=kit).stdout
+
+
+def test_every_library_for_gpus_in_the_real_lock_is_left_out():
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    kept, builds = set_up.choose_cpu_builds(lock)
+    assert [build.partition("==")[0] for build in builds] == list(set_up.CPU_BUILDS)
+    assert not re.search(r"(?im)^(nvidia|cuda|triton|torch)", kept) and "sys_platform == 'linux' \\" not in kept
+    assert set(kept.splitlines()) < set(lock.splitlines()) and "uv==" in kept and "numpy==" in kept
+
+
 def test_a_python_without_ensurepip_is_one_line(tmp_path, monkeypatch, capsys):
     def no_ensurepip(*command, **settings):
         raise set_up.Failed("The virtual environment was not created successfully because ensurepip is not available.")
@@ -167,7 +217,7 @@ def test_a_python_without_ensurepip_is_one_line(tmp_path, monkeypatch, capsys):
     ("log", "line"),
     [
         ("Failed to download `torch==2.14.1`\n  No space left on device",
-         "torch==2.14.1: the disk is full; it takes 6 GB"),
+         f"torch==2.14.1: the disk is full; it takes {set_up.SIZES['gpu'][1]} GB"),
         ("error: Failed to fetch: `x`\n cause: /simple/timm/\n dns error", "x: no connection to the package index"),
         ("odd\n\n  the last word \n", "the last word"),
         ("", "no word why"),
