@@ -102,7 +102,29 @@ def test_need_asks_the_pipeline(run_home, monkeypatch):
     assert run.need("data", ucsd_ped2="train")["step"] == "data"
 
 
-def test_say_show_progress_in_plain_text(capsys):
+def test_what_is_no_result_says_so_with_the_width_of_its_interval(run_home, capsys):
+    row = {"value": 0.62, "low": 0.4, "high": 0.81, "delta": -0.1, "delta_low": -0.3, "delta_high": 0.25}
+    auc, delta = frame.interval(row), frame.interval(row, "delta")
+    unknown = frame.interval({"value": 0.5, "low": float("nan"), "high": float("nan")})
+
+    def said(profile: str) -> list[str]:
+        frame.begin({"PROFILE": profile})
+        capsys.readouterr()
+        frame.say("AUC {a:.2f} [{a.low:.2f}, {a.high:.2f}] of `{name}`", a=auc, name="ln")
+        frame.say("{a:.2f}, {d:+.2f}", a=auc, d=delta)
+        frame.say("{n} clips, {u:.1f}", n=3, u=unknown)
+        print("0.5", frame.mark())
+        return capsys.readouterr().out.splitlines()
+
+    plain = ["AUC 0.62 [0.40, 0.81] of `ln`", "0.62, -0.10", "3 clips, 0.5", "0.5 "]
+    notes = [" *(smoke: no result, 95 % interval 0.41 wide)*", " *(smoke: no result, 95 % intervals up to 0.55 wide)*",
+             " *(smoke: no result)*", "(smoke: no result)"]  # fmt: skip
+    assert said("smoke") == [line + note for line, note in zip(plain, notes)]
+    assert said("demo") == plain
+
+
+def test_say_show_progress_in_plain_text(capsys, monkeypatch):
+    monkeypatch.setattr(frame, "_no_result", "")
     frame.say("AUC {auc:.3f}", auc=0.98765)
     frame.show(frame.say)
     assert list(progress.progress([1, 2], "reading")) == [1, 2] and list(progress.progress(iter("ab"), "letters")) == [
@@ -136,6 +158,7 @@ def test_lines_tell_how_far_work_is(monkeypatch, capsys):
 
 def test_rich_output_in_a_notebook(monkeypatch):
     shown = []
+    monkeypatch.setattr(frame, "_no_result", "")
     shell = SimpleNamespace(kernel=object())
     monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
     monkeypatch.setattr("IPython.display.display", shown.append)

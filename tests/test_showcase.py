@@ -141,31 +141,41 @@ def test_a_place_that_is_not_closed_does_not_swallow_the_next():
 def write_notebook(
     file: Path, seconds: float | None = None, claim: str = "**Claim.** One sentence. Another one."
 ) -> None:
-    """A notebook with its first cell; with `seconds`, one that has been executed to its end."""
+    """A notebook with its first cell; with `seconds`, the result of one that has run to its end as well."""
     cell = {
         "cell_type": "markdown",
         "source": ["# 07 · Look twice\n", "\n", claim, "\n\n**Teaches** `a.py`\n\n**Needs** `make ablate GRID=gate`"],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"cells": [cell], "metadata": {"papermill": {"duration": seconds}}}), encoding="utf-8")
+    file.write_text(json.dumps({"cells": [cell], "metadata": {}}), encoding="utf-8")
     if seconds:
         (file.with_suffix("")).mkdir()
-        (file.with_suffix("") / "result.json").write_text("{}")
+        (file.with_suffix("") / "result.json").write_text(json.dumps({"seconds": seconds}))
 
 
 def test_the_map_of_notebooks_has_claims_and_measured_minutes(run_home):
-    executed = run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb"
+    def table() -> str:
+        notebook_map.write(run_home)
+        return page.read_text(encoding="utf-8")
+
     write_notebook(run_home / "notebooks" / "07_look.ipynb")
+    page, place = run_home / "docs" / "notebooks.md", "<!-- results:notebooks -->\n<!-- /results -->"
+    page.parent.mkdir()
+    page.write_text(place, encoding="utf-8")
+    start = run_home / "notebooks" / "00_start_here.ipynb"
+    write_notebook(start, claim=f"**Claim.** First. {place}")
     row = "| [07 Look twice](../notebooks/07_look.ipynb), after `make ablate GRID=gate` | One sentence. |{} `a.py` |\n"
-    write_notebook(executed)  # it failed before its last cell
-    assert row.format("") in notebook_map.update(run_home)
-    write_notebook(executed, seconds=93.0)
-    assert row.format(" 1.6 |") in notebook_map.update(run_home)
+    write_notebook(run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb")  # it failed before its last cell
+    assert row.format("") in table()
+    write_notebook(run_home / "runs" / "demo" / "notebooks" / "07_look.ipynb", seconds=93.0)
+    write_notebook(run_home / "runs" / "smoke" / "notebooks" / "07_look.ipynb", seconds=2.0)
+    write_notebook(run_home / "runs" / "smoke" / "notebooks" / "interactive.ipynb", seconds=2.0)  # not of the kit
+    assert row.format(" < 0.1 | 1.6 |") in table()
+    assert "interactive" not in (run_home / "docs" / "results" / "minutes.csv").read_text(encoding="utf-8")
     (run_home / "runs").rename(run_home / "gone")
-    table = notebook_map.update(run_home)
-    assert row.format(" 1.6 |") in table and "`demo`" in table and "`smoke`" not in table, (
-        "what was measured before stays"
-    )
+    assert row.format(" < 0.1 | 1.6 |") in table(), "what was measured before stays"
+    first = "".join(json.loads(start.read_text(encoding="utf-8"))["cells"][0]["source"])
+    assert "| [07 Look twice](07_look.ipynb), after `make ablate GRID=gate` | One sentence. | < 0.1 | 1.6 |\n" in first
     write_notebook(run_home / "notebooks" / "08_odd.ipynb", claim="no claim")
     with pytest.raises(ZsadError, match="08_odd.ipynb: its first cell needs"):
-        notebook_map.update(run_home)
+        notebook_map.write(run_home)

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "begin": "notebook",
     "say": "notebook",
+    "mark": "notebook",
+    "interval": "notebook",
     "show": "notebook",
     "progress": "pipeline.progress",
     "ZsadError": "errors",

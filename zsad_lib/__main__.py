@@ -271,7 +271,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
                              "zsad_lib.maintenance.gpu_figures:main"),
         "showcase": Command("copy tables and pictures of runs to docs/results and README.md", "",
                             "zsad_lib.maintenance.front_page:update"),
-        "notebook-map": Command("write the map of notebooks in README.md again", "",
+        "notebook-map": Command("write the map of notebooks again", "",
                                 "zsad_lib.maintenance.notebook_map:write"),
         "lock": Command("pin what pyproject.toml newly needs", "--upgrade", "zsad_lib.maintenance.lock:write"),
         "lock-check": Command("which pins are yanked or gone, and whether today's newest versions pass", "",

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from zsad_lib.config import Profile, as_dict, get_profile, nearest, typed
 from zsad_lib.errors import ZsadError, optional
@@ -20,6 +20,18 @@ from zsad_lib.pipeline.artefacts import record, write_result
 from zsad_lib.pipeline.progress import notebook_kernel
 
 T = TypeVar("T")
+_no_result = ""  # name of the begun profile where its numbers are no results
+
+
+class Interval(NamedTuple):
+    """A number with its 95 % interval; ``f"{auc:.3f} [{auc.low:.3f}, {auc.high:.3f}]"`` prints both."""
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
 
 
 class Run:
@@ -99,6 +111,8 @@ def begin(namespace: dict[str, Any], **own: type) -> Run:
     from zsad_lib.results import style  # with matplotlib, which z.progress and z.say can do without
 
     style.style()
+    global _no_result
+    _no_result = "" if profile.is_result else profile.run_name
     run = Run(_notebook_name(namespace), profile)  # seeds, after the imports that draw random numbers
     commit = run_step.provenance()["git"]["commit"]
     parts = [
@@ -112,8 +126,13 @@ def begin(namespace: dict[str, Any], **own: type) -> Run:
 
 
 def say(template: str, **values: Any) -> None:
-    """Prints a sentence whose numbers are computed: ``say("AUC {auc:.3f}", auc=auc)``; Markdown in a notebook."""
+    """Prints a sentence whose numbers are computed: ``say("AUC {auc:.3f}", auc=auc)``; Markdown in a notebook.
+
+    In a profile whose numbers are no results the sentence says so, with the width of the widest `Interval` in it.
+    """
     text = template.format(**values)
+    if note := mark(*values.values()):
+        text += f" *{note}*"
     if notebook_kernel() is None:
         print(text)
     else:
@@ -121,6 +140,26 @@ def say(template: str, **values: Any) -> None:
             from IPython.display import Markdown, display
 
         display(Markdown(text))
+
+
+def mark(*values: Any) -> str:
+    """What stands behind a number of a profile that is no result, "(smoke: no result)"; "" where numbers are results.
+
+    Of each `Interval` among `values` it tells how wide it is: a small profile may turn a claim round by chance.
+    """
+    if not _no_result:
+        return ""
+    widths = [value.high - value.low for value in values if isinstance(value, Interval) and value.high > value.low]
+    many = "s up to" if len(widths) > 1 else ""
+    width = f", 95 % interval{many} {max(widths):.2f} wide" if widths else ""
+    return f"({_no_result}: no result{width})"
+
+
+def interval(row: Any, name: str = "value") -> Interval:
+    """A tidy table's number with its interval: of `row` the columns ``value, low, high``, or with another `name`
+    ``delta, delta_low, delta_high``."""
+    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    return Interval(float(row[name]), float(row[low]), float(row[high]))
 
 
 def show(function: Callable | type) -> None:

@@ -1,7 +1,8 @@
-"""The map of notebooks in docs/notebooks.md: what each one claims, what it teaches, and the minutes that it took.
+"""The map of notebooks in docs/notebooks.md and in notebook 00: what each one claims, what it teaches, and the minutes
+that it took.
 
-`python -m zsad_lib notebook-map` writes the map again, after a notebook was added too; `make showcase` does so
-as well. Claims come from the notebooks' first cells, minutes from the runs that are there; of other runs,
+`python -m zsad_lib notebook-map` writes both again, after a notebook was added too; `make showcase` does so as well.
+Claims come from the notebooks' first cells, minutes from the runs that are there; of other runs,
 docs/results/minutes.csv keeps what was measured.
 """
 
@@ -17,6 +18,7 @@ from zsad_lib.files import paths
 from zsad_lib.pipeline.run_step import run_folder, steps_of
 
 SHOWN = ("smoke", "demo")  # profiles with a column, once they have been measured
+START = "00_start_here"  # the notebook that holds the map as well
 STEPS = "compute steps"  # row of what is computed once, before the notebooks
 TITLE, CLAIM = r"^# (\d\d) · (.+)", r"^\*\*Claim\.\*\* (.+?[.!?])(?: |$)"
 TEACHES, GRID = r"^\*\*Teaches\*\* (.+)", r"make ablate (GRID=\w+)"
@@ -43,48 +45,75 @@ def claims(folder: Path) -> pd.DataFrame:
 
 
 def measured(profile: str) -> dict[str, float]:
-    """Seconds of each notebook of a finished run, and of all its compute steps together; {} where there is no such
-    run."""
+    """Seconds of each notebook of a run, and of all its compute steps together; {} where there is no such run.
+
+    They are those that `run.finish` wrote, whoever executed the notebook: from the end of its set-up cell to its last
+    line, so without the loading of libraries, which any page of Python pays.
+    """
     run, found = run_folder(get_profile(profile)), {}
-    for path in paths.executed(run / "notebooks"):
-        if seconds := paths.read_json(path)["metadata"]["papermill"]["duration"]:  # none of one that ended in an error
-            found[path.stem] = seconds
+    for file in sorted((run / "notebooks").glob("*/result.json")):
+        found[file.parent.name] = paths.read_json(file, "seconds")["seconds"]
     steps = [run / step / "result.json" for step in steps_of(get_profile(profile))]
     if found and all(file.is_file() for file in steps):
         found[STEPS] = sum(paths.read_json(file, "seconds")["seconds"] for file in steps)
     return found
 
 
-def update(home: Path) -> str:
-    """Adds the runs that are there to docs/results/minutes.csv, and gives the map as a table."""
+def update_minutes(home: Path) -> pd.DataFrame:
+    """Adds the runs that are there to docs/results/minutes.csv: [item, profile] of minutes, NaN where not measured."""
     file, columns = home / "docs" / "results" / "minutes.csv", ["profile", "item", "seconds"]
     spent = {(row.profile, row.item): row.seconds for row in pd.read_csv(file).itertuples()} if file.is_file() else {}
     spent |= {(profile, item): seconds for profile in SHOWN for item, seconds in measured(profile).items()}
+    there = {STEPS, *(path.stem for path in (home / "notebooks").glob("*.ipynb"))}
+    rows = [(*key, spent[key]) for key in sorted(spent) if key[1] in there]  # not of a notebook that is gone
+    table = pd.DataFrame(rows, columns=columns)
     with paths.atomic(file) as handle:
-        table = pd.DataFrame([(*key, spent[key]) for key in sorted(spent)], columns=columns)
         table.to_csv(handle, index=False, float_format="%.1f", lineterminator="\n")
-    run = [profile for profile in SHOWN if any(profile == name for name, _ in spent)]
-    shown = lambda item: "".join(f" {spent[p, item] / 60:.1f} |" if (p, item) in spent else " - |" for p in run)
+    minutes = table.assign(minutes=table.seconds / 60).pivot(index="item", columns="profile", values="minutes")
+    return minutes.reindex(columns=[profile for profile in SHOWN if profile in minutes])
+
+
+def tabulate(notebooks: pd.DataFrame, minutes: pd.DataFrame, to: str = "../notebooks/", teaches: bool = True) -> str:
+    """The map in Markdown.
+
+    Args:
+        notebooks: of `claims`.
+        minutes: of `update_minutes`.
+        to: way to the notebooks' folder.
+        teaches: with a column of library files, and a last row of the compute steps.
+    """
+    minutes = minutes.reindex([*notebooks.notebook, STEPS])
+    text = lambda value: "-" if pd.isna(value) else "< 0.1" if value < 0.05 else f"{value:.1f}"
+    shown = lambda item: "".join(f" {text(value)} |" for value in minutes.loc[item])
     lines = [
-        "| Notebook | What it claims |" + "".join(f" Minutes, `{name}` |" for name in run) + " What it teaches |",
-        "|---|---|" + "---:|" * len(run) + "---|",
+        "| Notebook | What it claims |" + "".join(f" Minutes, `{name}` |" for name in minutes),
+        "|---|---|" + "---:|" * len(minutes.columns),
     ]
-    for row in claims(home / "notebooks").itertuples():
+    for row in notebooks.itertuples():
         after = f", after `make ablate {row.after}`" if row.after else ""
-        link = f"[{row.title}](../notebooks/{row.notebook}.ipynb)"
-        lines.append(f"| {link}{after} | {row.claim} |{shown(row.notebook)} {row.teaches} |")
-    steps = "data, features, training, scores, evaluation, tables, figures, films"
-    lines.append(f"| *{STEPS}, once* | *{steps}* |{shown(STEPS)} |")
+        lines.append(f"| [{row.title}]({to}{row.notebook}.ipynb){after} | {row.claim} |{shown(row.notebook)}")
+    if teaches:
+        steps = "data, features, training, scores, evaluation, tables, figures, films"
+        lines.append(f"| *{STEPS}, once* | *{steps}* |{shown(STEPS)}")
+        last = [" What it teaches |", "---|", *(f" {files} |" for files in notebooks.teaches), " |"]
+        lines = [line + more for line, more in zip(lines, last)]
     return "\n".join(lines) + "\n"
 
 
 def write(home: Path | None = None) -> None:
-    """Writes the map into docs/notebooks.md of `home` (the kit's), and what was measured into
+    """Writes the map into docs/notebooks.md and notebook 00 of `home` (the kit's), and what was measured into
     docs/results/minutes.csv."""
     home = home or paths.root()
-    page = home / "docs" / "notebooks.md"
-    text = fill(page.read_text(encoding="utf-8") if page.is_file() else "", "notebooks", update(home))
-    paths.write_text(page, text)
+    notebooks, minutes = claims(home / "notebooks"), update_minutes(home)
+    page, start = home / "docs" / "notebooks.md", home / "notebooks" / f"{START}.ipynb"
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    paths.write_text(page, fill(text, "notebooks", tabulate(notebooks, minutes)))
+    if start.is_file():
+        book = json.loads(start.read_text(encoding="utf-8"))
+        [cell] = [cell for cell in book["cells"] if "<!-- results:notebooks -->" in "".join(cell["source"])]
+        table = tabulate(notebooks, minutes, to="", teaches=False)
+        cell["source"] = fill("".join(cell["source"]), "notebooks", table).splitlines(keepends=True)
+        paths.write_text(start, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
 
 
 def fill(text: str, name: str, content: str) -> str:
