@@ -20,7 +20,7 @@ def notebook(tmp_path):
     cells = [
         v4.new_markdown_cell(
             "# 07 · Look\n\nSee [the next](08_next.ipynb), [all](60_all.ipynb#end), [a"
-            " paper](https://arxiv.org/abs/1807.03748)."
+            " paper](https://arxiv.org/abs/1807.03748) and [words](../docs/glossary.md#b)."
         ),
         v4.new_markdown_cell("Mean $\\mu_k$ of\n\n$$\\begin{aligned}a &= \\frac{1}{2}\\\\ b &= 3\\end{aligned}$$"),
         v4.new_markdown_cell("<details><summary>Hint</summary>Use $a < b$.</details>"),
@@ -49,7 +49,7 @@ def test_page_fetches_nothing_and_holds_its_formulas(notebook):
     assert page.count("<math") == 3 and "$" not in page and "<mtable" in page and "go()" not in page and "drawn" in page
     assert "<div>def</div>" in page and ".output_html .k" not in page
     assert "<title>07 · Look</title>" in page
-    assert 'href="https://arxiv.org/abs/1807.03748"' in page
+    assert 'href="https://arxiv.org/abs/1807.03748"' in page and " and words.</p>" in page
 
 
 def test_pages_link_to_what_was_executed_and_follow_it(notebook):

@@ -63,3 +63,22 @@ def test_notebook_00_holds_the_map():
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
     minutes = re.compile(r"(\w+)\.ipynb\)[^|]*\|[^|]*\|( [-<.\d ]+ \| [-<.\d ]+ \|)")
     assert minutes.findall(cell) == minutes.findall(page), "one source, one set of minutes"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_leads_to_the_glossary_and_no_link_is_dead(name):
+    """The links are relative to the notebook: JupyterLab, whose folder is the kit's, and a code host follow them."""
+    prose = cells(NOTEBOOKS[name], "markdown")
+    assert "[glossary](../docs/glossary.md)" in prose[0]
+    links = [link for text in prose for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (NOTEBOOKS[name].parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("word", ["anchor", "anchored", "head", "hinge", "Holm's correction", "projection", "trial"])
+def test_words_are_explained_where_they_come_first(word):
+    """In italics, as a new word stands, in the first notebook whose prose has it; and in the glossary."""
+    prose = {name: "\n".join(cells(path, "markdown")[1:]) for name, path in NOTEBOOKS.items()}
+    first = next(name for name, text in prose.items() if re.search(rf"\b{word}\b", text))
+    assert re.search(rf"\*{word}\*", prose[first]), first
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| \*\*[^|]*\b{word}\b[^|]*\*\* \|", glossary, re.MULTILINE)

@@ -83,13 +83,14 @@ def _names(folder: Path) -> list[str]:
 
 
 def _linked(body: str, names: list[str]) -> str:
-    """Links to notebooks as links to their pages, and as plain text where `names` do not hold them."""
+    """Links to notebooks as links to their pages, and as plain text where `names` do not hold them; so do links into
+    the kit's docs, which do not lie beside a page."""
 
     def to_page(link: re.Match) -> str:
-        name, anchor, text = link.groups()
+        name, anchor, text = link[1].removesuffix(".ipynb"), link[2], link[3]
         return f'<a href="{name}.html{anchor}">{text}</a>' if name in names else text
 
-    return re.sub(r'<a href="([^":/]+)\.ipynb([^"]*)"[^>]*>(.*?)</a>', to_page, body, flags=re.DOTALL)
+    return re.sub(r'<a href="([^":/]+\.ipynb|[^":]+\.md)([^"]*)"[^>]*>(.*?)</a>', to_page, body, flags=re.DOTALL)
 
 
 def title(notebook: Path) -> str:
