@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from zsad_lib.ablations import engine
 from zsad_lib.ablations.anomaly_clip_grid import AnomalyClip
 from zsad_lib.ablations.context_aware_grid import ContextAware
 from zsad_lib.ablations.engine import workers, write_tables
@@ -13,9 +14,11 @@ from zsad_lib.ablations.read_grid import read_grid
 from zsad_lib.ablations.stream_grid import Streams
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
+from zsad_lib.files import paths
+from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.run_step import run_folder
+from zsad_lib.pipeline.run_step import provenance, run_folder, today
 
 ALL = tuple(GRIDS)
 METHODS = {Row: ContextAware, StreamRow: Streams, RecipeRow: AnomalyClip}  # who trains and scores which rows
@@ -49,5 +52,16 @@ def ablate(names: Sequence[str], profile: Profile, jobs: int | None = None, clus
         for method, its_grids in grids.items():
             trials = method(profile)
             trials.train([row for rows in its_grids.values() for row in rows])
-            written |= {name: write_tables(name, rows, trials) for name, rows in its_grids.items()}
+            for name, rows in its_grids.items():
+                stamp = run_folder(profile) / "ablation" / f"made_{name}.json"
+                before = stamp.read_bytes() if stamp.is_file() else b""
+                written[name] = write_tables(name, rows, trials)
+                if stamp.read_bytes() != before:  # made now, and not found finished
+                    facts = {"date": today(), "code": code_of_grid(name), **provenance()}
+                    paths.write_json(stamp, paths.read_json(stamp) | facts)
     return written
+
+
+def code_of_grid(name: str) -> str:
+    """Hash of the code that trains and evaluates a grid's rows."""
+    return digest(closure([engine.__name__, METHODS[type(grid(name)[0])].__module__]))

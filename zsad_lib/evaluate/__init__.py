@@ -13,7 +13,7 @@ _HOME = {  # public name -> the module of zsad_lib that holds it
     "EXTRA": "evaluate.evaluation",
     "LEVELS": "evaluate.evaluation",
     "PAIRED_METRICS": "evaluate.run_evaluation",
-    "PAIRS": "evaluate.run_evaluation",
+    "pairs": "evaluate.run_evaluation",
     "SMOOTHING": "evaluate.run_evaluation",
     "detection": "evaluate.run_evaluation",
     "evaluate": "evaluate.evaluation",

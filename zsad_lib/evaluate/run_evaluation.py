@@ -2,7 +2,7 @@
 of cameras that were calibrated, ``calibrated_cameras.csv``."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.class_metrics import confusion, recognition, truth
-from zsad_lib.evaluate.comparison import paired_difference
+from zsad_lib.evaluate.comparison import holm, paired_difference
 from zsad_lib.evaluate.evaluation import pixel_auc, tidy
 from zsad_lib.evaluate.event_families import event_families, event_kinds
 from zsad_lib.evaluate.floors import FLOORS, floor_scores
@@ -26,10 +26,8 @@ from zsad_lib.files.score_files import INSIDE, SeedScores, read_archive, read_se
 from zsad_lib.processes import parallel
 
 CLASSES = Path("weak_data")  # folder of a run with the class list and the classes of its videos
-PAIRS = (  # whose difference is printed with its interval
-    ("full", "paper"), ("full_memory", "knn_predictive"), ("anomaly_clip", "clip_prompts"), ("anomaly_clip", "mil"),
-    ("mil", "clip_prompts"), ("anomaly_clip", "full"),
-)  # fmt: skip
+COMPARED = ("full_memory", "full", "anomaly_clip")  # the proposed methods: every other one is compared with each
+ELSE = ("predictive", "mil")  # of a run without those: the first of these that it has scored
 PAIRED_METRICS = {"all": ("clip_auc", "micro_auc", "ap"), "set:stream": ("micro_auc",)}  # group -> metrics
 CALIBRATED = "calibrated"  # folders <method>@calibrated[_causal]: each camera by its own normal video
 KINDS_OF = ("full_memory", "semantic", "predictive", "knn")  # the method and its terms, of which each kind has a row
@@ -48,7 +46,7 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     (Gaussian of standard deviation `SMOOTHING` frames, within the video).
     Methods with ``classes.npz`` (class probabilities per frame) also get rows per class, mauc and map, and
     ``confusion_<method>.csv``.
-    ``differences.csv`` holds the paired differences of `PAIRS`.
+    ``differences.csv`` holds the paired differences of `pairs`, Holm's p over all of one metric.
     Test videos of the manifest's set "main" are group "all", other sets are groups "set:NAME". Their thresholds come
     from held-out normal clips, those of sets of streams from held-out normal streams, where there are any. Where one
     video holds events of several families, a family's row leaves out the frames of the others.
@@ -88,11 +86,12 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
             paths.write_table(folder / f"confusion_{name}.csv", method.confusion, "%.6g", index=True)
     gaps = [
         paired_difference(evaluated[a].compared, evaluated[b].compared).assign(first=a, second=b)
-        for a, b in PAIRS
-        if {a, b} <= set(methods)
+        for a, b in pairs(methods)
     ]
     if gaps:
-        artefacts["differences"] = paths.write_table(folder / "differences.csv", pd.concat(gaps, ignore_index=True))
+        apart = pd.concat(gaps, ignore_index=True)
+        apart["p_holm"] = apart.groupby("metric")["p"].transform(holm)
+        artefacts["differences"] = paths.write_table(folder / "differences.csv", apart)
     if cameras := [method.cameras for method in evaluated.values() if method.cameras is not None]:
         file = folder / "calibrated_cameras.csv"
         artefacts["calibrated_cameras"] = paths.write_table(file, pd.concat(cameras, ignore_index=True))
@@ -111,11 +110,24 @@ def detection(profile: Profile, folder: Path) -> dict[str, Any]:
     return {"metrics": metrics, "artefacts": artefacts, "files": [run / "scores" / name for name in FLOORS]}
 
 
+def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Which methods' difference is tested: each of `COMPARED` minus every other method, each pair once.
+
+    A run that has scored none of them compares the first of `ELSE` that it has with all others.
+
+    >>> pairs(["full", "full_memory", "knn", "knn@causal"])
+    [('full_memory', 'full'), ('full_memory', 'knn'), ('full', 'knn')]
+    """
+    plain = [name for name in methods if "@" not in name]
+    firsts = [name for name in COMPARED if name in plain] or [name for name in ELSE if name in plain][:1]
+    return [(a, b) for n, a in enumerate(firsts) for b in plain if b not in firsts[: n + 1]]
+
+
 class Evaluated(NamedTuple):
     """What one method's scores give."""
 
     table: pd.DataFrame  # tidy rows of every variant and every set of test videos
-    compared: list[Estimate]  # what `PAIRS` are compared in
+    compared: list[Estimate]  # what `pairs` are compared in
     confusion: pd.DataFrame | None = None  # of a method with class probabilities
     cameras: pd.DataFrame | None = None  # of calibrated cameras: rates asked for and got
     kinds: pd.DataFrame | None = None  # tidy rows of every kind of event in the test streams

@@ -1,4 +1,5 @@
-"""What the front page shows: one table of named real runs, chosen by rule, and the pages and pictures behind it.
+"""What the front page shows: films of a run, where its main method is best and worst, one table of named real runs, all
+chosen by rule, and the pages and pictures behind them.
 
 ``make showcase`` after ``make reproduce`` of the profiles `SHOWN`. No number on the front page
 is typed by hand: each lies between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and this module writes what is
@@ -6,6 +7,8 @@ between. Of a run that is not there, docs/results/front_page.json keeps what was
 docs/model_card.md, docs/notebooks.md and docs/findings.md.
 """
 
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +17,12 @@ from zsad_lib.config import Profile, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.files import paths
-from zsad_lib.maintenance import findings, notebook_map
+from zsad_lib.maintenance import findings, notebook_map, origin, weak_spots
 from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.artefacts import refuse_changed
 from zsad_lib.pipeline.run_step import run_folder
-from zsad_lib.results import report_cards, stream_tables, tables
+from zsad_lib.results import example_films, report_cards, stream_tables, tables
+from zsad_lib.results.markup import to_markdown
 
 # profile -> data set in words, its picture, what the picture shows; the first that has been run opens the page
 SHOWN = {
@@ -40,6 +44,8 @@ FORMS = {  # of the proposed method -> why it has a row
 }
 STREAMS = {"predictive": "the method's stream that needs no captions", "semantic": "the method's other stream"}
 METRICS = ("clip_auc", "micro_auc", "macro_auc", "false_alarms_per_hour_at_threshold")
+COLUMNS = 138  # of a line that is no table's
+FILMED = ("best", "median", "worst")  # films on the front page, of those that the run has
 CARD_NOTE = (
     "<!-- Written by `make showcase` from zsad_lib/results/model_card.md and a run; nobody edits this copy. -->\n"
 )
@@ -62,42 +68,98 @@ def show(home: Path) -> list[str]:
     Raises:
         ZsadError: no run at all, an incomplete one, or a page without the marks to fill between.
     """
-    results, lines, pictures = home / "docs" / "results", [], {}
+    results, lines, opening = home / "docs" / "results", [], {}
     kept = results / "front_page.json"
     shown = paths.read_json(kept) if kept.is_file() else {}
     for name, (data_set, picture, words) in SHOWN.items():
-        run = run_folder(get_profile(name))
+        run, page = run_folder(get_profile(name)), results / f"{name}.md"
         result = run / "evaluate" / "result.json"
         if not result.is_file():
             lines.append(f"{name}: not run; make reproduce PROFILE={name}")
+            if "origin" in shown.get(name, {}) and page.is_file():
+                paths.write_text(page, origin.stamp(page.read_text(encoding="utf-8"), shown[name]["origin"]))
             continue
         refuse_changed(run, ("evaluate", "tables", "figures"))
         settings = paths.read_json(result, "profile")["profile"]
         profile = get_profile(name, far_target=settings["far_target"])  # the run's own
-        copy(run / "tables" / "detection.md", results / f"{name}.md")
+        made = origin.of_run(run, profile.dataset)
         copy(run / "figures" / "headline.png", results / picture)
-        if (run / "tables" / "comparison.md").is_file():
-            copy(run / "tables" / "comparison.md", results / f"{name}_comparison.md")
+        for source, target in (("detection", name), ("comparison", f"{name}_comparison")):
+            if source == "detection" or (run / "tables" / f"{source}.md").is_file():
+                publish(run / "tables" / f"{source}.md", results / f"{target}.md", made)
         table = pd.read_csv(run / "tables" / "detection.csv")
         streams = bool(stream_tables.groups_of(table))
         rows = stream_rows(table, data_set) if streams else front_rows(table, data_set)
-        shown[name] = {"about": describe_run(profile, table, data_set), "rows": rows}
+        method = rows[0]["Method"].strip("`")
+        about = describe_run(profile, table, data_set)
+        shown[name] = {"about": about, "rows": rows, "says": say_pairs(run, method), "origin": made}
         if name == CARD:
             card = (
                 f"{CARD_NOTE}{report_cards.model_card(profile, table)}\n{report_cards.LIMITS}\n{report_cards.limits()}"
             )
             paths.write_text(home / "docs" / "model_card.md", card)
-        pictures[name] = f"![{words}](docs/results/{picture})\n"
+        beaten = to_markdown(
+            weak_spots.beaten_by_floors(table, method).set_index("row"),
+            f"Rows of `{method}` that a content-free floor beats in what ranks, each with the best floor there.",
+        )
+        paths.write_text(results / f"{name}_floors.md", origin.stamp(beaten, made))
+        opening.setdefault("picture", f"![{words}](docs/results/{picture})\n")
+        opening.setdefault("where", where_table(profile, table, method))
+        if "film" not in opening and (run / "films" / "films.json").is_file():
+            opening["film"] = film(run, results / "film.png")
         lines.append(f"{name}: shown")
-    if not pictures:
+    if not opening:
         raise ZsadError(f"{paths.runs()}: no run to show; run `make reproduce` first")
     readme = home / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    text = fill(text, "picture", next(iter(pictures.values())))
-    paths.write_text(readme, fill(text, "table", front_table(shown)))
+    for place, words in {**opening, "table": front_table(shown)}.items():
+        text = fill(text, place, words)
+    paths.write_text(readme, text)
     paths.write_json(kept, shown)
     notebook_map.write(home)
     return lines + show_ablations(home)
+
+
+def where_table(profile: Profile, table: pd.DataFrame, method: str) -> str:
+    """Where the main method is best and worst, by `weak_spots`, and what that says."""
+    spots = weak_spots.extremes(table, method, profile.far_target)
+    cells = pd.DataFrame(weak_spots.rows_of(spots)).to_markdown(index=False, disable_numparse=True)
+    link = f"Every row that a floor beats: [floors](docs/results/{run_folder(profile).name}_floors.md)."
+    return "\n".join([cells, "", *bullets([*weak_spots.say_extremes(spots, method), link]), ""])
+
+
+def film(run: Path, target: Path) -> str:
+    """The frames of the highest score of `FILMED` side by side into `target`, and the line that shows them."""
+    films = paths.read_json(run / "films" / "films.json", "films", "videos")
+    chosen = [
+        (number, place, one["auc"])
+        for number, one in enumerate(films["films"])
+        for place in FILMED
+        if place in one["place"].split(", ")
+    ]
+    if not chosen:
+        raise ZsadError(f"{run / 'films' / 'films.json'}: names none of {', '.join(FILMED)}; make the films again")
+    with paths.atomic(target, mode=None) as temporary:
+        example_films.side_by_side([run / "films" / f"{number}.jpg" for number, _, _ in chosen], temporary)
+    named = ", ".join(f"{place} ({auc:.3f})" for _, place, auc in chosen)
+    words = f"Scored test films of run {run.name}, by AUC within the film: {named}"
+    told = (
+        f"{words}, of {films['videos']}. Each shows its frame of the highest score: orange border and box are the alarm"
+        " and its region, shading is the truth."
+    )
+    return f"![{words}](docs/results/{target.name})\n\n{textwrap.fill(told, COLUMNS)}\n"
+
+
+def bullets(sentences: Iterable[str]) -> list[str]:
+    """A bullet of each, broken before `COLUMNS`."""
+    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    return [textwrap.fill(f"- {sentence}", COLUMNS, **options) for sentence in sentences]
+
+
+def say_pairs(run: Path, method: str) -> list[str]:
+    """What the paired differences of the run say of its main method."""
+    file = run / "evaluate" / "differences.csv"
+    return weak_spots.say_pairs(pd.read_csv(file), method) if file.is_file() else []
 
 
 def choose_rows(table: pd.DataFrame) -> dict[str, str]:
@@ -173,10 +235,13 @@ def front_table(shown: dict[str, dict]) -> str:
         if not parts or parts[-1][0] != columns:
             parts.append((columns, [], []))
         parts[-1][1].extend(run["rows"])
-        parts[-1][2].append(f"- {run['about']}")
-    texts = [
-        [pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True), "", *about] for _, rows, about in parts
-    ]
+        says = [*run.get("says", ()), *weak_spots.say_floors(run["rows"])] if "Method" in columns else []
+        parts[-1][2].extend(bullets([run["about"], *says]))
+    texts = []
+    for _, rows, about in parts:
+        cells = pd.DataFrame(rows)
+        cells = cells.loc[:, ~(cells == "-").all()]  # what no row of a data set has
+        texts.append([cells.to_markdown(index=False, disable_numparse=True), "", *about])
     return "\n".join(line for text in texts for line in (*text, ""))
 
 
@@ -186,15 +251,17 @@ def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
     result = paths.read_json(run / "evaluate" / "result.json", "git", "versions")
     git = result["git"]
     revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
-    origin = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"
+    title = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"
     link = f"[All rows and metrics](docs/results/{run.name}.md)"
+    alarm = f"at the threshold that lets {profile.far_target:.0%} of the frames of held-out normal video alarm."
     if stream_tables.groups_of(table):
-        return f"{stream_tables.stream_caption(table, origin)} {link}, those on clips of one family each among them."
-    level = (
-        "Clip AUC ranks clips, micro and macro AUC frames; alarms at the threshold that lets "
-        f"{profile.far_target:.0%} of the frames of held-out normal video alarm."
-    )
-    return f"{tables.caption(table, origin, level)} {link}."
+        level = (
+            "Continuous video, frame level; macro is the mean over streams. A family's column takes the frames of its"
+            f" events against all normal frames. Event recall, false alarms and delay {alarm}"
+        )
+        return f"{tables.caption(table, title, level, [stream_tables.STREAM])} {link}."
+    level = f"Clip AUC ranks clips, micro and macro AUC frames. Alarms {alarm}"
+    return f"{tables.caption(table, title, level)} {link}."
 
 
 def show_ablations(home: Path) -> list[str]:
@@ -203,11 +270,18 @@ def show_ablations(home: Path) -> list[str]:
     lines = []
     for run in runs:
         for table in sorted((run / "tables").glob("ablation_*.md")):
-            copy(table, home / "docs" / "results" / f"{run.name}_{table.name}")
+            made = origin.of_grid(run, table.stem.removeprefix("ablation_"))
+            publish(table, home / "docs" / "results" / f"{run.name}_{table.name}", made)
             lines.append(f"{run.name}: {table.stem} shown")
     if lines:
         paths.write_text(home / "docs" / "findings.md", findings.findings(runs))
     return lines or ["ablations: not run; make ablate"]
+
+
+def publish(source: Path, target: Path, made: origin.Origin) -> None:
+    """A table's page with the line of its origin on top."""
+    copy(source, target)
+    paths.write_text(target, origin.stamp(target.read_text(encoding="utf-8"), made))
 
 
 def copy(source: Path, target: Path) -> None:

@@ -79,6 +79,11 @@ def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
     return states
 
 
+def code_of(step: str, dataset: str) -> str:
+    """Hash of the code on a step's compute path, whatever its settings and inputs."""
+    return digest(closure([STEPS[dataset][step][0].partition(":")[0]]))
+
+
 def altered(step: str, profile: Profile, mark: str) -> list[Path]:
     """What was changed or lost since the step made it under the fingerprint `mark`; its ``result.json`` where that is
     no longer as it was written."""
@@ -110,8 +115,8 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
     to resume from; what another fingerprint left has been removed.
 
     Returns:
-        The content of ``result.json``: fingerprint, step, profile, seconds, versions, git, metrics, artefacts, the
-        hashes of all `files` that the step wrote, and the ``sha256`` of all these.
+        The content of ``result.json``: fingerprint, code, step, date, profile, seconds, versions, git, metrics,
+        artefacts, the hashes of all `files` that the step wrote, and the ``sha256`` of all these.
     """
     target, needs = declared(step, profile)
     if (result := current(step, profile)) is not None:
@@ -132,7 +137,9 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
         outputs = import_function(target)(profile, folder) or {}
         result = {
             "fingerprint": mark,
+            "code": code_of(step, profile.dataset),
             "step": step,
+            "date": today(),
             "profile": as_dict(profile),
             "seconds": round(time.monotonic() - start, 2),
             **provenance(),
@@ -144,6 +151,11 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
         result = artefacts.write_result(folder, result)
         print(f"{step}: done in {result['seconds']:.1f} s", flush=True)
         return result
+
+
+def today() -> str:
+    """The day in UTC, as 2026-01-31."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def provenance() -> dict[str, Any]:

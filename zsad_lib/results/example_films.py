@@ -6,7 +6,7 @@ no film.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ SECONDS = 60.0  # of a film, at most; of a longer video, from a quarter of this 
 FRAMES = 300  # of a film, at most: every n-th frame of the video
 WIDTH = 320  # pixels
 BYTES = 600_000  # of a file, at most: a report holds all of them
+GAP, COLOURS = 10, 192  # of stills side by side: pixels between them, and colours of the picture
 QUALITIES = (28, 32, 36, 40, 45, 51)  # x264's rate factors for a film that is too large, up to the end of the scale
 
 
@@ -113,3 +114,14 @@ def _pictures(path: str, excerpted: slice) -> Iterator[np.ndarray]:
     """Frames of the video [H, W, 3], `WIDTH` wide."""
     for frame in islice(iter_frames(path), excerpted.start, excerpted.stop, excerpted.step):
         yield resize(frame, (round(WIDTH * frame.shape[0] / frame.shape[1]), WIDTH))
+
+
+def side_by_side(stills: Sequence[Path], target: Path) -> None:
+    """Stills of films in one row, as a PNG of `COLOURS` colours."""
+    pictures = [Image.open(still).convert("RGB") for still in stills]
+    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    row, left = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white"), 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width + GAP
+    row.quantize(COLOURS, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)

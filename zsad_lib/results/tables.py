@@ -68,9 +68,11 @@ SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_
 RECALL = ("false_alarms_per_hour", "delay_s")
 PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
-    "Paired differences on the same draws, videos and seeds as above; * p below 0.05, Holm-corrected over the metrics"
-    " and families of a pair."
+    "Paired differences on the same draws, videos and seeds as above. Rule: `full_memory`, `full` and"
+    " `anomaly_clip` each minus every other method; where none was scored, the run's first method. * significant: p below 0.05 after"
+    " Holm's correction over all pairs, families and sets of a metric. = not told apart: the interval includes 0."
 )
+TIE = " ="  # after a difference whose interval includes 0
 COMPARED = ("clip_auc", "micro_auc", "ap", "mauc", "map", "far", "recall")  # of methods with different supervision
 
 
@@ -276,6 +278,7 @@ def differences(df: pd.DataFrame) -> pd.DataFrame:
     cells: dict[str, dict[str, str]] = {}
     for r in whole.itertuples():
         text = difference_cell(r.difference, r.low, r.high, r.p_holm)
+        text += TIE if r.p_holm >= 0.05 and r.low <= 0 <= r.high else ""
         heading = _heading(r.metric) + ", streams" * (r.group != "all")
         cells.setdefault(heading, {})[f"{r.first} - {r.second}"] = text
     return pd.DataFrame(cells).fillna("-").rename_axis("pair")
