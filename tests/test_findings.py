@@ -56,6 +56,7 @@ def chapter(text, heading):
 def test_every_row_of_every_grid_is_there_with_its_words(run):
     text = findings.findings([run])
     assert text.count("\n## ") == len(GRIDS) + 1 and "What is not shown" in text
+    assert text.count("\n## ") + text.count("\n### ") >= text.count("\n|:--") - 1, "a table or two a chapter"
     for name, heading in (("components", "The components"), ("prompts", "The prompts"), ("released", "The published")):
         part = chapter(text, heading)
         for row in grid(name):
@@ -63,7 +64,7 @@ def test_every_row_of_every_grid_is_there_with_its_words(run):
             assert told in part and row.name in part, row.name
     gates, explained = chapter(text, "The gate"), chapter(text, "The rows of the gate")
     for row in grid("gate"):
-        assert f"| `{row.name}` ({row.objective}) " in gates and f"- `{row.name}`: " in explained
+        assert f"| `{row.name}` ({row.objective}) " in gates and f"| `{row.name}` " in explained
 
 
 def test_every_difference_has_a_star_exactly_where_its_p_is_low(run):
@@ -84,15 +85,14 @@ def test_the_gate_quoted_is_the_one_that_validation_chose(run):
     assert table.value.idxmax() != ("bilinear", "swap")  # another one is better on the test videos
     part = chapter(findings.findings([run]), "The gate")
     row = table.loc[("bilinear", "swap")]
-    assert (
-        f"validation cameras** is `bilinear` (swap): contextual family {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]."
-        in part
-    )
+    words = " ".join(part.split())
+    value = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    assert f"The gate chosen on the validation cameras is `bilinear` (swap): contextual family {value}." in words
     ahead = (contextual(run, "gate_best").query("p < 0.05").delta > 0).sum()
-    assert f"Against the {len(table) - 1} other rows it is higher with a star than {ahead};" in part
+    assert f"It minus each of the {len(table) - 1} others: {ahead} significantly above" in words
     for file in ("runs/demo/tables/ablation_gate.csv", "ablation_gate_best.csv", "ablation_gate_memory.csv"):
-        assert f"`{file}`" in part
-    assert "77 videos, 7,700 frames" in part and "contextual 25.0 % of 77 videos" in part and "5 seeds" in part
+        assert f"`{file}`" in words
+    assert "77 videos, 7,700 frames" in words and "contextual 25.0 % of 77 videos" in words and "5 seeds" in words
 
 
 @pytest.mark.parametrize("interaction", [True, False])
@@ -113,47 +113,43 @@ def test_how_far_each_kind_of_gate_gets(run, interaction, swaps):
 
 
 def test_components_say_which_family_loses_most_and_whether_as_designed(run):
-    text = chapter(findings.findings([run]), "The components")
+    text = " ".join(chapter(findings.findings([run]), "The components").split())
     rows = pd.read_csv(run / "tables" / "ablation_components.csv").query("group == 'all' and family != 'all'")
     for name, family in (("no_text", "semantic"), ("no_prediction", "temporal"), ("no_gate", "contextual")):
         deltas = rows[rows.variant == name].set_index("family").delta
-        said = f"`{name}`, meant for the {family} family, loses most on {deltas.idxmin()}: {deltas.min():+.3f}"
-        assert said in text
-        sentence = text[text.index(said) :].split(". ")[0]
-        assert ("NOT as designed" in sentence) == (deltas.idxmin() != family)
+        designed = "as designed" if deltas.idxmin() == family else "NOT as designed"
+        said = f"`{name}`, meant for the {family} family, loses most on {deltas.idxmin()} ({deltas.min():+.3f}), {designed}"
+        assert f"{said}." in text
+    assert "`full` of this grid is not the front page's `full`" in text and "readout=global" in text
+    assert "There it has readout=local" in text, "the two differ in what they read"
 
 
 def test_streams_say_what_the_gate_and_each_term_bring_null_results_included(run):
     table = pd.read_csv(run / "tables" / "ablation_stream.csv").set_index(["variant", "objective", "score", "family"])
     part = chapter(findings.findings([run]), "Streams")
-    for score in ("semantic", "full", "fused"):
-        for family in ("all", "contextual"):
-            row = table.loc[("relevance", "swap", score, family)]
-            assert f"{score}, {family.replace('all', 'all families')}: {evidence.say_difference(row)}" in part
+    words = " ".join(part.split())
+    row = table.loc[("relevance", "swap", "semantic", "contextual")]
+    assert f"By text alone, `relevance` (swap) is {evidence.verdict(row)} no gate on the contextual family." in words
+    assert f"it is {evidence.verdict(table.loc[('relevance', 'swap', 'fused', 'all')])} no gate, all families." in words
     missing = [row.name for row in grid("stream") if row.name.startswith("no_")]
     missed = [name for name in missing if (row := table.loc[(name, "swap", "fused", "all")]).p < 0.05 and row.delta < 0]
     redundant = ", ".join(f"`{name}` (swap)" for name in missing if name not in missed) or "none"
-    assert f"Not shown to be missed beside the others: {redundant}." in part
+    assert f"Left out of the fused row: not shown to be missed: {redundant}." in words
     for row in grid("stream"):
-        assert f"| `{row.name}` ({row.objective}) " in part and row.says in part
-    shown = [
-        f"{score}, all families: {evidence.say_difference(table.loc['old_stand_ins', 'swap', score, 'all'])}"
-        for score in ("semantic", "full", "fused")
-    ]
-    assert f"**Former stand-ins**, minus today's under the same read-out: {'; '.join(shown)}." in part
-
-
-def test_without_former_stand_ins_nothing_is_said_of_them(run):
-    file = run / "tables" / "ablation_stream.csv"
-    table = pd.read_csv(file)
-    table[table.variant != "old_stand_ins"].to_csv(file, index=False)
-    assert "Former stand-ins" not in chapter(findings.findings([run]), "Streams")
+        lines = [line for line in part.splitlines() if line.startswith(f"| `{row.name}` ({row.objective}) ")]
+        (line,) = [line for line in lines if f"| {row.score} " in line]
+        assert row.says in line
+        for family in findings.FAMILIES:
+            assert evidence.delta_cell(table.loc[(row.name, row.objective, row.score, family)]) in line
 
 
 def test_all_defects_together_are_no_defect_alone(run):
     part = chapter(findings.findings([run]), "The published")
-    alone, together = (next(line for line in part.splitlines() if words in line) for words in ("alone,", "together"))
-    assert "as_released" not in alone and "`as_released`" in together and "| as_released" not in part
+    table = pd.read_csv(run / "tables" / "ablation_released.csv").query("group == 'all' and family == 'all'")
+    alone = table[table.variant.isin(findings.DEFECTS)]
+    assert f"on the paper's method: {evidence.count_evidence(alone.set_index('variant'))}." in " ".join(part.split())
+    row = table.set_index("variant").loc["as_released"]
+    assert f"(`as_released`): {evidence.delta_cell(row)}." in " ".join(part.split()) and "| as_released" not in part
 
 
 def test_differences_are_sorted_by_what_they_show():
@@ -164,9 +160,10 @@ def test_differences_are_sorted_by_what_they_show():
     ).set_index("name")  # fmt: skip
     rows["delta_high"] = rows.delta_low + 0.2
     assert list(evidence.sort_by_evidence(rows).values()) == [["up"], ["down"], ["bare"], ["flat"]]
-    says = {name: evidence.say_difference(rows.loc[name]) for name in ("up", "flat", "bare")}
-    assert says["up"].endswith("*") and says["flat"].endswith("(no star)")
-    assert says["bare"].endswith("(no star, though its interval excludes 0)")
+    cells = {name: evidence.delta_cell(rows.loc[name]) for name in ("up", "flat", "bare")}
+    assert cells["up"].endswith("*") and cells["flat"].endswith(" =") and cells["bare"].endswith("]")
+    says = {name: evidence.verdict(rows.loc[name]) for name in ("up", "flat", "bare")}
+    assert says == {"up": "significantly above", "flat": "not told apart from", "bare": "not significantly apart from"}
 
 
 def test_a_grid_that_was_not_run_is_left_out_and_another_render_adds_its_gate(run, run_home):
@@ -200,16 +197,15 @@ def test_parts_of_the_weakly_supervised_method_differ_on_metrics_that_are_shown(
     assert lines["no_temporal"].count("-0.250 [-0.260, -0.240]*") == 4
     assert lines["concat"].count("+0.125 [+0.115, +0.135] ") == 4 and "*" not in lines["concat"]
     assert all(row.says in lines[row.name] for row in grid(WEAKLY) if row.name in gaps)
-    assert (
-        "higher with a star: none; lower with a star: `no_temporal`; no star, though an interval excludes 0: `concat`"
-        in part
-    )
+    assert "shown: 1 significantly below, 1 not significant, though an interval excludes 0." in " ".join(part.split())
 
 
 def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
     lines = front_page.show_ablations(run_home)
     assert "demo: ablation_gate shown" in lines
-    assert (run_home / "docs" / "results" / "demo_ablation_gate.md").read_text() == "table gate"
+    page = (run_home / "docs" / "results" / "demo_ablation_gate.md").read_text()
+    assert page.startswith("Run `demo`, revision not recorded") and page.endswith("table gate")
+    assert "not the front page's `full`" in (run_home / "docs" / "results" / "demo_ablation_components.md").read_text()
     assert (run_home / "docs" / "findings.md").read_text().startswith("# What the ablations show")
 
 

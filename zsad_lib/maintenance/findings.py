@@ -1,66 +1,75 @@
 """docs/findings.md, computed from the ablations' tables: what each part buys, for which family, and what is not shown.
 
-Every row of every table is on the page. A bullet calls a difference shown only where it has the star of
-`ablation_tables.ablation`.
+A chapter is sentences that the numbers bear, and tables with every row. A difference is called significant only where
+it has the star of `ablation_tables.ablation`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from zsad_lib.ablations.grids import REPORTED, WEAKLY, grid
+from zsad_lib.ablations.grids import REPORTED, WEAKLY
+from zsad_lib.ablations.trial import BASE
 from zsad_lib.errors import ZsadError
+from zsad_lib.maintenance import origin
 from zsad_lib.maintenance.evidence import (
+    caption_of,
     chapter,
+    clips,
+    count_evidence,
+    count_kinds,
     delta_cell,
+    differences,
+    fill,
     has_interaction,
     has_star,
-    list_evidence,
-    list_kinds,
-    say_difference,
-    say_differences,
+    of_family,
+    of_variant,
+    says_of,
     sort_by_evidence,
+    table_of,
+    verdict,
 )
 from zsad_lib.maintenance.stream_findings import stream
+from zsad_lib.methods.context_aware.variants import VARIANTS
 from zsad_lib.models.gates import GATES
 from zsad_lib.released_defects import DEFECTS
-from zsad_lib.results.tables import FAMILIES, HEADINGS, caption, to_markdown, value_cell
+from zsad_lib.results.tables import FAMILIES, HEADINGS, value_cell
 
 INTRO = """# What the ablations show
 
-Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. Unseen
-cameras of the embedded benchmark: frames of continuous video in the chapter on streams, clip AUC in the others.
-Differences are paired, on the same bootstrap draws, with 95 % intervals.
+Computed by `make showcase` from the tables of `make ablate`; no number is typed and no row is left out. The cameras are
+unseen ones of the embedded benchmark. Streams are ranked by frames of continuous video, all else by clips (clip AUC).
 
-**A star**, the same in every chapter: p below 0.05 after Holm's correction over all differences of one metric in
-the file that holds them (all rows, families, sets of videos and kinds of score). A difference without a star is not
-shown, even where its own interval excludes 0; the bullets then say so. Bullets first, their table below; words are
-in the [glossary](glossary.md).
+Differences are paired, on the same bootstrap draws, with 95 % intervals. `*` means **significant**: p below 0.05 after
+Holm's correction over all differences of a metric in the file. `=` means **not told apart**: the interval includes 0.
+No sign means that the interval excludes 0, but the difference is not significant. Context-swap negatives are captions
+that hold in another scene. A stand-in is a small network with a published one's form. All words:
+[glossary](glossary.md).
 """
 FIRST_ROW = " The first row is what the others are compared with, as a value."
 BARE = ("`retrieval` (plain)", "`neighbours` (plain)")  # rows of the gate's grid that bring the scene without any gate
 MEANT_FOR = {"no_text": "semantic", "no_prediction": "temporal", "no_gate": "contextual"}  # row -> family it serves
 NOT_SHOWN = """## What is not shown, and what to run to find out
 
-- Footage here is rendered, scenes are few and easy to tell apart, and the stand-in backbones are small and have
-  seen this renderer's world. Nothing above says how large an effect is on real cameras. Data sets with
-  scene-dependent anomalies (NWPU Campus, UBnormal) are the natural test of the gate: train the rows `none`, `ln`
-  and `relevance` with swaps there and compare the same three families.
-- The rule that names the best gate, contextual family on the validation cameras, was set after an earlier grid had
-  been run and read, test tables included; by the mean of all families that grid would have named `ln` with
-  rejection. Read the choice as made in hindsight.
-- Intervals and stars are over test videos, for the mean of the seeds. They do not cover another render; the table
-  of another `BENCH_SEED` beside the first says something about that. Nor do they cover other initialisations, which
-  matters most for AnomalyCLIP's parts, trained with the fewest seeds. What `published_order` does, which merely
-  hands the classes other names, may be read as the size of a chance difference, its stars included.
-- The predictive stream was tuned once per seed and then shared by all gates. Whether a gate also changes what the
-  predictive stream should learn is asked only by the `joint` rows of the components.
-- Whatever learns normality per scene flags what is normal and was never seen. The ablations' tables measure ranking
-  only; what false alarms cost stands in [the detection tables](results/demo.md).
+- Footage here is rendered, scenes are few, and the stand-ins have seen this renderer's world. Nothing above says how
+  large an effect is on real cameras. NWPU Campus and UBnormal have scene-dependent anomalies, the natural test of the
+  gate. Train the rows `none`, `ln` and `relevance` with swaps there and compare the same families.
+- The rule that names the best gate was set after an earlier grid had been read, test tables included. By the mean of
+  all families that grid would have named `ln` with rejection. Read the choice as made in hindsight.
+- Intervals are over test videos, for the mean of the seeds. They cover neither another render nor other
+  initialisations. The table of another `BENCH_SEED` says something about the first.
+- AnomalyCLIP's parts are trained with the fewest seeds. Row `published_order` merely hands the classes other names:
+  read its difference as the size of chance.
+- The predictive stream was tuned once per seed and then shared by all gates. Only the `joint` rows of the components
+  ask whether a gate changes what that stream should learn.
+- Whatever learns normality per scene flags what is normal and was never seen. These tables measure ranking only. What
+  false alarms cost stands in [the detection tables](results/demo.md).
 """
 
 
@@ -81,73 +90,86 @@ def findings(runs: Sequence[Path]) -> str:
     for index, run in enumerate(runs):
         for name, write in CHAPTERS.items():
             if _file(run, name).is_file() and (index == 0 or name == "gate"):
-                chapters.append(write(_read(run, name), run))
+                heading, _, text = write(_read(run, name), run).partition("\n")
+                chapters.append(f"{heading}\n\n{fill(origin.say(origin.of_grid(run, name)))}\n{text}")
     return "\n".join([*chapters, _gate_rows(), NOT_SHOWN])
 
 
 def gate(table: pd.DataFrame, run: Path) -> str:
     """How far gates get with and without interaction and swaps, what the controls say, and what needs no gate."""
-    return chapter(f"The gate (run `{run.name}`, score without prediction)", *_gates(table, run, "gate"))
+    return _gates(table, run, "gate", f"The gate (run `{run.name}`, score without prediction)")
 
 
 def held_out(table: pd.DataFrame, run: Path) -> str:
     """The gate grid without any exposure to the abnormal concepts, and what changes against the usual one."""
-    intro = (
-        "The stand-ins of this grid were pretrained on a web corpus without a single fight, fall or fire: zero-shot"
-        " means never seen in any form. The same rows as in the chapter on the gate.\n"
-    )
-    bullets, *tables = _gates(table, run, "held_out")
+    sentences = [
+        "Stand-ins of this grid were pretrained without a single fight, fall or fire.",
+        "Zero-shot here means never seen in any form.",
+    ]
     if _file(run, "gate").is_file():
-        usual, changes = _read(run, "gate"), []
+        usual = _read(run, "gate")
         for family in ("semantic", "contextual"):
-            change = (_of_family(table, family).value - _of_family(usual, family).value).dropna()
+            change = (of_family(table, family).value - of_family(usual, family).value).dropna()
             low, high = change.idxmin(), change.idxmax()
-            changes.append(f"{family} by {change[low]:+.3f} ({low}) to {change[high]:+.3f} ({high})")
-        against = f"Against the usual stand-ins the {len(change)} rows change, {'; '.join(changes)}"
-        bullets = [f"{against}: point estimates, no table tests them.", *bullets]
-    heading = f"Without any exposure (run `{run.name}`, score without prediction)\n\n{intro.strip()}"
-    return chapter(heading, bullets, *tables)
+            sentences.append(
+                f"Against the usual stand-ins, {family} changes by {change[low]:+.3f} ({low}) to {change[high]:+.3f}"
+                f" ({high}) over {len(change)} rows, untested."
+            )
+    return _gates(
+        table, run, "held_out", f"Without any exposure (run `{run.name}`, score without prediction)", sentences
+    )
 
 
-def _gates(table: pd.DataFrame, run: Path, name: str) -> tuple[list[str], str, str]:
-    """Bullets and tables of the gate's grid, whatever stand-ins it was run on."""
+def _gates(table: pd.DataFrame, run: Path, name: str, heading: str, sentences: Sequence[str] = ()) -> str:
+    """The chapter of the gate's grid, whatever stand-ins it was run on."""
     best, memory = (_read(run, f"{name}_{part}").rename(columns={"other": "variant"}) for part in ("best", "memory"))
-    rows, gaps = _of_family(table, "contextual"), _of_family(best, "contextual")
+    rows, gaps = of_family(table, "contextual"), of_family(best, "contextual")
     rows["winner"] = rows.variant.eq(best.best.iloc[0]) & ~rows.index.isin(gaps.index)  # it has no gap to itself
     rows["winner_minus_it"] = gaps.reindex(rows.index).apply(delta_cell, axis=1)
     winner = rows.index[rows.winner].item()
-    summed, added = (_of_family(part, "all", "full") for part in (table, memory))
     kinds = sort_by_evidence(gaps)
-    ahead = kinds.pop("higher with a star")  # most rows, and the table marks them: only their number is said
-    bare = [f"{key} {value_cell(rows.loc[key])}, {winner} minus it {say_difference(gaps.loc[key])}" for key in BARE]
-    bullets = {  # what a bullet is about -> what it says
-        "The gate chosen on the validation cameras": (
-            f" is {winner}: contextual family {value_cell(rows.loc[winner])}. "
-            f"Against the {len(gaps)} other rows it is higher with a star than {len(ahead)}; {list_kinds(kinds)}."
-        ),
-        "Without a gate": f": {'; '.join(bare)}.",
-        "The wrong scene": f", against `relevance` with its own: {say_differences(rows[rows.control == 'relevance'])}.",
-        "With prediction": (
-            f", all families: {winner} {value_cell(summed.loc[winner])}; `memory` (relevance and neighbours, whichever"
-            f" gate was chosen) {value_cell(summed.loc['`memory` (swap)'])}. `memory` minus others:"
-            f" {say_differences(added, dict.fromkeys((winner, *BARE, '`mixture` (plain)')))}. What a gate has of its"
-            " own is that its rules can be read (notebook 30)."
-        ),
-    }
-    for group in sorted(group for group in best.group.unique() if group.startswith("set:")):
-        row, others = _of_family(table, "all", group=group).loc[winner], _of_family(best, "all", group=group)
-        against = f"minus {say_differences(others, ('`none` (plain)', '`neighbours` (plain)'))}."
-        bullets[f"Set {group[4:]}"] = f" ({row.n_videos} videos, all families): {winner} {value_cell(row)}; {against}"
-    cells = pd.DataFrame({f: _of_family(table, f).apply(value_cell, axis=1) for f in ("semantic", "contextual")})
+    wrong = rows[rows.control == "relevance"]
+    says = [
+        f"The gate chosen on the validation cameras is {winner}: contextual family {value_cell(rows.loc[winner])}.",
+        f"It minus each of the {len(gaps)} others: {count_kinds(kinds)}.",
+        f"Not told apart from it: {', '.join(kinds['not told apart']) or 'none'}.",
+        f"Without a gate: {winner} is {_against(gaps, BARE)}.",
+        f"With the wrong scene, `relevance` against its own: {count_evidence(wrong)}.",
+    ]
+    cells = pd.DataFrame({f: of_family(table, f).apply(value_cell, axis=1) for f in ("semantic", "contextual")})
     control = rows.apply(lambda row: f"{delta_cell(row)} ({row.control})" if row.delta == row.delta else "-", axis=1)
     cells["contextual, minus its control"], cells["contextual, chosen minus it"] = control, rows.winner_minus_it
     about = (
-        f" Chosen: {winner}; its differences are in `ablation_{name}_best.csv` beside it, those of `memory` with "
-        f"prediction in `ablation_{name}_memory.csv`. What each row is: [below](#the-rows-of-the-gates-grid)."
+        f" Chosen: {winner}, whose differences are in `ablation_{name}_best.csv` beside it."
+        " What each row is: [below](#the-rows-of-the-gates-grid)."
     )
-    lines = [f"**{subject}**{says}" for subject, says in bullets.items()]
-    whole = to_markdown(cells.rename_axis("gate (objective)"), _about(table, run, name) + about)
-    return lines, _furthest(rows, winner), whole
+    whole = table_of(cells.rename_axis("gate (objective)"), caption_of(table, run, name) + about)
+    return "\n".join(
+        [chapter(heading, [*sentences, *says], whole), _furthest(rows, winner), _elsewhere(table, best, memory, name)]
+    )
+
+
+def _against(gaps: pd.DataFrame, names: Sequence[str]) -> str:
+    """What the differences from some rows show: "not told apart from a, significantly above b"."""
+    return ", ".join(f"{verdict(gaps.loc[name])} {name}" for name in names)
+
+
+def _elsewhere(table: pd.DataFrame, best: pd.DataFrame, memory: pd.DataFrame, name: str) -> str:
+    """The grid with the prediction term, and on other sets of cameras."""
+    summed, added = (of_family(part, "all", "full") for part in (table, memory))
+    cells = pd.DataFrame({"with prediction": summed.apply(value_cell, axis=1)})
+    cells["`memory` minus it"] = added.reindex(cells.index).apply(delta_cell, axis=1)
+    for group in sorted(group for group in best.group.unique() if group.startswith("set:")):
+        here, apart = (of_family(part, "all", group=group) for part in (table, best))
+        cells[group[4:]] = here.apply(value_cell, axis=1).reindex(cells.index)
+        cells[f"{group[4:]}, chosen minus it"] = apart.reindex(cells.index).apply(delta_cell, axis=1)
+    says = [
+        "Clip AUC of all families; `memory` is relevance and neighbours, whichever gate was chosen.",
+        f"With prediction, `memory` is {_against(added, BARE)}.",
+    ]
+    about = f"Differences of `memory`: `ablation_{name}_memory.csv`."
+    heading = "With prediction, and on other cameras" + " without exposure" * (name == "held_out")
+    return chapter(heading, says, table_of(cells.rename_axis("gate (objective)").fillna("-"), about), level=3)
 
 
 def _furthest(rows: pd.DataFrame, winner: str) -> str:
@@ -173,53 +195,64 @@ def _furthest(rows: pd.DataFrame, winner: str) -> str:
         },
         index=pd.Index(kinds, name="kind"),
     )
-    about = (
-        "**Interaction and swaps**, how far each gets on the contextual family. Each line shows the row that is best "
-        f"ON THE TEST videos, which flatters it; the choice made on validation cameras is {winner}. A gate without "
-        "interaction adds the same vector to every caption; swaps are context-swap negatives, which the objectives "
-        "`swap` and `reject` have."
-    )
-    return to_markdown(cells, about)
+    says = [
+        "How far each kind of row gets on the contextual family.",
+        f"Each line is the row best ON THE TEST videos, which flatters it; validation chose {winner}.",
+        "A gate without interaction adds the same vector to every caption.",
+        "The objectives `swap` and `reject` learn from context-swap negatives.",
+    ]
+    return chapter("Interaction and swaps", says, table_of(cells, "Differences as above."), level=3)
 
 
 def _gate_rows() -> str:
     """What each row of the gate's grids is: a gate's equation from its class, another row's words from the grid."""
-    says = _says("gate") | {kind: inspect.getdoc(layer).split("\n\n")[0] for kind, layer in GATES.items()}
-    lines = [f"- `{name}`: {' '.join(words.split())}" for name, words in says.items()]
-    return "\n".join(
-        ["## The rows of the gate's grid\n", "t a caption's vector, c the scene's, t' what is compared.\n", *lines, ""]
-    )
+    says = says_of("gate") | {kind: inspect.getdoc(layer).split("\n\n")[0] for kind, layer in GATES.items()}
+    words = {f"`{name}`": " ".join(text.split()) for name, text in says.items()}
+    cells = pd.DataFrame({"what it is": words}).rename_axis("row")
+    about = "t is a caption's vector, c the scene's, t' what is compared."
+    return "\n".join(["## The rows of the gate's grid\n", table_of(cells, about)])
+
+
+def say_other_full() -> list[str]:
+    """In what the grids' `full` departs from the method that the front page calls so."""
+    ours, theirs = dataclasses.asdict(BASE), dataclasses.asdict(VARIANTS["full"])
+    names = [name for name in ours if ours[name] != theirs[name]]
+    here, there = (", ".join(f"{name}={one[name]}" for name in names) for one in (ours, theirs))
+    return [
+        "`full` of this grid is not the front page's `full`, hence another value.",
+        f"Here it is the light form, which trains in seconds: {here}.",
+        f"There it has {there}.",
+    ]
 
 
 def components(table: pd.DataFrame, run: Path) -> str:
     """Which family each component serves."""
-    rows = _clips(table)
-    cells, sentences = _differences(rows, "family", FAMILIES, _says("components")), []
+    rows = clips(table)
+    cells, sentences = differences(rows, "family", FAMILIES, says_of("components")), []
     for variant, name in zip(rows.variant.unique(), cells.index):
-        row = _of_variant(rows, variant).loc[list(FAMILIES[1:])]
+        row = of_variant(rows, variant).loc[list(FAMILIES[1:])]
         lost = row.delta[has_star(row) & (row.delta < 0)]
         cells.loc[name, "largest loss with a star"] = lost.idxmin() if len(lost) else "-"
         if family := MEANT_FOR.get(variant):
             worst = row.delta.idxmin()
-            also = "" if worst == family else f", NOT as designed; {family} {say_difference(row.loc[family])}"
-            loss = f"loses most on {worst}: {say_difference(row.loc[worst])}{also}"
-            sentences.append(f"{name}, meant for the {family} family, {loss}")
+            designed = "as designed" if worst == family else "NOT as designed"
+            said = f"{name}, meant for the {family} family, loses most on {worst} ({row.delta[worst]:+.3f}), {designed}"
+            sentences.append(f"{said}.")
     return chapter(
         f"The components (run `{run.name}`, differences from the full method)",
         [
-            (
-                f"{'. '.join(sentences)}. Which family loses most is read off the estimates: no table tests one family "
-                "against another."
-            ),
-            f"All families together: {list_evidence(rows[rows.family == 'all'])}.",
+            *say_other_full(),
+            *sentences,
+            "Which family loses most is read off the estimates; no table tests one family against another.",
+            f"All families together: {count_evidence(rows[rows.family == 'all'])}.",
         ],
-        to_markdown(cells, _about(table, run, "components") + FIRST_ROW),
+        table_of(cells, caption_of(table, run, "components") + FIRST_ROW),
     )
 
 
 def released(table: pd.DataFrame, run: Path) -> str:
     """The paper's rows in order, and what each defect costs."""
-    rows, says = _of_family(table, "all", None).set_index("variant", drop=False), _says("released")
+    rows, says = of_family(table, "all", None).set_index("variant", drop=False), says_of("released")
     paper, defects = rows.loc[list(REPORTED)], rows.loc[list(DEFECTS)].sort_values("delta")
     steps = pd.Series(REPORTED).diff()
     cells = pd.DataFrame(
@@ -244,34 +277,30 @@ def released(table: pd.DataFrame, run: Path) -> str:
     return chapter(
         f"The published design (run `{run.name}`, all families)",
         [
-            f"Each step of the paper's rows, from the row before: {list_evidence(paper)}.",
-            f"Each defect of the released code, alone, on the paper's method: {list_evidence(defects)}.",
-            f"All defects together (`as_released`): {say_difference(rows.loc['as_released'])}.",
-            (
-                "The reported column is ROC-AUC on UCF-Crime at an unstated level; ours is clip AUC on rendered footage"
-                " with small backbones. Only the steps can be compared, and only in sign."
-            ),
+            f"Each step of the paper's rows, from the row before: {count_evidence(paper)}.",
+            f"Each defect of the released code, alone, on the paper's method: {count_evidence(defects)}.",
+            f"All defects together (`as_released`): {delta_cell(rows.loc['as_released'])}.",
+            "The reported column is ROC-AUC on UCF-Crime at an unstated level.",
+            "Ours is clip AUC on rendered footage with small backbones: compare only the steps, only in sign.",
         ],
-        to_markdown(cells, _about(table, run, "released", FAMILIES[:1])),
-        to_markdown(costs, "Each defect alone, difference from B5; same file."),
+        table_of(cells, caption_of(table, run, "released", FAMILIES[:1])),
+        table_of(costs, "Each defect alone, difference from B5, same file."),
     )
 
 
 def prompts(table: pd.DataFrame, run: Path) -> str:
     """What the bank of texts and the context's source bring."""
-    rows = _clips(table)
-    alarms = _of_variant(rows, "captions_abnormal")
+    rows = clips(table)
+    alarms = of_variant(rows, "captions_abnormal")
     return chapter(
         f"The prompts (run `{run.name}`, score without prediction, differences from the captions)",
         [
-            (
-                f"A list of alarms as a further term: semantic family {say_difference(alarms.loc['semantic'])}, "
-                f"contextual {say_difference(alarms.loc['contextual'])}."
-            ),
-            f"On at least one family or all: {list_evidence(rows)}.",
+            f"A list of alarms as a further term is {verdict(alarms.loc['semantic'])} the captions, semantic family.",
+            f"On the contextual family it is {verdict(alarms.loc['contextual'])} them.",
+            f"On at least one family or all: {count_evidence(rows)}.",
         ],
-        to_markdown(
-            _differences(rows, "family", FAMILIES, _says("prompts")), _about(table, run, "prompts") + FIRST_ROW
+        table_of(
+            differences(rows, "family", FAMILIES, says_of("prompts")), caption_of(table, run, "prompts") + FIRST_ROW
         ),
     )
 
@@ -281,16 +310,19 @@ def anomaly_clip(table: pd.DataFrame, run: Path) -> str:
     metrics = ("clip_auc", "micro_auc", "mauc", "map")
     rows = table[(table.group == "all") & (table.family == "all") & table.metric.isin(metrics)]
     rows = rows.set_index("`" + rows.variant + "`")
-    cells = _differences(rows, "metric", metrics, _says(WEAKLY))
+    cells = differences(rows, "metric", metrics, says_of(WEAKLY))
     return chapter(
         f"AnomalyCLIP's parts (run `{run.name}`, differences from the whole method)",
-        [f"On at least one of the metrics shown: {list_evidence(rows)}."],
-        to_markdown(cells.rename(columns=HEADINGS), _about(table, run, WEAKLY, FAMILIES[:1]) + FIRST_ROW),
+        [f"On at least one of the metrics shown: {count_evidence(rows)}."],
+        table_of(cells.rename(columns=HEADINGS), caption_of(table, run, WEAKLY, FAMILIES[:1]) + FIRST_ROW),
     )
 
 
 CHAPTERS = {"stream": stream, "gate": gate, "held_out": held_out, "components": components, "released": released,
             "prompts": prompts, WEAKLY: anomaly_clip}  # fmt: skip
+
+
+SAID_ON_PAGE = {"components": say_other_full}  # grid -> what its own page says before its tables
 
 
 def _file(run: Path, name: str) -> Path:
@@ -303,44 +335,3 @@ def _read(run: Path, name: str) -> pd.DataFrame:
     if not file.is_file():
         raise ZsadError(f"{file}: missing; delete {run / 'ablation' / 'made_*.json'} and run `make ablate` again")
     return pd.read_csv(file)
-
-
-def _clips(table: pd.DataFrame) -> pd.DataFrame:
-    """Clip AUC of the main test set, every row and family, indexed by the row's name in backquotes."""
-    rows = table[(table.metric == "clip_auc") & (table.group == "all")]
-    return rows.set_index("`" + rows.variant + "`")
-
-
-def _of_variant(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
-    return rows[rows.variant == variant].set_index("family")
-
-
-def _of_family(table: pd.DataFrame, family: str, score: str | None = "semantic", group: str = "all") -> pd.DataFrame:
-    """Clip AUC of one family, indexed as "`gate` (objective)"; a table without column `score` holds one kind of
-    score."""
-    rows = table[(table.metric == "clip_auc") & (table.group == group) & (table.family == family)]
-    if score is not None and "score" in rows:
-        rows = rows[rows.score == score]
-    return rows.set_index("`" + rows.variant + "` (" + rows.objective + ")")
-
-
-def _says(name: str) -> dict[str, str]:
-    return {row.name: row.says for row in grid(name)}
-
-
-def _about(table: pd.DataFrame, run: Path, name: str, families: Sequence[str] = FAMILIES) -> str:
-    """The table's caption: its file, split, videos, prevalence and seeds, and how much of each family is abnormal."""
-    clips = _clips(table).drop_duplicates("family").set_index("family").loc[list(families)]
-    shares = [f"{family} {100 * row.prevalence:.1f} % of {row.n_videos} videos" for family, row in clips.iterrows()]
-    level = "Clip AUC is over clips, each family's against all normal ones."
-    opening = caption(table, f"`runs/{run.name}/tables/ablation_{name}.csv`", level)
-    return f"{opening} Abnormal clips: {', '.join(shares)}."
-
-
-def _differences(rows: pd.DataFrame, column: str, columns: Sequence[str], says: Mapping[str, str]) -> pd.DataFrame:
-    """Rows x families or metrics as text: differences from the row's control; of the row without one, values."""
-    cells: dict[str, dict[str, str]] = {}
-    for name, row in rows.iterrows():
-        text = delta_cell(row) if row.delta == row.delta else value_cell(row)
-        cells.setdefault(name, {"what it is": says[row.variant]})[row[column]] = text
-    return pd.DataFrame.from_dict(cells, orient="index")[["what it is", *columns]].rename_axis("changed")

@@ -18,6 +18,8 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.floors import FLOORS
 from zsad_lib.files import paths
 from zsad_lib.maintenance import findings, notebook_map, origin, weak_spots
+from zsad_lib.maintenance.evidence import COLUMNS
+from zsad_lib.maintenance.evidence import fill as wrap
 from zsad_lib.maintenance.notebook_map import fill
 from zsad_lib.pipeline.artefacts import refuse_changed
 from zsad_lib.pipeline.run_step import run_folder
@@ -44,7 +46,6 @@ FORMS = {  # of the proposed method -> why it has a row
 }
 STREAMS = {"predictive": "the method's stream that needs no captions", "semantic": "the method's other stream"}
 METRICS = ("clip_auc", "micro_auc", "macro_auc", "false_alarms_per_hour_at_threshold")
-COLUMNS = 138  # of a line that is no table's
 FILMED = ("best", "median", "worst")  # films on the front page, of those that the run has
 CARD_NOTE = (
     "<!-- Written by `make showcase` from zsad_lib/results/model_card.md and a run; nobody edits this copy. -->\n"
@@ -147,7 +148,7 @@ def film(run: Path, target: Path) -> str:
         f"{words}, of {films['videos']}. Each shows its frame of the highest score: orange border and box are the alarm"
         " and its region, shading is the truth."
     )
-    return f"![{words}](docs/results/{target.name})\n\n{textwrap.fill(told, COLUMNS)}\n"
+    return f"![{words}](docs/results/{target.name})\n\n{wrap(told)}\n"
 
 
 def bullets(sentences: Iterable[str]) -> list[str]:
@@ -270,18 +271,19 @@ def show_ablations(home: Path) -> list[str]:
     lines = []
     for run in runs:
         for table in sorted((run / "tables").glob("ablation_*.md")):
-            made = origin.of_grid(run, table.stem.removeprefix("ablation_"))
-            publish(table, home / "docs" / "results" / f"{run.name}_{table.name}", made)
+            grid, target = table.stem.removeprefix("ablation_"), home / "docs" / "results" / f"{run.name}_{table.name}"
+            publish(table, target, origin.of_grid(run, grid), findings.SAID_ON_PAGE.get(grid, list)())
             lines.append(f"{run.name}: {table.stem} shown")
     if lines:
         paths.write_text(home / "docs" / "findings.md", findings.findings(runs))
     return lines or ["ablations: not run; make ablate"]
 
 
-def publish(source: Path, target: Path, made: origin.Origin) -> None:
-    """A table's page with the line of its origin on top."""
+def publish(source: Path, target: Path, made: origin.Origin, says: Iterable[str] = ()) -> None:
+    """A table's page with the line of its origin on top, and what has to be said first."""
     copy(source, target)
-    paths.write_text(target, origin.stamp(target.read_text(encoding="utf-8"), made))
+    page = "\n\n".join(filter(None, [" ".join(says), target.read_text(encoding="utf-8")]))
+    paths.write_text(target, origin.stamp(page, made))
 
 
 def copy(source: Path, target: Path) -> None:

@@ -100,4 +100,3 @@ def _day(file: Path) -> str:
 def _code_now(step: str, dataset: str) -> str:
     name = step.removeprefix("ablation ")
     return code_of_grid(name) if name != step else code_of(step, dataset)
-

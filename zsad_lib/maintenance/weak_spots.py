@@ -35,8 +35,14 @@ EXPLAINED = {  # metric -> what it asks
     "delay_s_at_threshold": "seconds from an event's start to its alarm",
     "localised": "top region lies in the abnormal actor's box",
 }
-SETS = {"all": "clips", "set:stream": "streams", "set:stream_lookalike": "look-alike streams",
-        "set:stream_night": "night streams", "set:lookalike": "look-alike clips", "set:night": "night clips"}  # fmt: skip
+SETS = {
+    "all": "clips",
+    "set:stream": "streams",
+    "set:stream_lookalike": "look-alike streams",
+    "set:stream_night": "night streams",
+    "set:lookalike": "look-alike clips",
+    "set:night": "night clips",
+}
 FLOOR_NAMES = (*FLOORS, *SEEING_FLOORS)
 PLACE = ("metric", "group", "family")
 
@@ -102,7 +108,7 @@ def say_extremes(table: pd.DataFrame, method: str) -> list[str]:
             f"What varies most is {_words(metric)}: {_short(row['best'])} on {where(row['best'])},"
             f" {_short(row['worst'])} on {where(row['worst'])}."
         )
-    for metric, row in shown[shown.index == "far"].iterrows():
+    for _, row in shown[shown.index == "far"].iterrows():
         share = f"{row['worst']['value']:.0%}"
         said.append(f"Where it alarms most, on {where(row['worst'])}, {share} of the normal frames alarm.")
     if beaten := [metric for metric, row in shown.iterrows() if beats(row["floor"], row["worst"])]:
