@@ -118,8 +118,8 @@ def test_components_say_which_family_loses_most_and_whether_as_designed(run):
     for name, family in (("no_text", "semantic"), ("no_prediction", "temporal"), ("no_gate", "contextual")):
         deltas = rows[rows.variant == name].set_index("family").delta
         designed = "as designed" if deltas.idxmin() == family else "NOT as designed"
-        said = f"`{name}`, meant for the {family} family, loses most on {deltas.idxmin()} ({deltas.min():+.3f}), {designed}"
-        assert f"{said}." in text
+        lost = f"loses most on {deltas.idxmin()} ({deltas.min():+.3f}), {designed}."
+        assert f"`{name}`, meant for the {family} family, {lost}" in text
     assert "`full` of this grid is not the front page's `full`" in text and "readout=global" in text
     assert "There it has readout=local" in text, "the two differ in what they read"
 
@@ -197,7 +197,7 @@ def test_parts_of_the_weakly_supervised_method_differ_on_metrics_that_are_shown(
     assert lines["no_temporal"].count("-0.250 [-0.260, -0.240]*") == 4
     assert lines["concat"].count("+0.125 [+0.115, +0.135] ") == 4 and "*" not in lines["concat"]
     assert all(row.says in lines[row.name] for row in grid(WEAKLY) if row.name in gaps)
-    assert "shown: 1 significantly below, 1 not significant, though an interval excludes 0." in " ".join(part.split())
+    assert "shown: 1 significantly below, 1 open." in " ".join(part.split())
 
 
 def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):

@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 
 from zsad_lib.__main__ import main
+from zsad_lib.ablations.run import code_of_grid
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import save_manifest
-from zsad_lib.maintenance import front_page, notebook_map
+from zsad_lib.maintenance import front_page, notebook_map, origin
+from zsad_lib.pipeline.run_step import code_of
 from zsad_lib.results import report_cards, tables
 
-SHOWN = ("picture", "table")
+SHOWN = ("film", "where", "picture", "table")
 README = "\n".join(f"<!-- results:{name} -->\nold {name}\n<!-- /results -->" for name in SHOWN)
 MAP = "<!-- results:notebooks -->\nold map\n<!-- /results -->"
 
@@ -63,22 +65,27 @@ def test_both_runs_reach_readme_and_docs(kit, capsys):
     assert main(["showcase"]) == 0
     assert capsys.readouterr().out == "demo: shown\nped2: shown\nablations: not run; make ablate\n"
     text, results = (kit / "README.md").read_text(), kit / "docs" / "results"
-    assert not re.search("old (picture|table)", text) and text.count("<!-- /results -->") == len(SHOWN)
+    assert not re.search("old (where|picture|table)", text) and text.count("<!-- /results -->") == len(SHOWN)
+    assert "old film" in text, "these runs have none"
     assert "old map" not in (kit / "docs" / "notebooks.md").read_text()
-    picture, table = text.split("<!-- /results -->")[:2]
+    _, where, picture, table = text.split("<!-- /results -->")[:4]
+    assert (results / "demo_floors.md").is_file() and "`full` is best on clips" in " ".join(where.split())
     assert "(docs/results/headline.png)" in picture and (results / "ped2.png").read_bytes() == b"picture of ped2"
     assert "| `full` | the method without that memory | normal video, captions | 0.912 [0.902, 0.922] | 0.912 [" in (
         " ".join(table.split())
     )
     assert "`knn` | the strongest other method" in " ".join(table.split())
     assert "`random` | the strongest floor" in " ".join(table.split()) and table.count("\n| ") == 1 + 2 * 3
-    demo, ped2 = re.findall(r"^- \*\*.*", table, re.MULTILINE)
+    demo, ped2 = [" ".join(about.split()) for about in re.findall(r"^- \*\*(?:.|\n  )*", table, re.MULTILINE)]
     assert "run `demo`, revision 0123456789, torch 9.9. Clip AUC ranks" in demo and "9 videos, 90 frames" in demo
     assert "Mean over 2 seeds" in demo and "(docs/results/demo.md)" in demo and "lets 30% of the frames" in demo
     assert (
         "revision" not in ped2 and "(docs/results/ped2.md)" in ped2
     )  # the working copy had changes: no revision to name
-    assert (results / "demo.md").read_text().startswith("Toy.")
+    page = (results / "demo.md").read_text()
+    assert page.startswith("Run `demo`, revision 0123456789, ") and "\n\nToy." in page
+    assert "**Made by an earlier revision of the code: 0123456789.**" in page.partition("\n")[0], "it recorded no code"
+    assert "revision 0123456789 with changes" in (results / "ped2.md").read_text().partition("\n")[0]
     card = (kit / "docs" / "model_card.md").read_text()
     assert "# Model card: `full`, run `demo`" in card and "{" not in card and card.endswith(report_cards.limits())
     assert main(["showcase"]) == 0 and (kit / "README.md").read_text() == text
@@ -92,10 +99,41 @@ def test_of_a_missing_run_what_was_shown_before_stays(kit, capsys):
     assert "(docs/results/ped2.png)" in first and "SceneRules" not in first
     assert not (kit / "docs" / "model_card.md").exists()
     shutil.rmtree(kit / "runs" / "ped2")
+    page, kept = kit / "docs" / "results" / "ped2.md", kit / "docs" / "results" / "front_page.json"
+    shown = json.loads(kept.read_text())
+    shown["ped2"]["origin"]["steps"]["evaluate"]["code"] = code_of("evaluate", "ucsd_ped2")
+    kept.write_text(json.dumps(shown))
     make_run(kit, "demo", ["clip_auc", "micro_auc"])
     assert main(["showcase"]) == 0
     text = (kit / "README.md").read_text()
     assert "(docs/results/headline.png)" in text and text.index("| SceneRules") < text.index("| UCSD Ped2")
+    assert page.read_text().startswith("Run `ped2`") and "earlier revision" not in page.read_text()
+
+
+def test_a_table_is_marked_where_the_code_of_its_steps_has_changed():
+    recorded = {step: dict(revision="0123456789", date="2026-01-31", code=code_of(step, "scene_rules"))
+                for step in ("score", "evaluate", "tables")}  # fmt: skip
+    made = {"run": "demo", "dataset": "scene_rules", "steps": recorded}
+    assert origin.say(made) == "Run `demo`, revision 0123456789, 2026-01-31."
+    recorded["score"] = dict(revision="abcdef0123", date="2026-01-30", code="another")
+    assert origin.changed_steps(made) == ["score"]
+    assert origin.say(made) == (
+        "Run `demo`, revision abcdef0123 (score), revision 0123456789 (evaluate, tables), 2026-01-31."
+        " **Made by an earlier revision of the code: abcdef0123.**"
+    )
+    once = origin.stamp("A table.", made)
+    assert origin.stamp(once, made) == once and once.endswith("\n\nA table.")
+
+
+def test_an_ablation_says_which_code_made_it(run_home):
+    run = run_home / "runs" / "demo"
+    (run / "ablation").mkdir(parents=True)
+    facts = {"key": "k", "files": {}, "date": "2026-01-31", "git": {"commit": "f" * 40, "changed": False}}
+    stamp = run / "ablation" / "made_gate.json"
+    stamp.write_text(json.dumps(facts | {"code": code_of_grid("gate")}))
+    assert origin.say(origin.of_grid(run, "gate")) == "Run `demo`, revision ffffffffff, 2026-01-31."
+    stamp.write_text(json.dumps(facts | {"code": "another"}))
+    assert "earlier revision of the code: ffffffffff" in origin.say(origin.of_grid(run, "gate"))
 
 
 def test_nothing_run_an_incomplete_run_and_a_readme_without_places(kit, capsys):

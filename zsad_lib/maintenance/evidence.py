@@ -64,7 +64,7 @@ def sort_by_evidence(rows: pd.DataFrame) -> dict[str, list[str]]:
     kinds = {
         "significantly above": rows.index[star & (rows.delta > 0)],
         "significantly below": rows.index[star & (rows.delta < 0)],
-        "not significant, though an interval excludes 0": open_,
+        "open": open_,
         "not told apart": bare.index.difference(open_, sort=False),
     }
     return {words: list(dict.fromkeys(names)) for words, names in kinds.items()}

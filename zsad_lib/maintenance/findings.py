@@ -48,8 +48,8 @@ unseen ones of the embedded benchmark. Streams are ranked by frames of continuou
 
 Differences are paired, on the same bootstrap draws, with 95 % intervals. `*` means **significant**: p below 0.05 after
 Holm's correction over all differences of a metric in the file. `=` means **not told apart**: the interval includes 0.
-No sign means that the interval excludes 0, but the difference is not significant. Context-swap negatives are captions
-that hold in another scene. A stand-in is a small network with a published one's form. All words:
+No sign means **open**: the interval excludes 0, but the difference is not significant. Context-swap negatives are
+captions that hold in another scene. A stand-in is a small network with a published one's form. All words:
 [glossary](glossary.md).
 """
 FIRST_ROW = " The first row is what the others are compared with, as a value."

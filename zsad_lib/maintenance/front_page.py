@@ -92,7 +92,7 @@ def show(home: Path) -> list[str]:
         streams = bool(stream_tables.groups_of(table))
         rows = stream_rows(table, data_set) if streams else front_rows(table, data_set)
         method = rows[0]["Method"].strip("`")
-        about = describe_run(profile, table, data_set)
+        about = describe_run(profile, table, data_set, made)
         shown[name] = {"about": about, "rows": rows, "says": say_pairs(run, method), "origin": made}
         if name == CARD:
             card = (
@@ -125,8 +125,7 @@ def where_table(profile: Profile, table: pd.DataFrame, method: str) -> str:
     """Where the main method is best and worst, by `weak_spots`, and what that says."""
     spots = weak_spots.extremes(table, method, profile.far_target)
     cells = pd.DataFrame(weak_spots.rows_of(spots)).to_markdown(index=False, disable_numparse=True)
-    link = f"Every row that a floor beats: [floors](docs/results/{run_folder(profile).name}_floors.md)."
-    return "\n".join([cells, "", *bullets([*weak_spots.say_extremes(spots, method), link]), ""])
+    return "\n".join([cells, "", *bullets(weak_spots.say_extremes(spots, method)), ""])
 
 
 def film(run: Path, target: Path) -> str:
@@ -243,15 +242,16 @@ def front_table(shown: dict[str, dict]) -> str:
         cells = pd.DataFrame(rows)
         cells = cells.loc[:, ~(cells == "-").all()]  # what no row of a data set has
         texts.append([cells.to_markdown(index=False, disable_numparse=True), "", *about])
-    return "\n".join(line for text in texts for line in (*text, ""))
+    return "\n\n".join("\n".join(text) for text in texts) + "\n"
 
 
-def describe_run(profile: Profile, table: pd.DataFrame, data_set: str) -> str:
+def describe_run(profile: Profile, table: pd.DataFrame, data_set: str, made: origin.Origin) -> str:
     """Run, levels, split, prevalence, seeds and kind of interval, with the link to all rows."""
     run = run_folder(profile)
-    result = paths.read_json(run / "evaluate" / "result.json", "git", "versions")
-    git = result["git"]
-    revision = f", revision {git['commit'][:10]}" if git["commit"] and not git["changed"] else ""
+    result = paths.read_json(run / "evaluate" / "result.json", "versions")
+    names = dict.fromkeys(facts["revision"] for facts in made["steps"].values())
+    names = [name for name in names if name and not name.endswith(origin.CHANGED)]
+    revision = f", revision{'s' * (len(names) > 1)} {', '.join(names)}" if names else ""
     title = f"**{data_set}**: run `{run.name}`{revision}, torch {result['versions']['torch']}"
     link = f"[All rows and metrics](docs/results/{run.name}.md)"
     alarm = f"at the threshold that lets {profile.far_target:.0%} of the frames of held-out normal video alarm."

@@ -16,6 +16,7 @@ from zsad_lib.pipeline.run_step import code_of
 from zsad_lib.pipeline.steps import STEPS
 
 OPENING = "Run `"  # of the line with a page's origin
+CHANGED = " with changes"  # after the revision of a working copy that had some
 BENCHMARK = "scene_rules"  # the data set with ablations
 Origin = dict[str, Any]
 
@@ -84,7 +85,7 @@ def _needed(dataset: str, last: str) -> list[str]:
 def _facts(file: Path) -> dict[str, str]:
     result = paths.read_json(file)
     git = result.get("git") or {}
-    revision = (git.get("commit") or "")[:10] + " with changes" * bool(git.get("changed"))
+    revision = (git.get("commit") or "")[:10] + CHANGED * bool(git.get("changed"))
     return {
         "revision": revision.removeprefix(" "),
         "date": result.get("date") or _day(file),
