@@ -129,7 +129,7 @@ def where_table(profile: Profile, table: pd.DataFrame, method: str) -> str:
 
 
 def film(run: Path, target: Path) -> str:
-    """The frames of the highest score of `FILMED` side by side into `target`, and the line that shows them."""
+    """Each film's frame of the highest score, of `FILMED` side by side into `target`, and the line that shows them."""
     films = paths.read_json(run / "films" / "films.json", "films", "videos")
     chosen = [
         (number, place, one["auc"])
@@ -142,11 +142,8 @@ def film(run: Path, target: Path) -> str:
     with paths.atomic(target, mode=None) as temporary:
         example_films.side_by_side([run / "films" / f"{number}.jpg" for number, _, _ in chosen], temporary)
     named = ", ".join(f"{place} ({auc:.3f})" for _, place, auc in chosen)
-    words = f"Scored test films of run {run.name}, by AUC within the film: {named}"
-    told = (
-        f"{words}, of {films['videos']}. Each shows its frame of the highest score: orange border and box are the alarm"
-        " and its region, shading is the truth."
-    )
+    words = f"Test films of run {run.name} by AUC: {named} of {films['videos']}"
+    told = f"{words}. Orange: alarm and its region. Shaded: the truth."
     return f"![{words}](docs/results/{target.name})\n\n{wrap(told)}\n"
 
 
