@@ -183,9 +183,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--far": dict(type=float, default=FAR_TARGET, help=f"share of normal frames that may alarm; default: {FAR_TARGET}"),
     "--allow-missing": dict(action=SWITCH, help="go on without videos that cannot be read"),
     "--seconds": dict(type=float, default=0.0, help="stop after that many; default: at the end"),
-    "evaluate --out": dict(
-        type=Path, help="folder for the tables, as that of the scores; default: runs/evaluated-<scores>"
-    ),
+    "evaluate --out": dict(type=Path, help="folder for the tables; default: runs/evaluated-<scores>"),
     "bench-gpu --out": dict(type=Path, help="page; default: docs/results/gpu.md, without a GPU runs/gpu/gpu.md"),
     "features --out": dict(type=Path, help="folder for one file per video; default: <videos>-features"),
     "--normal": dict(type=Path, help="folder of scores of held-out normal videos, which alone set the threshold"),

@@ -9,7 +9,7 @@ from zsad_lib.ablations import engine
 from zsad_lib.ablations.anomaly_clip_grid import AnomalyClip
 from zsad_lib.ablations.context_aware_grid import ContextAware
 from zsad_lib.ablations.engine import workers, write_tables
-from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, StreamRow
+from zsad_lib.ablations.grids import GRIDS, RecipeRow, Row, StreamRow, grid
 from zsad_lib.ablations.read_grid import read_grid
 from zsad_lib.ablations.stream_grid import Streams
 from zsad_lib.config import Profile
