@@ -3,6 +3,9 @@
 import importlib
 import inspect
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +14,9 @@ import torch.nn.functional as F
 
 from zsad_lib import MOVED, checks, full_name, solutions
 from zsad_lib.errors import ZsadError
-from zsad_lib.exercises.answers import FAULTS, WrongAnswer, close, judge
+from zsad_lib.exercises.answers import WrongAnswer
 
 EXERCISES = [name for name, value in vars(solutions).items() if inspect.isfunction(value)]
-PREDICTIONS = {"families", "ordering", "some_of"}
 
 
 def rows(tensor):
@@ -27,9 +29,9 @@ def softmax(x, axis):
 
 
 def append_text(value, low, high):
-    text = "%.3f" % value
+    text = f"{value:.3f}"
     if low != float("nan"):
-        text += " [%.3f, %.3f]" % (low, high)
+        text += f" [{low:.3f}, {high:.3f}]"
     return text
 
 
@@ -97,7 +99,7 @@ def empty_is_zero(scores, picture, pictures, top):
 
 
 WRONG = [  # exercise, words that its check must say, an answer as a learner may write it
-    ("window_starts", "windows are counted that end after the video", lambda n, L, s: [i for i in range(n) if i % s == 0]),
+    ("window_starts", "windows are counted that end after", lambda n, L, s: [i for i in range(n) if i % s == 0]),
     ("window_starts", "the last whole window is missing", lambda n, L, s: list(range(0, n - L, s)) or [0]),
     ("window_starts", "a video shorter than a window has one window", lambda n, L, s: np.arange(0, n - L + 1, s)),
     ("standardise", "the scores' own", lambda x, normal: (x - x.mean()) / x.std()),
@@ -125,7 +127,7 @@ WRONG = [  # exercise, words that its check must say, an answer as a learner may
     ("divided_pairs", "the class token is missing", lambda p, f: p * f * f + f * p * p),
     ("divided_pairs", "joint attention", lambda p, f: (1 + p * f) ** 2),
     ("prediction_error", "this is the cosine; the error is 1 minus it", lambda p, a: F.cosine_similarity(p, a, dim=2)),
-    ("prediction_error", "the vectors are not scaled to norm 1", lambda p, a: 1 - torch.einsum("bpdhw,bpdhw->bphw", p, a)),
+    ("prediction_error", "the vectors are not scaled", lambda p, a: 1 - torch.einsum("bpdhw,bpdhw->bphw", p, a)),
     ("chance_loss", "the other clips are candidates too", lambda b, p, h, w: np.log(p * h * w)),
     ("chance_loss", "not its logarithm", lambda b, p, h, w: b * p * h * w),
     ("same_caption", "a caption is compared with itself alone", lambda captions: np.identity(len(captions))),
@@ -240,7 +242,11 @@ WRONG = [  # exercise, words that its check must say, an answer as a learner may
         "the softmax runs over the frames",
         lambda p, s: torch.hstack([p[:, None] * softmax(s, 0), 1 - p[:, None]]),
     ),
-    ("joint_probability", "the normal column comes first", lambda p, s: torch.hstack([1 - p[:, None], p[:, None] * softmax(s, 1)])),
+    (
+        "joint_probability",
+        "the normal column comes first",
+        lambda p, s: torch.hstack([1 - p[:, None], p[:, None] * softmax(s, 1)]),
+    ),
     ("smoothness", "compared with the start of the next", lambda p: (p.flatten()[1:] - p.flatten()[:-1]).pow(2).sum()),
     ("smoothness", "this is a mean", lambda p: ((p[:, 1:] - p[:, :-1]) ** 2).mean()),
     (
@@ -255,10 +261,10 @@ WRONG = [  # exercise, words that its check must say, an answer as a learner may
     ("joined_spans", "spans exactly a gap apart join", join_and_touch),
     ("attention_rollout", "multiplied from the right", multiply_from_the_right),
     ("attention_rollout", "the identity is missing", lambda layers: torch.linalg.multi_dot([*layers.flip(0)])),
-    ("lift_on_motion", "the weights are not divided by their sum", lambda r, m: (r * m).mean() / r.mean() if m.any() else 1),
+    ("lift_on_motion", "not divided by their sum", lambda r, m: (r * m).mean() / r.mean() if m.any() else 1),
     ("cell", "brackets where the interval is undefined", append_text),
     ("not_worse", "only the best one is named", lambda rows: [rows.loc[rows["value"].idxmax(), "method"]]),
-    ("not_worse", "an interval that just reaches the best value counts", lambda rows: rows.query("high > value.max()").method),
+    ("not_worse", "just reaches the best value", lambda rows: rows.query("high > value.max()").method),
 ]  # fmt: skip
 
 
@@ -270,7 +276,9 @@ def test_a_solution_passes_and_is_called_the_kits(name, capsys):
     assert capsys.readouterr().out.endswith(": right\n")
 
 
-@pytest.mark.parametrize(("name", "words", "answer"), WRONG, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("name", "words", "answer"), WRONG, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(WRONG)]
+)
 def test_a_wrong_answer_is_told_its_mistake(name, words, answer):
     with np.errstate(all="ignore"), pytest.raises(WrongAnswer) as told:
         getattr(checks, name)(answer)
@@ -288,9 +296,7 @@ def tables(monkeypatch):
     for home in map(full_name, MOVED["zsad_lib.checks"][1:]):
         for name, check in inspect.getmembers(importlib.import_module(home), inspect.isfunction):
             if name in EXERCISES:
-                monkeypatch.setitem(check.__globals__, "judge", lambda answer, what, cases, mistakes, *_, name=name, **__: (
-                    found.update({name: (cases, mistakes)})
-                ))  # fmt: skip
+                monkeypatch.setitem(check.__globals__, "judge", lambda *args, **_: found.update({name: args[2:4]}))  # noqa: B023
                 check(None)
     monkeypatch.undo()
     return found
@@ -305,12 +311,14 @@ def test_every_mistake_of_the_tables_is_named_when_it_is_made(tables):
             assert words in str(told.value), name
 
 
+def divide(*args):
+    return 1 / 0
+
+
 TEXTS = {"best_clause", "cell", "not_worse"}
 FORMS = {  # words -> name of an exercise -> an answer of that form
     "your function returned nothing; is there a return?": lambda name: lambda *args: None,
-    r"your function raised ZeroDivisionError: division by zero \(in line \d+: lambda": lambda name: (
-        lambda *args: 1 / 0
-    ),
+    r"your function raised ZeroDivisionError: division by zero \(in line \d+: return 1 / 0\)": lambda name: divide,
     "your function raised TypeError: ": lambda name: lambda: 0,
     "your function returned dict, wanted (numbers|text)": lambda name: lambda *args: {"a": 1},
     r"got shape \(1, 1, 1, 1, 1\), wanted (a single value|shape)": lambda name: (
@@ -332,3 +340,62 @@ def test_the_form_of_a_result_comes_first(words):
             continue
         with pytest.raises(WrongAnswer, match=words):
             getattr(checks, name)(FORMS[words](name))
+
+
+def test_a_result_in_place_of_the_function_is_told():
+    with pytest.raises(WrongAnswer, match="give the function itself, without brackets, not its result.*list of int"):
+        checks.window_starts([0, 5, 10, 15])
+
+
+def test_an_answer_cannot_change_what_it_is_checked_with():
+    def answer(scores, normal):
+        scores -= normal.mean()
+        normal *= 0
+        return scores / 2
+
+    checks.standardise(answer)
+
+
+def test_an_unknown_mistake_is_told_with_its_place():
+    with pytest.raises(WrongAnswer, match=r"^joint probabilities: got 0\.\d+ at \[2, 1\], wanted 0\.\d+$"):
+        checks.joint_probability(
+            lambda p, s: solutions.joint_probability(p, s) + 0.1 * (torch.arange(20).view(5, 4) == 9)
+        )
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        (lambda: checks.ordering(None, "ab"), "give a list of names, not NoneType"),
+        (lambda: checks.ordering(["a"], "ab"), "b missing; name each of a, b once"),
+        (lambda: checks.ordering(["a", "b", "a"], "ab"), "a is named 2 times"),
+        (lambda: checks.ordering(["film", "nome"], ["film", "none"]), "there is no 'nome'; did you mean none?"),
+        (lambda: checks.families(["a"], "a"), "give a dict, component to family, not list of str"),
+        (lambda: checks.families({}, "a"), "name a family for a too"),
+        (lambda: checks.families({"a": "words"}, "a"), "'words' is no family; families are semantic, temporal"),
+        (lambda: checks.some_of(["a", "b"], "abc", 3), "2 rows named, wanted 3"),
+    ],
+)
+def test_a_prediction_is_told_what_it_lacks(check, words):
+    with pytest.raises(WrongAnswer, match="^prediction: " + words):
+        check()
+
+
+def test_a_prediction_of_ones_own_is_noted_and_the_kits_is_called_so(capsys):
+    checks.ordering(["b", "a"], "ab")
+    checks.ordering(solutions.left_out_order, list(solutions.left_out_order))
+    assert capsys.readouterr().out.splitlines() == [
+        "prediction: noted",
+        "prediction: noted; this is the kit's solution, replace it by your own",
+    ]
+
+
+def test_a_notebook_shows_one_line_and_no_source(tmp_path):
+    code = (
+        "from zsad_lib.errors import ZsadError\n\ndef check():\n    raise ZsadError('rows have no norm 1')\n\ncheck()"
+    )
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", code]
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path)}
+    shown = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
+    assert shown.stdout.splitlines() == ["ZsadError: rows have no norm 1"], shown
+    assert issubclass(WrongAnswer, ZsadError)

@@ -173,7 +173,9 @@ def test_rich_output_in_a_notebook(monkeypatch):
 def test_checks_tell_right_from_wrong(capsys):
     close(torch.ones(2, requires_grad=True), [1, 1], "the gate")
     assert capsys.readouterr().out == "the gate: right\n"
-    with pytest.raises(AssertionError, match="the gate: differs by up to 0.1"):
+    with pytest.raises(AssertionError, match=r"the gate: got 1.1, wanted 1$"):
         close(1.1, 1.0, "the gate")
-    with pytest.raises(AssertionError, match=r"shape \(2,\), expected \(3,\)"):
+    with pytest.raises(AssertionError, match=r"the gate: got 1.00001 at \[0, 1\], wanted 1$"):
+        close([[1, 1.00001]], [[1, 1]], "the gate")
+    with pytest.raises(AssertionError, match=r"the gate: got shape \(2,\), wanted shape \(3,\)"):
         close([1, 1], [1, 1, 1], "the gate")

@@ -183,16 +183,15 @@ def _named(
     tolerance: float,
 ) -> str:
     """Words of the mistake that gives the answer's results, in the faulty case and in most others; "" for none."""
-    most, words = 0, ""
+
+    def same(wrong: Callable, one: int) -> bool:
+        theirs = see(wrong)(*copy.deepcopy(cases[one][0]))
+        return not any(fault(results[one], theirs, tolerance) for fault in FAULTS)
+
     with np.errstate(all="ignore"):
-        for name, wrong in mistakes.items():
-            same = [
-                not any(fault(result, see(wrong)(*copy.deepcopy(args)), tolerance) for fault in FAULTS)
-                for (args, _), result in zip(cases, results)
-            ]
-            if same[number] and sum(same) > most:
-                most, words = sum(same), f"{name}; "
-    return words
+        likely = {name: wrong for name, wrong in mistakes.items() if same(wrong, number)}
+        agree = {name: sum(same(wrong, one) for one in range(len(cases))) for name, wrong in likely.items()}
+    return f"{max(agree, key=agree.get)}; " if agree else ""
 
 
 # --- faults: each compares a result with the right one, and gives words, or "" where it finds nothing -----------------

@@ -46,8 +46,6 @@ def class_directions(answer: Callable) -> None:
             F.normalize(rest(text, normal_id), dim=-1) - m
         ),
         "directions point to m, not from it": lambda text, m, normal_id: F.normalize(m - rest(text, normal_id), dim=-1),
-        "the last class is left out, not the normal one": lambda text, m, normal_id: F.normalize(text[:-1] - m, dim=-1),
-        "the first class is left out, not the normal one": lambda text, m, normal_id: F.normalize(text[1:] - m, dim=-1),
     }
     others = {0: [1, 2, 3], 2: [0, 1, 3], 3: [0, 1, 2]}
     cases = [((text, m, k), (text[rows] - m) / (text[rows] - m).norm(dim=1)[:, None]) for k, rows in others.items()]

@@ -67,9 +67,6 @@ def labels_from_spans(answer: Callable) -> None:
         "a frame in two spans counts twice; labels are 0 and 1": lambda spans, n: [
             sum(first <= t <= last for first, last in spans) for t in range(n)
         ],
-        "only the last span counts": lambda spans, n: [
-            int(any(first <= t <= last for first, last in spans[-1:])) for t in range(n)
-        ],
         "normal and abnormal are exchanged": lambda spans, n: [
             int(not any(first <= t <= last for first, last in spans)) for t in range(n)
         ],
@@ -194,7 +191,6 @@ def prediction_error(answer: Callable) -> None:
         "the products are averaged, not summed": lambda p, a: (
             1 - (F.normalize(p, dim=2) * F.normalize(a, dim=2)).mean(2)
         ),
-        "only the prediction is scaled to norm 1": lambda p, a: 1 - (F.normalize(p, dim=2) * a).sum(2),
     }
     right = error_map(DPCOutput(args[0], args[1], args[1][:, 0]))
     judge(answer, "error map", [(tuple(args), right)], mistakes)
