@@ -173,16 +173,16 @@ def test_under_a_small_limit_it_works_or_is_refused(tmp_path, run_home, frames, 
 
 
 def test_one_long_table_is_counted_as_it_is_read(folders, tmp_path, monkeypatch):
-    (tmp_path / "scores" / "v7.csv").write_text("score\n" + "0.5\n" * 100_000, encoding="utf-8")
+    (tmp_path / "scores" / "v7.csv").write_text("score\n" + "0.5\n" * 400_000, encoding="utf-8")
     monkeypatch.setattr(evaluation_memory, "machine_bytes", lambda: int(6e7))
-    with pytest.raises(ZsadError, match=r"limit is 0\.0 GB .*; save the file of 100,001 rows as \.npy$"):
+    with pytest.raises(ZsadError, match=r"limit is 0\.0 GB .*; save the file of 400,001 rows as \.npy$"):
         evaluate_folders(tmp_path / "scores", tmp_path / "labels")
 
 
 def test_seeds_and_videos_count(tmp_path, monkeypatch):
     sparse(tmp_path / "a.npy", (4, 1_000_000))
     monkeypatch.setattr(evaluation_memory, "machine_bytes", lambda: int(2 * 0.2e9))
-    with pytest.raises(ZsadError, match=r"1,000,000 frames in 1 videos need about 0\.3 GB"):
+    with pytest.raises(ZsadError, match=r"1,000,000 frames in 1 video need about 0\.3 GB"):
         evaluation_memory.refuse_too_much(tmp_path, tmp_path, None, 2000)
     for i in range(1_000):
         (tmp_path / f"{i}.csv").write_text("score\n1\n", encoding="utf-8")

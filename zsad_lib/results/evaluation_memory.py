@@ -17,6 +17,7 @@ FRAME, SEED = 120, 35  # bytes that a frame takes, and each seed of it (measured
 ROW = 360  # bytes of a row, as long as its CSV file is being read (measured)
 SHARE = 0.5  # of the machine's memory: other programs have theirs
 LIBRARIES = 2.0  # GB of addresses that the libraries reserve, most of it never used (measured)
+SMALL = 0.1  # GB that are tried under any limit
 
 
 def refuse_too_much(scores: Path, labels: Path, normal: Path | None, draws: int) -> None:
@@ -38,10 +39,10 @@ def refuse_too_much(scores: Path, labels: Path, normal: Path | None, draws: int)
         "`ulimit -v`": ram.reservable() - LIBRARIES,
     }
     whose, limit = min(allowed.items(), key=lambda one: one[1])
-    if needed > limit:
+    if needed > max(limit, SMALL):
         remedy = "leave out videos, or keep every n-th frame of scores and labels"
         remedy = remedy if evaluated > longest * ROW else f"save the file of {longest:,} rows as .npy"
-        found = f"{frames:,} frames in {videos} videos need about {needed:.1f} GB of memory"
+        found = f"{frames:,} frames in {videos} video{'s' * (videos > 1)} need about {needed:.1f} GB of memory"
         raise ZsadError(f"{scores}: {found}, and the limit is {max(limit, 0):.1f} GB ({whose}); {remedy}")
 
 
