@@ -72,6 +72,11 @@ WRONG = {  # what is written instead of what, and what the line says after the f
         UNTRAINED + r"no gradient reaches other\.weight, other\.bias",
     ),
     "dead": (BODY, "return (0 * self.mask(context) + 1) * text", UNTRAINED + "the gradient of .* is 0 everywhere"),
+    "scaled away": (
+        BODY,
+        "return self.mask(context).mean(-1, keepdim=True).sigmoid() * text",
+        UNTRAINED + "the gradient of .* is 0 everywhere; is what they change the length, which `unit = True` sets to 1",
+    ),
     "gradient not finite": (
         BODY,
         "return (self.mask(context) - self.mask(context)).abs().sqrt() * text + text",

@@ -21,6 +21,7 @@ from zsad_lib.features.backbones import outline
 from zsad_lib.models.gates import GATES, ContextGate
 
 B, M, K = 3, 2, 5  # clips, scenes that each is swapped to, captions
+ROUNDING = 1e-6  # gradients below are rounding errors of 0: others are above 1e-2 here
 
 
 def read_grid(name: str) -> Sequence[AnyRow]:
@@ -91,8 +92,9 @@ def _troubles(gate: ContextGate, D: int, C: int) -> Iterator[str]:
         yield f"cannot be trained: no gradient reaches {', '.join(untouched)}; use it in forward, and detach nothing"
     if broken := [name for name, p in parameters.items() if not p.grad.isfinite().all()]:
         yield f"cannot be trained: the gradient of {', '.join(broken)} is not finite"
-    if parameters and not any(p.grad.any() for p in parameters.values()):
-        yield f"cannot be trained: the gradient of {', '.join(parameters)} is 0 everywhere"
+    if parameters and all(p.grad.abs().max() < ROUNDING for p in parameters.values()):
+        advice = "; is what they change the length, which `unit = True` sets to 1?" * gate.rule.unit
+        yield f"cannot be trained: the gradient of {', '.join(parameters)} is 0 everywhere{advice}"
 
 
 def _file(code: Callable) -> str:
