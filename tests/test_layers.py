@@ -33,7 +33,7 @@ LAYERS = (  # from the ground up; wings of one line may import each other, as lo
 SEE_SIBLINGS = {"exercises", "maintenance", "__main__"}
 KNOW_DATA_SETS = {  # the only files outside data_prep that name it; steps do so as text
     "zsad_lib.methods.pretraining", "zsad_lib.ablations.trial", "zsad_lib.own_video.words", "zsad_lib.__main__",
-    "zsad_lib.maintenance.cost", "zsad_lib.maintenance.findings",
+    "zsad_lib.maintenance.cost", "zsad_lib.maintenance.findings", "zsad_lib.maintenance.gpu_works",
 }  # fmt: skip
 DRAW = {"results", "own_video", "maintenance", "exercises"}  # wings that may import matplotlib or seaborn
 
