@@ -96,6 +96,14 @@ def test_processes_share_the_work(videos, tmp_path):
         assert torch.allclose(f.load_clip_features(path), f.load_clip_features(shared[name]), atol=1e-5)
 
 
+def test_one_video_has_all_threads_and_no_process_of_its_own(encoder, videos, tmp_path, monkeypatch):
+    asked, real = [], f.parallel
+    monkeypatch.setattr(f, "parallel", lambda work, tasks, jobs: asked.append(jobs) or real(work, tasks, 1))
+    f.extract(videos[:1], tmp_path / "out", lambda: encoder, jobs=2)
+    f.extract(videos, tmp_path / "out", lambda: encoder, jobs=2)
+    assert asked == [1, 2]
+
+
 def test_whatever_a_decoder_raises_is_reported(encoder, videos, tmp_path, monkeypatch, capsys):
     def breaks(_, video):
         if video.stem == "b":

@@ -157,6 +157,7 @@ def extract(
         if (other := named.setdefault(stem(video.name), video)) != video:
             raise ZsadError(f"{video}: {other} has the same name; feature files would overwrite each other")
     share, files, broken = sorted(named.values())[number::count], {}, []
+    jobs = 1 if len(share) == 1 else jobs  # one video has all threads
     extracted = parallel(_extract, [(video, folder, encoder) for video in share], jobs)
     for video, target, error in report_progress(extracted, "videos with CLIP features", len(share)):
         if error:
