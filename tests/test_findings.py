@@ -12,16 +12,17 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.maintenance import evidence, findings, front_page
 
 MAIN, OTHERS, NIGHT = {"stream": "set:stream"}, {"stream": []}, [("set:night", "all")]
+two_renders = pytest.mark.parametrize("run", [0, 1], indirect=True)
 PART = dict(level="clip", n_videos=77, n_frames=7700, prevalence=0.25, seeds=5)
 
 
 @pytest.fixture
-def run(run_home):
-    """A run with tables of all grids, filled with numbers that are easy to find again; validation chose `bilinear` with
-    swaps."""
+def run(run_home, request):
+    """A run with tables of all grids, filled with numbers that are easy to find again, other ones by the test's
+    parameter; validation chose `bilinear` with swaps."""
     folder = run_home / "runs" / "demo"
     (folder / "tables").mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(getattr(request, "param", 0))
     for name in [name for name in GRIDS if name != WEAKLY]:
         rows = [
             dict(PART, variant=row.name, objective=row.variant.objective, score=row.score,
@@ -80,6 +81,7 @@ def test_every_difference_has_a_star_exactly_where_its_p_is_low(run):
         assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in part
 
 
+@two_renders
 def test_the_gate_quoted_is_the_one_that_validation_chose(run):
     table = contextual(run, "gate").set_index(["variant", "objective"])
     assert table.value.idxmax() != ("bilinear", "swap")  # another one is better on the test videos
@@ -112,6 +114,7 @@ def test_how_far_each_kind_of_gate_gets(run, interaction, swaps):
     ]
 
 
+@two_renders
 def test_components_say_which_family_loses_most_and_whether_as_designed(run):
     text = " ".join(chapter(findings.findings([run]), "The components").split())
     rows = pd.read_csv(run / "tables" / "ablation_components.csv").query("group == 'all' and family != 'all'")
@@ -124,6 +127,7 @@ def test_components_say_which_family_loses_most_and_whether_as_designed(run):
     assert "There it has readout=local" in text, "the two differ in what they read"
 
 
+@two_renders
 def test_streams_say_what_the_gate_and_each_term_bring_null_results_included(run):
     table = pd.read_csv(run / "tables" / "ablation_stream.csv").set_index(["variant", "objective", "score", "family"])
     part = chapter(findings.findings([run]), "Streams")
@@ -207,6 +211,22 @@ def test_showcase_writes_the_page_and_copies_the_tables(run, run_home):
     assert page.startswith("Run `demo`, revision not recorded") and page.endswith("table gate")
     assert "not the front page's `full`" in (run_home / "docs" / "results" / "demo_ablation_components.md").read_text()
     assert (run_home / "docs" / "findings.md").read_text().startswith("# What the ablations show")
+
+
+def test_the_gates_sentences_on_the_page_count_what_its_table_marks():
+    """Of the committed page: whoever wrote a sentence by hand, or a table of another run, is found out."""
+    page = (Path(findings.__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    part = chapter(page, "The gate").partition("\n### ")[0]
+    cells = [line.strip("| ").split("|")[-1].strip() for line in part.splitlines() if line.startswith("| `")]
+    cells = [cell for cell in cells if cell != "-"]
+    kinds = {
+        "significantly above": [cell for cell in cells if cell[0] == "+" and cell[-1] == "*"],
+        "significantly below": [cell for cell in cells if cell[0] == "-" and cell[-1] == "*"],
+        "open": [cell for cell in cells if cell[-1] == "]"],
+        "not told apart": [cell for cell in cells if cell[-1] == "="],
+    }
+    says = ", ".join(f"{len(found)} {words}" for words, found in kinds.items() if found)
+    assert f"It minus each of the {len(cells)} others: {says}." in " ".join(part.split())
 
 
 def test_glossary_names_every_profile():

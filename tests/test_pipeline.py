@@ -119,8 +119,9 @@ def test_needed_steps_run_first_and_only_once(toy):
     assert recorded["metrics"] == {"total": 30} and recorded["artefacts"] == {"last": "4.txt"}
     assert set(recorded) == {
         "fingerprint", "step", "profile", "seconds", "versions", "git", "metrics", "artefacts", "output_hash", "files",
-        "sha256",
+        "sha256", "code", "date",
     }  # fmt: skip
+    assert recorded["code"] == run_step.code_of("train", "scene_rules") and recorded["date"] == run_step.today()
     assert list(recorded["files"]) == [f"runs/demo/train/{item}.txt" for item in range(5)]
     assert recorded["profile"]["name"] == "demo" and "torch" in recorded["versions"]
     for name in ("log", "prepare", "train", "tables"):

@@ -134,6 +134,8 @@ def test_an_ablation_says_which_code_made_it(run_home):
     assert origin.say(origin.of_grid(run, "gate")) == "Run `demo`, revision ffffffffff, 2026-01-31."
     stamp.write_text(json.dumps(facts | {"code": "another"}))
     assert "earlier revision of the code: ffffffffff" in origin.say(origin.of_grid(run, "gate"))
+    stamp.rename(stamp.with_name("made_masks.json"))  # a grid of an extension that is not loaded now
+    assert "Run `demo`, revision ffffffffff" in origin.say(origin.of_grid(run, "masks"))
 
 
 def test_nothing_run_an_incomplete_run_and_a_readme_without_places(kit, capsys):

@@ -7,7 +7,8 @@ import pytest
 
 from zsad_lib.ablations import engine, grids
 from zsad_lib.ablations.grids import ANOMALY_CLIP
-from zsad_lib.ablations.run import ablate
+from zsad_lib.ablations.run import ablate, code_of_grid
+from zsad_lib.files import paths
 from zsad_lib.files.weights import load_weights
 from zsad_lib.methods.anomaly_clip import train
 from zsad_lib.models.anomaly_clip_recipes import STAND_IN
@@ -55,8 +56,13 @@ def test_the_whole_method_and_mil_are_those_of_the_run(grid):
 
 
 def test_a_second_run_trains_and_evaluates_nothing(grid, monkeypatch):
-    (profile, _), target = grid
-    before = target.stat().st_mtime_ns
+    (profile, folder), target = grid
+    stamp, before = folder / "ablation" / "made_anomaly_clip.json", target.stat().st_mtime_ns
+    made = paths.read_json(stamp, "key", "files", "git", "date", "code")
     monkeypatch.setattr(train, "batches", None)
     monkeypatch.setattr(engine, "tabulate", None)
     assert ablate(["anomaly_clip"], profile) == {"anomaly_clip": target} and target.stat().st_mtime_ns == before
+    assert made["code"] == code_of_grid("anomaly_clip") and paths.read_json(stamp) == made
+    paths.write_json(stamp, {name: made[name] for name in ("key", "files")})  # as an earlier revision wrote it
+    ablate(["anomaly_clip"], profile)
+    assert "code" not in paths.read_json(stamp), "what is found finished was not made by this code"

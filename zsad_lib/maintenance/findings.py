@@ -48,9 +48,10 @@ unseen ones of the embedded benchmark. Streams are ranked by frames of continuou
 
 Differences are paired, on the same bootstrap draws, with 95 % intervals. `*` means **significant**: p below 0.05 after
 Holm's correction over all differences of a metric in the file. `=` means **not told apart**: the interval includes 0.
-No sign means **open**: the interval excludes 0, but the difference is not significant. Context-swap negatives are
-captions that hold in another scene. A stand-in is a small network with a published one's form. All words:
-[glossary](glossary.md).
+No sign means **open**: the interval excludes 0, but the difference is not significant.
+
+A context-swap negative is a window with its own caption under another scene, which must not match. A stand-in is a
+small network with a published one's form. All words: [glossary](glossary.md).
 """
 FIRST_ROW = " The first row is what the others are compared with, as a value."
 BARE = ("`retrieval` (plain)", "`neighbours` (plain)")  # rows of the gate's grid that bring the scene without any gate
@@ -232,7 +233,7 @@ def components(table: pd.DataFrame, run: Path) -> str:
     for variant, name in zip(rows.variant.unique(), cells.index):
         row = of_variant(rows, variant).loc[list(FAMILIES[1:])]
         lost = row.delta[has_star(row) & (row.delta < 0)]
-        cells.loc[name, "largest loss with a star"] = lost.idxmin() if len(lost) else "-"
+        cells.loc[name, "largest significant loss"] = lost.idxmin() if len(lost) else "-"
         if family := MEANT_FOR.get(variant):
             worst = row.delta.idxmin()
             designed = "as designed" if worst == family else "NOT as designed"

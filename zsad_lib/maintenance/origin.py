@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zsad_lib.ablations.grids import grid
+from zsad_lib.ablations.grids import GRIDS, grid
 from zsad_lib.ablations.run import METHODS, code_of_grid
 from zsad_lib.files import paths
 from zsad_lib.pipeline.run_step import code_of
@@ -35,8 +35,9 @@ def of_run(run: Path, dataset: str, last: str = "tables") -> Origin:
 
 def of_grid(run: Path, name: str) -> Origin:
     """The same of an ablation's tables, and of the steps that its trials start from."""
-    stamp, method = run / "ablation" / f"made_{name}.json", METHODS[type(grid(name)[0])]
-    found = of_run(run, BENCHMARK, method.INPUTS)
+    stamp = run / "ablation" / f"made_{name}.json"
+    inputs = METHODS[type(grid(name)[0])].INPUTS if name in GRIDS else "data"  # an extension that is not loaded now
+    found = of_run(run, BENCHMARK, inputs)
     table = run / "tables" / f"ablation_{name}.csv"
     facts = _facts(stamp) if stamp.is_file() else {"revision": "", "date": _day(table), "code": ""}
     return {**found, "grid": name, "steps": {**found["steps"], f"ablation {name}": facts}}
@@ -100,4 +101,6 @@ def _day(file: Path) -> str:
 
 def _code_now(step: str, dataset: str) -> str:
     name = step.removeprefix("ablation ")
-    return code_of_grid(name) if name != step else code_of(step, dataset)
+    if name != step:
+        return code_of_grid(name) if name in GRIDS else "unknown"
+    return code_of(step, dataset)

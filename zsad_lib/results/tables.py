@@ -68,7 +68,7 @@ SET_ALARMS = ("far", "far_normal", "false_alarms_per_hour_at_threshold", "event_
 RECALL = ("false_alarms_per_hour", "delay_s")
 PROMPTED = " A class that no prompt describes has probability 0 in clip_prompts, an AUC of 0.5."
 DIFFERENCES = (
-    "Paired differences on the same draws, videos and seeds as above. Rule: `full_memory`, `full` and `anomaly_clip`"
+    "Paired differences on the same draws, videos and seeds as above. Rule: full_memory, full and anomaly_clip"
     " each minus every other method; where none was scored, the run's first method. * significant: p below 0.05 after"
     " Holm's correction over all pairs, families and sets of a metric. = not told apart: the interval includes 0."
 )
