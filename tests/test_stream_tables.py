@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from zsad_lib.config import get_profile
+from zsad_lib.files import paths
 from zsad_lib.maintenance import front_page
 from zsad_lib.results import run_tables, stream_tables, tables
 
@@ -150,6 +151,18 @@ def test_at_most_eight_rows_open_the_readme_the_strongest_floor_among_them():
     weak = detection().replace({"mil": "anomaly_clip", "knn": "motion_floor"})
     weak = weak.drop_duplicates(["method", "variant", "metric", "family", "group"])
     assert front_page.stream_rows(weak, "x")[-2]["Why this row"] == "the strongest other method; AnomalyCLIP"
+
+
+def test_another_render_is_told_with_its_numbers(run_home, tmp_path):
+    assert front_page.show_renders(tmp_path, "full_memory") == {}, "it has not been run"
+    paths.make_folder(folder := run_home / "runs" / "demo-seed1" / "tables")
+    detection().to_csv(folder / "detection.csv", index=False)
+    (folder / "detection.md").write_text("Its tables.")
+    says = front_page.show_renders(tmp_path, "full_memory")["demo-seed1"]
+    causal = stream_tables.stream_table(detection()).loc["full_memory (causal)", "Micro AUC"]
+    assert "Micro AUC of `full_memory` on streams is 0.930 [0.880, 0.950]" in says and causal in says
+    assert "(docs/results/demo-seed1.md)" in says
+    assert (tmp_path / "demo-seed1.md").read_text().endswith("Its tables.")
 
 
 def test_runs_with_other_columns_have_tables_of_their_own():

@@ -93,7 +93,9 @@ def show(home: Path) -> list[str]:
         rows = stream_rows(table, data_set) if streams else front_rows(table, data_set)
         method = rows[0]["Method"].strip("`")
         about = describe_run(profile, table, data_set, made)
-        shown[name] = {"about": about, "rows": rows, "says": say_pairs(run, method), "origin": made}
+        renders = shown.get(name, {}).get("renders", {}) | (show_renders(results, method) if name == CARD else {})
+        says = [*say_pairs(run, method), *renders.values()]
+        shown[name] = {"about": about, "rows": rows, "says": says, "renders": renders, "origin": made}
         if name == CARD:
             card = (
                 f"{CARD_NOTE}{report_cards.model_card(profile, table)}\n{report_cards.LIMITS}\n{report_cards.limits()}"
@@ -157,6 +159,23 @@ def say_pairs(run: Path, method: str) -> list[str]:
     """What the paired differences of the run say of its main method."""
     file = run / "evaluate" / "differences.csv"
     return weak_spots.say_pairs(pd.read_csv(file), method) if file.is_file() else []
+
+
+def show_renders(results: Path, method: str) -> dict[str, str]:
+    """Copies the tables of the benchmark's other renders; run -> what the main method reaches there."""
+    says = {}
+    for profile in RENDERS[1:]:
+        run = run_folder(profile)
+        if not (run / "tables" / "detection.csv").is_file():
+            continue
+        publish(run / "tables" / "detection.md", results / f"{run.name}.md", origin.of_run(run, profile.dataset))
+        table = stream_tables.stream_table(pd.read_csv(run / "tables" / "detection.csv"))
+        row, live = (table.loc[name, "Micro AUC"] for name in (method, tables.row_name(method, "causal")))
+        says[run.name] = (
+            f"On [another render](docs/results/{run.name}.md) the Micro AUC of `{method}` on streams is {row}, causal"
+            f" {live}."
+        )
+    return says
 
 
 def choose_rows(table: pd.DataFrame) -> dict[str, str]:
