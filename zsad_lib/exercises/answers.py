@@ -249,12 +249,15 @@ def _kind(value: Any) -> str:
     return type(value).__name__ + (f" of {' and '.join(parts)}" if parts else "")
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(value: Any, around: tuple = ()) -> np.ndarray:
     """Numbers (as floats) or texts as an array, also of tensors and lists of them; dtype object for anything else."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
+    if any(value is one for one in around):  # a list that holds itself
+        return np.array(None, object)
     if isinstance(value, list | tuple):
-        value = [part if isinstance(part, int | float | str) else _array(part) for part in value]
+        around = *around, value
+        value = [part if isinstance(part, int | float | str) else _array(part, around) for part in value]
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
