@@ -192,3 +192,31 @@ def test_seeds_and_videos_count(tmp_path, monkeypatch):
         evaluation_memory.refuse_too_much(tmp_path, tmp_path, None, 2000)
     monkeypatch.setattr(ram, "reservable", lambda: 9.0)
     evaluation_memory.refuse_too_much(tmp_path, tmp_path, None, 20)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource usage there")
+def test_the_published_size_takes_less_than_half_a_minute_and_two_gigabytes(tmp_path, run_home):
+    """As UCF-Crime's test: 290 videos, 1.1 million frames, all metrics, intervals, events and floors."""
+    rng = np.random.default_rng(0)
+    for part in ("scores", "labels", "normal"):
+        (tmp_path / part).mkdir()
+    for i in range(290):
+        label = np.repeat([0, int(i < 140), 0], (2_000, 400, 1_434))
+        score = rng.normal(size=len(label)) + label
+        for part, column, numbers in (("scores", "score", score), ("labels", "label", label)):
+            table = pd.DataFrame({"frame": range(len(numbers)), column: numbers})
+            table.to_csv(tmp_path / part / f"v{i}.csv", index=False)
+    np.save(tmp_path / "normal" / "n.npy", rng.normal(size=100_000))
+    code = (
+        "import resource, sys; from zsad_lib.__main__ import main; status = main(sys.argv[1:]);"
+        " used = resource.getrusage(resource.RUSAGE_SELF);"
+        " print(status, used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)"
+    )
+    folders = [str(tmp_path / part) for part in ("scores", "labels")]
+    words = ["evaluate", *folders, "--normal", str(tmp_path / "normal"), "--fps", "30"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    status, seconds, most = map(float, done.stderr.splitlines()[-1].split())
+    assert status == 0 and seconds < 30 and most * (1 if sys.platform == "darwin" else 1024) < 2e9, done.stderr
+    table = pd.read_csv(run_home / "runs" / "evaluated-scores" / "detection.csv")
+    assert table.n_frames.max() == 290 * 3_834 and {"event_f1", "delay_s", "far"} <= set(table.metric)
