@@ -39,7 +39,7 @@ def evaluate_folders(
     fps: float | None = None,
     draws: int = DRAWS,
 ) -> pd.DataFrame:
-    """Evaluates anybody's frame scores: one CSV or NPY file per video on each side, matched by the file's stem.
+    """Evaluates anybody's frame scores: a CSV, Parquet or NPY file per video on each side, matched by the file's stem.
 
     Rows of the kit's own causal scores that its column ``warmup`` marks hold no score yet. They are left out on both
     sides, and their number is said on standard error: no metric counts these frames, and of an event that begins there
