@@ -44,7 +44,11 @@ FORMS = {  # of the proposed method -> why it has a row
     "full": "the method without that memory",
     "paper": "the published parts",
 }
-STREAMS = {"predictive": "the method's stream that needs no captions", "semantic": "the method's other stream"}
+STREAMS = {
+    "predictive": "the method's stream that needs no captions",
+    "predictive_half": "the same with half the channels",
+    "semantic": "the method's other stream",
+}
 METRICS = ("clip_auc", "micro_auc", "macro_auc", "false_alarms_per_hour_at_threshold")
 FILMED = ("best", "median", "worst")  # films on the front page, of those that the run has
 CARD_NOTE = (
