@@ -117,13 +117,21 @@ def mutants(function: Callable) -> dict[str, Callable]:
             new = change(target)
             if new is not None:
                 _replace(other, target, new)
-            found.setdefault(source := ast.unparse(ast.fix_missing_locations(other)), source)
+            source = ast.unparse(ast.fix_missing_locations(other))
+            if not _is_endless(other, source):
+                found[source] = source
     found.pop(ast.unparse(tree), None)
     for source in found:
         namespace = dict(vars(solutions))
         exec(source, namespace)
         found[source] = namespace[function.__name__]
     return found
+
+
+def _is_endless(tree: ast.AST, source: str) -> bool:
+    """Whether a loop appends to what it runs over."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+    return any(f"{ast.unparse(loop.iter)}.append(" in source for loop in loops)
 
 
 def _replace(tree: ast.AST, target: ast.AST, new: ast.AST) -> None:
