@@ -95,6 +95,7 @@ def test_own_video_and_own_scores(clone):
         shown = make(target, f"""{name}=it's "mine".mp4""", "RUN=a'b", "FPS=25", cwd=clone).stdout
         assert shown == f"""<-m><zsad_lib><{target}><--run><a'b><--fps><25><--><it's "mine".mp4>"""
     assert make("explain", "VIDEO=a", "AT=2.5", cwd=clone).stdout == "<-m><zsad_lib><explain><--at><2.5><--><a>"
+    assert "--format 'parquet'" in make("-n", "score", "VIDEO=a", "FORMAT=parquet", cwd=clone).stdout
     assert "--allow-missing" in make("-n", "calibrate", "NORMAL=a", "ALLOW_MISSING=1", cwd=clone).stdout
     assert "zsad_lib step --profile 'demo'" in make("-n", "score", cwd=clone).stdout
     line = make("-n", "features", "VIDEOS=my clips", "SHARD=0/4", "ALLOW_MISSING=1", cwd=clone).stdout
