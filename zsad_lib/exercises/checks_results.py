@@ -64,7 +64,9 @@ def joined_spans(answer: Callable) -> None:
         "nothing is joined": lambda spans, gap: spans,
     }
     spans = [(0.0, 0.5), (0.9, 2.0), (2.9, 4.0), (5.0, 6.0), (6.5, 6.75), (9.0, 9.5)]
-    judge(answer, "joined spans", [((spans, 1.0), [(0.0, 4.0), (5.0, 6.75), (9.0, 9.5)])], mistakes)
+    later = [(3.0, 4.0), (4.5, 5.0)]
+    cases = [((spans, 1.0), [(0.0, 4.0), (5.0, 6.75), (9.0, 9.5)]), ((later, 1.0), [(3.0, 5.0)])]
+    judge(answer, "joined spans", cases, mistakes)
 
 
 # --- 51: explanations ------------------------------------------------------------------------------------------------
