@@ -139,19 +139,12 @@ def score_video(
     Raises:
         ZsadError: no video, a run without a detector, or words it cannot use.
     """
-    given = dict(words=words, sees=sees, causal=causal, fps=fps, progress=progress)
-    return pd.concat(score_in_blocks(path, run, **given).rows(), ignore_index=True)
+    scored = score_in_blocks(path, run, words, sees, causal, fps, progress)
+    return pd.concat(scored.rows(), ignore_index=True)
 
 
 def score_in_blocks(
-    path: str | Path,
-    run: str | None = None,
-    *,
-    words: Words = NO_WORDS,
-    sees: Sees = AS_IT_IS,
-    causal: bool = False,
-    fps: float | None = None,
-    progress: bool = False,
+    path: str | Path, run: str | None, words: Words, sees: Sees, causal: bool, fps: float | None, progress: bool
 ) -> FrameScores:
     """`score_video` for a video of any length: its rows come block by block, as they are asked for."""
     check_given(path, fps)
