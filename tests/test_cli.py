@@ -82,8 +82,8 @@ def test_labels_that_do_not_fit_cost_no_scores(score, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     "output, message",
     [
-        ("a.mp4", "give a file that ends in .csv, as a.csv"),
-        ("b.MKV", "give a file that ends in .csv, as b.csv"),
+        ("a.mp4", "give a file that ends in .csv or .parquet, as a.csv"),
+        ("b.MKV", "give a file that ends in .csv or .parquet, as b.csv"),
         ("scores", "as scores.csv"),
         ("mine.csv", "mine.csv: exists and is no score table"),
         ("folder.csv", "folder.csv: "),
