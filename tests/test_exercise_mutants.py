@@ -287,9 +287,9 @@ EXERCISES = [name for name, value in vars(solutions).items() if inspect.isfuncti
 @pytest.mark.parametrize("name", EXERCISES)
 def test_no_changed_solution_passes(name, monkeypatch):
     monkeypatch.setattr(answers, "_named", lambda *_: "")  # which mistake it is costs time and does not matter here
-    changed, passed = mutants(getattr(solutions, name)), []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
+        changed, passed = mutants(getattr(solutions, name)), []
         for source, function in changed.items():
             try:
                 getattr(checks, name)(function)
