@@ -30,7 +30,7 @@ OURS = {
 UNSEEN = {
     "torchvision": "timm and open_clip import it, and it must match torch",
     "decord2": "decord under another name",
-    "pyarrow": "pandas' parquet", "tabulate": "pandas' to_markdown", "dask": "joblib's back end on a cluster",
+    "tabulate": "pandas' to_markdown", "dask": "joblib's back end on a cluster",
     "jupyterlab": "make lab", "ipykernel": "the kernel of the notebooks", "setuptools": "builds the kit",
     "uv": "set-up and make lock", "ruff": "make lint", "nbstripout": "make strip", "nbval": "make test-notebooks",
     "pytest-cov": "--cov", "pytest-random-order": "--random-order",

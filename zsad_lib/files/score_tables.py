@@ -60,6 +60,13 @@ def parquet_names(path: Path) -> list[str]:
         raise ZsadError(f"{path}: not readable ({reason}); give a Parquet file") from None
 
 
+def parquet_rows(path: Path) -> int:
+    """Number of rows of a Parquet file, which no more than its end is read for."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_metadata(path).num_rows
+
+
 def read_parquet_column(path: Path, name: str) -> np.ndarray:
     """A column of a Parquet file [n], float64 or bool; ZsadError where it holds what is no number, as file and row."""
     import pyarrow

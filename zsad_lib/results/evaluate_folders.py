@@ -21,6 +21,7 @@ from zsad_lib.files import paths
 from zsad_lib.files.csv_columns import read_columns
 from zsad_lib.files.own_results import begins_with
 from zsad_lib.files.score_files import RESULT_STEM, FrameSeries, read_folder
+from zsad_lib.files.score_tables import parquet_names
 from zsad_lib.results import tables
 from zsad_lib.results.evaluation_memory import refuse_too_much
 
@@ -149,7 +150,8 @@ def _columns_of(series: Mapping[str, FrameSeries], column: str) -> str:
 def _column_of(path: Path, column: str) -> str:
     if path.suffix.lower() == ".npy":
         return "the array"
-    heading = read_columns(path, column, lambda *_: {}).heading
+    parquet = path.suffix.lower() == ".parquet"
+    heading = parquet_names(path) if parquet else read_columns(path, column, lambda *_: {}).heading
     return f"column {column if column in heading else heading[-1]!r}" if heading else "the only column"
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from zsad_lib import ram
 from zsad_lib.errors import ZsadError
+from zsad_lib.files.score_files import SUFFIXES
+from zsad_lib.files.score_tables import parquet_rows
 from zsad_lib.methods.context_aware.memory_plan import machine_bytes
 
 FRAME, SEED = 120, 35  # bytes that a frame takes, and each seed of it (measured, with the floors)
@@ -49,7 +51,7 @@ def refuse_too_much(scores: Path, labels: Path, normal: Path | None, draws: int)
 def _files(folder: Path | None) -> list[Path]:
     """Files of numbers; pipes and others that never end are none."""
     files = folder.glob("*") if folder else ()
-    return [path for path in files if path.suffix.lower() in (".csv", ".npy") and path.is_file()]
+    return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def _size(path: Path) -> tuple[int, int, int]:
@@ -58,6 +60,8 @@ def _size(path: Path) -> tuple[int, int, int]:
         if path.suffix.lower() == ".npy":
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
             return max(shape), min(shape) if len(shape) > 1 else 1, 0
+        if path.suffix.lower() == ".parquet":
+            return parquet_rows(path), 1, 0
         with open(path, "rb") as file:
             blocks = iter(partial(file.read, 1 << 20), b"")
             rows = sum(max(block.count(b"\n"), block.count(b"\r")) for block in blocks)

@@ -13,7 +13,7 @@ COLUMN, PAGE = 3.4, 7.0  # inches: one column and the full width of a two-column
 METHOD_COLOURS = {
     "full_memory": "#0173b2", "full": "#56b4e9", "paper": "#d55e00", "semantic": "#029e73", "predictive": "#cc78bc",
     "knn": "#de8f05", "knn_predictive": "#a06a3c", "motion_floor": "#4d4d4d", "actor_count": "#8c8c8c",
-    "anomaly_clip": "#7a3b8f", "mil": "#b07cc6", "clip_prompts": "#6b8e23",
+    "anomaly_clip": "#7a3b8f", "mil": "#b07cc6", "clip_prompts": "#6b8e23", "predictive_half": "#e5b3dc",
 }  # fmt: skip
 FAMILY_COLOURS = {
     "normal": "#7f7f7f", "semantic": "#029e73", "temporal": "#cc78bc", "contextual": "#0173b2", "abnormal": "#0173b2",
