@@ -106,7 +106,8 @@ def score_variant(
         return variant, seed
     local, released = variants_of(profile)[variant].readout == "local", acting_in(profile.released, "score")
     asked, first = folder / variant / ANSWERS, seed == profile.seeds[0]
-    answers = dict(np.load(asked)) if asked.exists() and not first else {}
+    shared = local and len(profile.seeds) > 1
+    answers = (dict(np.load(asked)) if asked.exists() and not first else {}) if shared else None
     scorer, normal = make_scorer(profile, load_detector(trained), table, vectors, released, local, answers)
     clips = normal_rows(table[table.set == "main"], "val")
     terms = normal | terms_of(scorer, cache, table[(table.split == "test") | table.video.isin(clips.video)])
@@ -134,7 +135,7 @@ def score_variant(
     if set(calibrated.CALIBRATED) <= set(methods_of(variant, True, set(scorer.statistics))):
         score_calibrated(profile, scorer, terms, table, folder.parent / "scores", seed)
     paths.flush_all()
-    if first and local and len(profile.seeds) > 1:
+    if first and shared:
         write_archive(asked, answers)
     streams = dict(
         backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
