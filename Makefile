@@ -11,6 +11,7 @@ PROFILE ?= demo
 DATA_ROOT ?=
 SPLIT ?=
 BENCH_SEED ?=
+PRETRAIN_SEED ?=
 JOBS ?=
 VIDEO ?=
 VIDEOS ?=
@@ -56,7 +57,7 @@ TESTS ?=
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # What people give is text: a $ in it is no variable of make, and a quote ends no word of the shell.
-GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
+GIVEN := PROFILE DATA_ROOT SPLIT BENCH_SEED PRETRAIN_SEED JOBS VIDEO VIDEOS WEIGHTS WEIGHTS_ROOT MIRROR SHARD ALLOW_MISSING SCORES LABELS RUN \
 	NORMAL CAMERAS SOURCE DURATION FAR AT CAPTIONS PROMPTS SCENE TRUTH BACKBONES WITHOUT PROMPT_WEIGHT PREDICT FPS OUT GRID CLUSTER LAUNCH SET INSTALLER CPU PYTHONS TESTS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$1)'
@@ -68,7 +69,7 @@ define NEWLINE
 endef
 path = $(if $(findstring $(NEWLINE),$($1)),"$$$1",$(if $(filter -%,$(firstword $($1))),./)$(call quoted,$($1)))
 # What was given on the command line or in the environment, as KEY=VALUE (values may hold spaces).
-SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED JOBS,$(if $($(name)),$(call quoted,$(name)=$($(name))))) \
+SETTINGS = $(foreach name,DATA_ROOT SPLIT ALLOW_MISSING BENCH_SEED PRETRAIN_SEED JOBS,$(if $($(name)),$(call quoted,$(name)=$($(name))))) \
 	$(foreach item,$(SET),$(call quoted,$(item)))
 ZSAD = $(PYTHON) -m zsad_lib
 SEEN_WITH = $(if $(BACKBONES),--backbones $(call quoted,$(BACKBONES))) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) \
@@ -109,7 +110,7 @@ NOTEBOOKS = $(patsubst %,notebooks/%.ipynb,$(NOTEBOOKS_$(PROFILE)))
 	report status lab ablate bench bench-gpu showcase test test-notebooks test-thorough test-browser test-gpu lint strip lock lock-check fresh clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [JOBS=n] [SET='setting=value ...']"
+	@echo "make TARGET [PROFILE=demo|smoke|ped2|ucf_crime|...] [DATA_ROOT=folder] [SPLIT=name] [BENCH_SEED=n] [PRETRAIN_SEED=n] [JOBS=n] [SET='setting=value ...']"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 18
 
 reproduce: env  ## everything: data, training, scores, tables, figures, report and all notebooks of PROFILE
@@ -152,8 +153,8 @@ else
 	@$(STEP) $(if $(SHARD),--shard $(call quoted,$(SHARD))) features $(if $(SHARD),,$(if $(filter demo smoke,$(PROFILE)),frame_features))
 endif
 
-pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire
-	@$(ZSAD) pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out)
+pretrain: env  ## pretrain the stand-in backbones again (their weights are in the repository); HELD_OUT=1: without fight, fall, fire; PRETRAIN_SEED=n: another seed, for the runs of that PRETRAIN_SEED
+	@$(ZSAD) pretrain $(if $(filter-out 0 no,$(HELD_OUT)),--held-out) $(if $(PRETRAIN_SEED),--seed $(call quoted,$(PRETRAIN_SEED)))
 
 score: env  ## score the test set, or one video: VIDEO=path [RUN=runs/demo] [CAUSAL=1] [OVERLAY=0] [FORMAT=parquet] [TRUTH=labels] [CAPTIONS=file] [PROMPTS=file] [PROMPT_WEIGHT=1] [SCENE='in a corridor'] [FPS=25: of a folder of frames] [BACKBONES=official: published weights] [WITHOUT=dpc]
 ifdef VIDEO

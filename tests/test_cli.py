@@ -196,12 +196,13 @@ def test_a_command_is_a_function_that_takes_its_options(name):
     inspect.signature(function).bind(**options)
 
 
-def test_pretrain_without_three_concepts(monkeypatch, capsys):
+def test_pretrain_without_three_concepts_and_with_another_seed(monkeypatch, capsys):
     from zsad_lib.methods import pretraining
 
     bound = inspect.signature(pretraining.run).bind
     monkeypatch.setattr(pretraining, "run", lambda **given: bound(**given) and {"clip": given["folder"].name})
     assert main(["pretrain", "--held-out"]) == 0 and capsys.readouterr().out == "held_out\n"
+    assert main(["pretrain", "--seed", "3"]) == 0 and capsys.readouterr().out == "seed3\n"
 
 
 def test_the_makefile_and_the_list_know_the_same_commands(capsys):

@@ -43,7 +43,7 @@ def test_overrides_as_the_makefile_gives_them():
     profile = get_profile("demo", DATA_ROOT="/some/where", BENCH_SEED="3", seeds="0, 1", is_result="no", alpha="1")
     assert (profile.data_root, profile.bench_seed, profile.seeds) == ("/some/where", 3, (0, 1))
     assert profile.is_result is False and profile.alpha == 1.0 and isinstance(profile.alpha, float)
-    assert profile.run_name == "demo-seed3"
+    assert profile.run_name == "demo-seed3" and get_profile("demo", PRETRAIN_SEED="2").run_name == "demo-pretrained2"
     assert get_profile("demo") == PROFILES["demo"]
     assert get_profile("demo", alpha=1, released=["a"]).released == ("a",)
 

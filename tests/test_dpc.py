@@ -149,6 +149,36 @@ def test_every_parameter_gets_a_gradient_that_matches_differences():
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(p.grad.view(-1)[index].item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("time", [1, 2, 3])
+def test_the_mean_over_time_goes_before_the_last_convolution(time):
+    torch.manual_seed(0)
+    model = tiny(norm_stats="running").double().eval()
+    block = model.backbone.layer4[-1]
+    for norm in (block.bn1, block.bn2):  # nothing of them is 0 or 1
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.data.normal_()
+        norm.bias.data.normal_()
+    x = torch.randn(2, block.conv1.in_channels, time, 4, 5).double()
+    assert block.is_linear_at_the_end
+    torch.testing.assert_close(block(x, mean_over_time=True), block(x).mean(2))
+    assert not block.train().is_linear_at_the_end, "the statistics of the batch are no constants"
+    torch.testing.assert_close(block(x, mean_over_time=True), block(x).mean(2))
+    assert not tiny(norm="group").backbone.layer4[-1].is_linear_at_the_end
+    assert not model.backbone.layer3[-1].eval().is_linear_at_the_end, "it ends in a ReLU"
+
+
+def test_the_gru_is_its_equation_whatever_is_read_before():
+    torch.manual_seed(0)
+    cell = tiny().agg.cell_list[0].double()
+    x, h = torch.randn(2, 3, cell.out_gate.out_channels, 4, 5).double()
+    both = torch.cat([x, h], 1)
+    u, r = torch.sigmoid(cell.update_gate(both)), torch.sigmoid(cell.reset_gate(both))
+    expected = (1 - u) * h + u * torch.tanh(cell.out_gate(torch.cat([x, r * h], 1)))
+    torch.testing.assert_close(cell(cell.read(x), h), expected)
+    torch.testing.assert_close(cell(cell.read(x)), cell(cell.read(x), torch.zeros_like(h)))
+
+
 def test_the_parts_make_the_whole():
     model = tiny(norm="group").eval()
     x = clips(2)

@@ -36,7 +36,7 @@ def test_a_step_holds_what_it_saves_and_not_the_weights():
 
 def test_each_gradient_window_takes_as_much_and_less_with_checkpointing(detector):
     one, two, four = (memory_plan.step_bytes(lambda n=n: live(detector, n), trained(detector)) for n in (1, 2, 4))
-    assert four - two == pytest.approx(2 * (two - one), rel=0.01) and one == pytest.approx(two / 2, rel=0.1)
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01) and one > two - one > one / 2
     assert memory_plan.gradient_window_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
     detector.dpc.set_grad_checkpointing()
     held = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))

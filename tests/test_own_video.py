@@ -108,7 +108,10 @@ def test_a_threshold_does_not_survive_other_words(monkeypatch):
         assert own_detector(None, words).meta == {}
 
 
-@pytest.mark.parametrize("streams", [{"backbones": "former"}, {"held_out": True}, {"released": ["scene_weights"]}])
+OTHER_STREAMS = {"backbones": "former"}, {"held_out": True}, {"pretrain_seed": 1}, {"released": ["scene_weights"]}
+
+
+@pytest.mark.parametrize("streams", OTHER_STREAMS)
 def test_a_detector_of_other_streams_is_refused(monkeypatch, streams):
     monkeypatch.setattr(detector, "load_scorer", lambda path, streams_of: streams_of(streams))
     with pytest.raises(ZsadError, match="trained on other streams"):

@@ -12,6 +12,7 @@ from zsad_lib.config import as_dict, get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.files.manifest import save_manifest
+from zsad_lib.pipeline import artefacts
 from zsad_lib.results import html_page as page
 from zsad_lib.results import report, report_cards
 
@@ -69,6 +70,17 @@ def test_page_holds_numbers_floors_figures_links_and_provenance(run):
     assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page and page.count("<img") == 2  # and a poster
     assert (folder / "report" / re.search(r'href="(\.\./notebooks/[^"]+)"', page)[1]).is_file()
     assert "abc (with changes)" in page and "9.9" in page and "<td>road</td>" in page
+
+
+def test_seconds_stand_beside_those_of_the_time_before(run):
+    profile, folder = run
+    assert "Seconds per step" not in report.write(profile).read_text()
+    for step, seconds, before in (("data", 3.0, None), ("train", 3.0, 2.0)):
+        facts = {"step": step, "seconds": seconds, "seconds_before": before, "metrics": {}}
+        artefacts.write_result(folder / step, {**facts, "artefacts": {}, "files": {}})
+    page = report.write(profile).read_text()
+    rows = re.findall("<td>(data|train)</td><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>", page)
+    assert rows == [("data", "3.0", "-", "-"), ("train", "3.0", "2.0", "1.50")]
 
 
 def test_streams_come_first_and_clips_after_them(run):

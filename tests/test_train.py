@@ -158,8 +158,8 @@ def test_settings_of_the_pass_change_no_curve(readout, setting, windows, tiny_ru
         for name, own in (("plain", profile), ("tuned", tuned))
     ]
     (first, meta), (second, other) = map(load_weights, paths)
-    np.testing.assert_allclose(other["history"], meta["history"], atol=1e-5)
-    torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(other["history"], meta["history"], atol=1e-4)
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-4)
     assert meta["key"] == other["key"], "a run that lacked memory goes on with another setting"
 
 
@@ -191,8 +191,8 @@ def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
         (one, meta), (two, other) = load_weights(folder / file), load_weights(untrained / file)
         passes = train.VARIANTS[file.parts[1]].passes
         assert len(meta["history"]) == profile.train_steps * passes
-        np.testing.assert_allclose(other["history"], meta["history"], atol=2e-5, err_msg=str(file))
-        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(other["history"], meta["history"], atol=1e-4, err_msg=str(file))
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -136,17 +136,17 @@ def floors(profile: Profile) -> None:
     print(f"floors: {write(profile)}")
 
 
-def pretrain(held_out: bool) -> None:
-    """Pretrains the stand-ins, into the kit itself."""
+def pretrain(held_out: bool, seed: int) -> None:
+    """Pretrains the stand-ins, into the kit itself or, with another seed, into the cache."""
     import logging
 
     from data_prep.scene_rules import world
-    from zsad_lib.files.weights import SHIPPED
+    from zsad_lib.features.backbones import pretrained
     from zsad_lib.methods import pretraining
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    changed = dict(held_out=world.SEMANTIC, folder=SHIPPED / "held_out") if held_out else {}
-    for path in pretraining.run(**changed).values():
+    never_shown, folder = world.SEMANTIC if held_out else (), pretrained(seed, held_out)
+    for path in pretraining.run(seed=seed, held_out=never_shown, folder=folder).values():
         print(path)
 
 
@@ -212,6 +212,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--mirror": dict(default="", help="address of a folder with the same files, asked first"),
     "--check": dict(action=SWITCH, help="verify what is there, fetch nothing"),
     "--held-out": dict(action=SWITCH, help="without fight, fall and fire"),
+    "--seed": dict(type=int, default=0, help="of weights and batches; those of another one go to cache/stand_ins"),
     "--upgrade": dict(action=SWITCH, help="take the newest of everything"),
 }
 
@@ -263,7 +264,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "the kit itself": {
         "doctor": Command("check this machine", "", "zsad_lib.maintenance.doctor:main"),
-        "pretrain": Command("pretrain the stand-in backbones again", "--held-out", pretrain),
+        "pretrain": Command("pretrain the stand-in backbones again", "--held-out --seed", pretrain),
         "bench": Command("time the kit's ways against the usual ones", "", "zsad_lib.maintenance.speed:compare_all"),
         "bench-gpu": Command("what training and extraction at published size reach on this GPU", "--out",
                              "zsad_lib.maintenance.gpu_figures:main"),

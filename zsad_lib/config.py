@@ -22,6 +22,7 @@ class Profile:
     is_result: bool = True  # False: a quick look, marked "not results" wherever its numbers are printed
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of training; scores are averaged over them
     bench_seed: int = 0  # of the embedded benchmark's renderer; another one gets a run folder of its own
+    pretrain_seed: int = 0  # benchmark: of the stand-ins' pretraining; another one gets a run folder of its own
     data_root: str = ""  # local copy of the data set in its official layout; "" = data/<dataset>
     split: str = "official"  # which lists of the data set, see SPLITS; another one gets a run folder of its own
     allow_missing: bool = False  # real footage: go on without videos that are missing or cannot be decoded
@@ -58,6 +59,7 @@ class Profile:
         """Folder under runs/: the profile's name, and split, render's seed and stand-ins that are not the default."""
         split = "" if self.split == PROFILES.get(self.name, self).split else f"-{self.split}"
         seed = "" if self.bench_seed == Profile.bench_seed else f"-seed{self.bench_seed}"
+        seed += "" if self.pretrain_seed == Profile.pretrain_seed else f"-pretrained{self.pretrain_seed}"
         return self.name + split + seed + ("-held-out" if self.held_out else "")
 
 

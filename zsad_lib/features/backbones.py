@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad_lib.config import Profile
+from zsad_lib.errors import ZsadError
 from zsad_lib.features import published_weights
+from zsad_lib.files import paths
 from zsad_lib.files.weights import SHIPPED, load_weights
 from zsad_lib.models.checkpoints import load_strict
 from zsad_lib.models.dpc import DPC, NORM_STATISTICS, BlockNorm
@@ -105,9 +107,24 @@ def frame_clip(profile: Profile) -> tuple[nn.Module, Vocabulary | None]:
 
 
 def weights_folder(profile: Profile) -> Path:
-    """Folder of the stand-ins' weights that a profile asks for: the usual ones, those of its `held_out`, or the former
-    ones, which only ablations ask for."""
-    return SHIPPED / ("former" if profile.backbones == "former" else "held_out" * profile.held_out)
+    """Folder of the stand-ins' weights that a profile asks for: the usual ones, those of its `pretrain_seed` or
+    `held_out`, or the former ones, which only ablations ask for.
+
+    Raises:
+        ZsadError: nobody has pretrained with that seed here.
+    """
+    if profile.backbones == "former":
+        return SHIPPED / "former"
+    folder = pretrained(profile.pretrain_seed, profile.held_out)
+    if not (folder / WEIGHTS[-1]).is_file():
+        command = f"make pretrain PRETRAIN_SEED={profile.pretrain_seed}{' HELD_OUT=1' * profile.held_out}"
+        raise ZsadError(f"{folder}: no stand-ins of this pretraining; `{command}` makes them in half an hour")
+    return folder
+
+
+def pretrained(seed: int, held_out: bool) -> Path:
+    """Folder of the stand-ins that `make pretrain` writes: of seed 0 into the kit, which ships them."""
+    return (paths.cache() / "stand_ins" / f"seed{seed}" if seed else SHIPPED) / ("held_out" * held_out)
 
 
 @dataclass

@@ -64,7 +64,8 @@ NOT_SHOWN = """## What is not shown, and what to run to find out
 - The rule that names the best gate was set after an earlier grid had been read, test tables included. By the mean of
   all families that grid would have named `ln` with rejection. Read the choice as made in hindsight.
 - Intervals are over test videos, for the mean of the seeds. They cover neither another render nor other
-  initialisations. The table of another `BENCH_SEED` says something about the first.
+  initialisations. The table of another `BENCH_SEED` says something about the first, that of another `PRETRAIN_SEED`
+  about the second.
 - AnomalyCLIP's parts are trained with the fewest seeds. Row `published_order` merely hands the classes other names:
   read its difference as the size of chance.
 - The predictive stream was tuned once per seed and then shared by all gates. Only the `joint` rows of the components

@@ -38,7 +38,10 @@ SHOWN = {
     ),
 }  # fmt: skip
 CARD = "demo"  # whose run fills docs/model_card.md
-RENDERS = (get_profile("demo"), get_profile("demo", bench_seed=1))  # whose ablations docs/findings.md is computed from
+ELSEWHERE = {  # what that run shares with no other one -> its run there
+    "another render": get_profile("demo", bench_seed=1),
+    "stand-ins of another pretraining": get_profile("demo", pretrain_seed=1),
+}
 FORMS = {  # of the proposed method -> why it has a row
     "full_memory": "the method, with its memory of training windows",
     "full": "the method without that memory",
@@ -166,9 +169,9 @@ def say_pairs(run: Path, method: str) -> list[str]:
 
 
 def show_renders(results: Path, method: str) -> dict[str, str]:
-    """Copies the tables of the benchmark's other renders; run -> what the main method reaches there."""
+    """Copies the tables of `ELSEWHERE`; run -> what the main method reaches there."""
     says = {}
-    for profile in RENDERS[1:]:
+    for words, profile in ELSEWHERE.items():
         run = run_folder(profile)
         if not (run / "tables" / "detection.csv").is_file():
             continue
@@ -176,8 +179,7 @@ def show_renders(results: Path, method: str) -> dict[str, str]:
         table = stream_tables.stream_table(pd.read_csv(run / "tables" / "detection.csv"))
         row, live = (table.loc[name, "Micro AUC"] for name in (method, tables.row_name(method, "causal")))
         says[run.name] = (
-            f"On [another render](docs/results/{run.name}.md) the Micro AUC of `{method}` on streams is {row}, causal"
-            f" {live}."
+            f"On [{words}](docs/results/{run.name}.md) the Micro AUC of `{method}` on streams is {row}, causal {live}."
         )
     return says
 
@@ -287,7 +289,7 @@ def describe_run(profile: Profile, table: pd.DataFrame, data_set: str, made: ori
 
 def show_ablations(home: Path) -> list[str]:
     """Copies the ablations' tables and writes docs/findings.md from them; a grid that was not run is named."""
-    runs = [run for run in map(run_folder, RENDERS) if (run / "tables").is_dir()]
+    runs = [run for run in map(run_folder, (get_profile(CARD), *ELSEWHERE.values())) if (run / "tables").is_dir()]
     lines = []
     for run in runs:
         for table in sorted((run / "tables").glob("ablation_*.md")):

@@ -55,9 +55,13 @@ class BlockNorm(nn.BatchNorm3d):
         """Normalises x [B, C, T, H, W] per channel."""
         if self.collecting:
             return super().forward(x)
-        on_batch = self.training or not self.track_running_stats
-        stats = (None, None) if on_batch else (self.running_mean, self.running_var)
-        return F.batch_norm(x, *stats, self.weight, self.bias, training=on_batch, eps=self.eps)
+        stats = (None, None) if self.on_batch else (self.running_mean, self.running_var)
+        return F.batch_norm(x, *stats, self.weight, self.bias, training=self.on_batch, eps=self.eps)
+
+    @property
+    def on_batch(self) -> bool:
+        """Whether it normalises with the statistics of the batch."""
+        return self.training or not self.track_running_stats
 
 
 class ResidualBlock(nn.Module):
@@ -76,12 +80,31 @@ class ResidualBlock(nn.Module):
             self.downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, strides, bias=False), norm(outputs))
         self.final_relu = final_relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, T, H, W] -> [B, C', T', H', W']."""
+    def forward(self, x: Tensor, mean_over_time: bool = False) -> Tensor:
+        """x [B, C, T, H, W] -> [B, C', T', H', W'], or with `mean_over_time` [B, C', H', W']."""
         skip = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        if mean_over_time and self.is_linear_at_the_end:
+            return self._mean_of_conv2(x) + skip.mean(2)
         x = self.bn2(self.conv2(x)) + skip
-        return F.relu(x, inplace=True) if self.final_relu else x
+        x = F.relu(x, inplace=True) if self.final_relu else x
+        return x.mean(2) if mean_over_time else x
+
+    @property
+    def is_linear_at_the_end(self) -> bool:
+        """Whether all after the first ReLU is linear, up to a constant: no second ReLU, and fixed norm statistics."""
+        fixed = isinstance(self.bn2, BlockNorm) and not self.bn2.on_batch
+        return fixed and not self.final_relu and self.conv2.kernel_size[0] == 3
+
+    def _mean_of_conv2(self, x: Tensor) -> Tensor:
+        """Mean over time of bn2(conv2(x)), [B, C, T, H, W] -> [B, C, H, W], from a third of its products.
+
+        With kernel W_k, k = -1, 0, 1, and zeros outside:  sum_t sum_k W_k * x_{t+k}  =  sum_k W_k * sum_t x_{t+k}.
+        """
+        total = x.sum(2)
+        shifted = torch.cat([total - x[:, :, -1], total, total - x[:, :, 0]], 1) / x.shape[2]  # [B, 3 C, H, W]
+        weight = self.conv2.weight.transpose(1, 2).flatten(1, 2)  # [C, 3 C, 3, 3], k before C
+        return self.bn2(F.conv2d(shifted, weight, padding=1)[:, :, None]).squeeze(2)
 
 
 class ResNet2D3D(nn.Module):
@@ -120,6 +143,8 @@ class ConvGRUCell(nn.Module):
     """One step of a convolutional GRU; the reset gate acts on the state inside the candidate.
 
     u = sigma(W_u [x; h]),  r = sigma(W_r [x; h]),  h' = (1 - u) h + u tanh(W_o [x; r h])
+
+    W [x; h] is W_x x + W_h h: `read` gives the first part of all three, once for all windows that a block x is in.
     """
 
     def __init__(self, channels: int, kernel: int):
@@ -127,12 +152,26 @@ class ConvGRUCell(nn.Module):
         conv = lambda: nn.Conv2d(2 * channels, channels, kernel, padding=kernel // 2)
         self.reset_gate, self.update_gate, self.out_gate = conv(), conv(), conv()
 
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """x, hidden [B, D, h, w] -> next hidden [B, D, h, w]."""
-        both = torch.cat([x, hidden], 1)
-        update, reset = torch.sigmoid(self.update_gate(both)), torch.sigmoid(self.reset_gate(both))
-        candidate = torch.tanh(self.out_gate(torch.cat([x, hidden * reset], 1)))
+    def read(self, x: Tensor) -> Tensor:
+        """x [B, D, h, w] -> what the gates u, r and o make of it alone [B, 3 D, h, w], biases included."""
+        gates = (self.update_gate, self.reset_gate, self.out_gate)
+        weight = torch.cat([gate.weight[:, : gate.out_channels] for gate in gates])
+        return F.conv2d(x, weight, torch.cat([gate.bias for gate in gates]), padding=self.out_gate.padding)
+
+    def forward(self, read: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """`read` of x [B, 3 D, h, w], hidden [B, D, h, w] (None: zeros) -> next hidden [B, D, h, w]."""
+        update, reset, out = read.chunk(3, 1)
+        if hidden is None:
+            return torch.tanh(out) * torch.sigmoid(update)
+        of_state = self._of_state(hidden, self.update_gate, self.reset_gate).chunk(2, 1)
+        update, reset = torch.sigmoid(update + of_state[0]), torch.sigmoid(reset + of_state[1])
+        candidate = torch.tanh(out + self._of_state(hidden * reset, self.out_gate))
         return hidden * (1 - update) + candidate * update
+
+    def _of_state(self, hidden: Tensor, *gates: nn.Conv2d) -> Tensor:
+        """W_h h of some gates: [B, D, h, w] -> [B, D * gates, h, w]."""
+        weight = torch.cat([gate.weight[:, gate.out_channels :] for gate in gates])
+        return F.conv2d(hidden, weight, padding=self.out_gate.padding)
 
 
 class ConvGRU(nn.Module):
@@ -143,9 +182,13 @@ class ConvGRU(nn.Module):
         self.cell_list = nn.ModuleList([ConvGRUCell(channels, kernel)])  # the name is the official checkpoint's
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """x, hidden [B, D, h, w] -> next hidden [B, D, h, w]."""
-        return self.dropout(self.cell_list[0](x, hidden))
+    def read(self, x: Tensor) -> Tensor:
+        """`ConvGRUCell.read` of any number of blocks: [..., D, h, w] -> [..., 3 D, h, w]."""
+        return self.cell_list[0].read(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
+
+    def forward(self, read: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """`read` of the next block [B, 3 D, h, w], hidden [B, D, h, w] (None: zeros) -> next hidden [B, D, h, w]."""
+        return self.dropout(self.cell_list[0](read, hidden))
 
 
 class DPC(nn.Module):
@@ -238,22 +281,30 @@ class DPC(nn.Module):
     def encode_from_stem(self, x: Tensor) -> Tensor:
         """Layer4 and the mean over the time left: stem features [B, N, C', L', h', w'] -> z [B, N, D, h, w]."""
         self._require_stats()
-        z = x.flatten(0, 1)
+        z, last = x.flatten(0, 1), self.backbone.layer4[-1]
         for block in self.backbone.layer4:
             if self.grad_checkpointing and torch.is_grad_enabled():
-                z = checkpoint(block, z, use_reentrant=False)
+                z = checkpoint(block, z, block is last, use_reentrant=False)
             else:
-                z = block(z)
-        return z.mean(2).unflatten(0, x.shape[:2])
+                z = block(z, block is last)
+        return z.unflatten(0, x.shape[:2])
 
     def encode(self, blocks: Tensor) -> Tensor:
         """blocks [B, N, C, L, H, W] -> z [B, N, D, h, w], before ReLU (Eq. 1)."""
         return self.encode_from_stem(self.stem(blocks))
 
+    def read(self, features: Tensor) -> Tensor:
+        """What the GRU makes of blocks whatever came before them: z [..., D, h, w], before ReLU -> [..., 3 D, h, w]."""
+        return self.agg.read(F.relu(features))
+
     def aggregate(self, features: Tensor) -> Tensor:
         """GRU state after all the given blocks (Eq. 2): features [B, N, D, h, w], before ReLU -> [B, D, h, w]."""
-        hidden = torch.zeros_like(features[:, 0])
-        for block in F.relu(features).unbind(1):
+        return self.sum_up(self.read(features))
+
+    def sum_up(self, read: Tensor) -> Tensor:
+        """`aggregate` of blocks that have been `read`: [B, N, 3 D, h, w] -> [B, D, h, w]."""
+        hidden = None
+        for block in read.unbind(1):
             hidden = self.agg(block, hidden)
         return hidden
 
@@ -274,7 +325,7 @@ class DPC(nn.Module):
         predicted = []
         for step in range(steps):
             if step:
-                hidden = self.agg(F.relu(predicted[-1]), hidden)
+                hidden = self.agg(self.read(predicted[-1]), hidden)
             predicted.append(self.network_pred(hidden))
         return DPCOutput(torch.stack(predicted, 1), features[:, -steps:], context)
 

@@ -187,7 +187,7 @@ def pictures_per_second(tool: Extractor, count: int = BLOCK_LEN) -> float:
 def _streams_of(run: str | None, meta: dict, sees: Sees) -> Backbones:
     """The streams that a detector was trained or calibrated on; ZsadError where single videos cannot have them."""
     kind = meta.get("backbones") or "stand_in"
-    if kind not in KINDS or meta.get("held_out") or meta.get("released"):
+    if kind not in KINDS or any(map(meta.get, ("pretrain_seed", "held_out", "released"))):
         raise ZsadError(
             f"{run}: trained on other streams than the shipped stand-ins; `make reproduce` scores its data set with"
             " them; single videos take a run on the stand-ins or on published weights, or none"

@@ -115,8 +115,9 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
     to resume from; what another fingerprint left has been removed.
 
     Returns:
-        The content of ``result.json``: fingerprint, code, step, date, profile, seconds, versions, git, metrics,
-        artefacts, the hashes of all `files` that the step wrote, and the ``sha256`` of all these.
+        The content of ``result.json``: fingerprint, code, step, date, profile, seconds, seconds of the time before (or
+        None), versions, git, metrics, artefacts, the hashes of all `files` that the step wrote, and the ``sha256`` of
+        all these.
     """
     target, needs = declared(step, profile)
     if (result := current(step, profile)) is not None:
@@ -131,6 +132,7 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
             print(f"{step}: {in_words(lost)}; running again", flush=True)
             for file in lost:
                 artefacts.forget(folder, file)
+        before = artefacts.read_result(folder) or {}
         _clear(folder, mark)
         print(f"{step}: running", flush=True)
         start = time.monotonic()
@@ -142,6 +144,7 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
             "date": today(),
             "profile": as_dict(profile),
             "seconds": round(time.monotonic() - start, 2),
+            "seconds_before": before.get("seconds"),
             **provenance(),
             "metrics": outputs.get("metrics", {}),
             "artefacts": artefact_paths(outputs.get("artefacts", {}), folder),

@@ -17,7 +17,7 @@ from zsad_lib.config import Profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import run_step
-from zsad_lib.pipeline.artefacts import refuse_changed
+from zsad_lib.pipeline.artefacts import read_result, refuse_changed
 from zsad_lib.results import html_page, report_cards, run_tables, stream_tables, tables
 
 CAPTIONS = {  # figure -> what it shows, in the order of the page
@@ -78,6 +78,7 @@ def write(profile: Profile) -> Path:
         *_notebooks(run),
         *_cards(profile, table, run),
         *glossary,
+        *_times(profile),
         *_provenance(result),
     ]
     note = "" if profile.is_result else f'<p class="note">{QUICK}</p>\n'
@@ -220,6 +221,21 @@ def _glossary() -> tuple[list[str], dict[str, str]]:
 
     body = re.sub("<td><strong>(.*?)</strong>", add_id, html_page.markdown(report_cards.glossary()))
     return [html_page.folded("Glossary", body)] if terms else [], terms
+
+
+def _times(profile: Profile) -> list[str]:
+    """Seconds of each compute step, beside those of the time before where this folder has seen one."""
+    results = (read_result(run_step.run_folder(profile) / step) for step in run_step.steps_of(profile))
+    cells = pd.DataFrame(
+        {"step": one["step"], "seconds": one["seconds"], "the time before": one.get("seconds_before")}
+        for one in results
+        if one is not None
+    )
+    if cells.empty:
+        return []
+    cells["ratio"] = (cells["seconds"] / cells["the time before"].astype(float)).map("{:.2f}".format, na_action="ignore")
+    cells = cells.astype(object).where(cells.notna(), "-").set_index("step")
+    return [html_page.folded("Seconds per step", html_page.table(cells))]
 
 
 def _provenance(result: dict[str, Any]) -> list[str]:

@@ -119,9 +119,9 @@ def one_step_errors(dpc: DPC, stem: Tensor) -> Tensor:
         [N - O, h, w], O = `OBSERVED`: row i belongs to block O + i.
     """
     encoded = encode_long(dpc, stem[None])[0]  # [N, D, h, w]
-    blocks = encoded.unfold(0, OBSERVED + 1, 1).movedim(-1, 1)  # [N - O, O + 1, D, h, w]
-    predicted = dpc.network_pred(dpc.aggregate(blocks[:, :OBSERVED]))
-    return 1 - F.cosine_similarity(predicted, blocks[:, OBSERVED], dim=1)
+    observed = dpc.read(encoded[:-1]).unfold(0, OBSERVED, 1).movedim(-1, 1)  # [N - O, O, 3 D, h, w]
+    predicted = dpc.network_pred(dpc.sum_up(observed))
+    return 1 - F.cosine_similarity(predicted, encoded[OBSERVED:], dim=1)
 
 
 def moving_errors(errors: Tensor, motion: Tensor, moving_from: float) -> Tensor:

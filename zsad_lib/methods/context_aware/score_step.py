@@ -138,7 +138,10 @@ def score_variant(
     if first and shared:
         write_archive(asked, answers)
     streams = dict(
-        backbones=profile.backbones, held_out=profile.held_out, released=acting_in(profile.released, "features")
+        backbones=profile.backbones,
+        pretrain_seed=profile.pretrain_seed,
+        held_out=profile.held_out,
+        released=acting_in(profile.released, "features"),
     )
     facts = dict(key=key, scores=written(), variant=meta["variant"], seed=seed, profile=profile.name)
     save_scorer(target, scorer, facts | streams)

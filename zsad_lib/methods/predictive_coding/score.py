@@ -59,10 +59,10 @@ def prediction_errors(model: DPC, features: Tensor, observed: int) -> Tensor:
     Returns:
         [N, h, w]; NaN for the first `observed` blocks, which nothing predicts.
     """
-    count = len(features)
+    count, read = len(features), model.read(features)
     total, steps = torch.zeros(count, *features.shape[2:]), torch.zeros(count, 1, 1)
     for starts in torch.arange(max(0, count - observed)).split(8):
-        hidden = model.aggregate(torch.stack([features[starts + i] for i in range(observed)], 1))
+        hidden = model.sum_up(torch.stack([read[starts + i] for i in range(observed)], 1))
         for step in range(model.pred_steps):
             predicted = model.network_pred(hidden)  # [B, D, h, w]
             target = starts + observed + step
@@ -70,7 +70,7 @@ def prediction_errors(model: DPC, features: Tensor, observed: int) -> Tensor:
             error = 1 - F.cosine_similarity(predicted[inside], features[target[inside]], dim=1)
             total[target[inside]] += error
             steps[target[inside]] += 1
-            hidden = model.agg(F.relu(predicted), hidden) if step + 1 < model.pred_steps else hidden
+            hidden = model.agg(model.read(predicted), hidden) if step + 1 < model.pred_steps else hidden
     return total / steps  # 0 / 0 = NaN
 
 
