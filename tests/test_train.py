@@ -159,7 +159,7 @@ def test_settings_of_the_pass_change_no_curve(readout, setting, windows, tiny_ru
     ]
     (first, meta), (second, other) = map(load_weights, paths)
     np.testing.assert_allclose(other["history"], meta["history"], atol=1e-4)
-    torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=5e-4)  # Adam divides tiny gradients by themselves
     assert meta["key"] == other["key"], "a run that lacked memory goes on with another setting"
 
 
@@ -192,7 +192,7 @@ def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
         passes = train.VARIANTS[file.parts[1]].passes
         assert len(meta["history"]) == profile.train_steps * passes
         np.testing.assert_allclose(other["history"], meta["history"], atol=1e-4, err_msg=str(file))
-        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=5e-4)
 
 
 @pytest.mark.slow
