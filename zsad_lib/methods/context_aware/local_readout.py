@@ -15,6 +15,8 @@ Notebook: 23_find_in_stream
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,7 @@ SCENE_WEIGHT = 0.5  # of the scene beside the region, in the memory
 REMEMBERED = 8000  # regions in the memory
 MOVING_QUANTILE = 0.8  # of the motion of all cells of training video; above it, a cell moves
 GRID = tuple(side // TIMESFORMER["patch_size"] for side in STAND_IN_SIZE)  # rows and columns of cells
+AT_ONCE = 1 << 18  # numbers of gated clauses: what a processor's cache holds
 PICTURE_SIGMA, BLOCK_SIGMA = 4.0, 6.0  # frames, of the Gaussians
 
 
@@ -54,8 +57,9 @@ def region_similarity(gate: ContextGate, vectors: Tensor, window: Tensor, bank: 
         [R, K].
     """
     counts = torch.bincount(window, minlength=len(context)).tolist()
-    gated = (gate(bank, some) for some in context.split(1))  # per window [1, K, E]
-    return torch.cat([v @ t[0].T for v, t in zip(vectors.split(counts), gated)])
+    together = context.split(max(1, AT_ONCE // bank.numel()))
+    gated = itertools.chain.from_iterable(gate(bank, some) for some in together)  # per window [K, E]
+    return torch.cat([v @ t.T for v, t in zip(vectors.split(counts), gated)])
 
 
 def region_scores(gate: ContextGate, vectors: Tensor, window: Tensor, bank: Tensor, context: Tensor) -> Tensor:
