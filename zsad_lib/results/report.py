@@ -233,7 +233,8 @@ def _times(profile: Profile) -> list[str]:
     )
     if cells.empty:
         return []
-    cells["ratio"] = (cells["seconds"] / cells["the time before"].astype(float)).map("{:.2f}".format, na_action="ignore")
+    ratio = cells["seconds"] / cells["the time before"].astype(float)
+    cells["ratio"] = ratio.map("{:.2f}".format, na_action="ignore")
     cells = cells.astype(object).where(cells.notna(), "-").set_index("step")
     return [html_page.folded("Seconds per step", html_page.table(cells))]
 
