@@ -27,7 +27,7 @@ from zsad_lib.maintenance.matrix_limit import limit_of
 from zsad_lib.maintenance.speed_of_a_camera import next_window, published_camera, regions, shipped_camera, stream
 from zsad_lib.maintenance.speed_of_networks import fused_attention, half_precision
 from zsad_lib.maintenance.speed_of_videos import clip_features, one_decode, own_video
-from zsad_lib.maintenance.timing import Row, compare
+from zsad_lib.maintenance.timing import Row, compare, one_thread
 from zsad_lib.methods.context_aware.train import Variant, batch_numbers, build_detector, joint_loss, parameter_groups
 from zsad_lib.methods.context_aware.training_windows import Windows, dpc_context
 from zsad_lib.models import AnomalyCLIP, build_clip
@@ -90,16 +90,12 @@ def cached_features(repeats: int = 3, clips: int = 24, n_frames: int = 65, batch
 
     measure = f"epoch of {len(clip_of)} windows in steps of {variant.batch}, cached features"
     note = "stand-in sizes; decoding not counted; one thread"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         cached = extract()
         torch.testing.assert_close(epoch(cached, *untrained()), epoch(extract(), *untrained()), rtol=1e-5, atol=1e-5)
         trained = untrained()
         ours, theirs = (lambda: epoch(cached, *trained)), (lambda: epoch(extract(), *trained))
         return compare(measure, ours, "features from frames", theirs, repeats, note)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:

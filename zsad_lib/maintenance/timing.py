@@ -1,9 +1,10 @@
 """How work is timed: medians of two ways called in turns."""
 
+import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,17 @@ def medians(ours: Callable[[], object], baseline: Callable[[], object], repeats:
     times = [(timed(ours), timed(baseline)) for _ in range(1 + repeats)][1:]
     fast, slow = map(statistics.median, zip(*times))
     return fast, slow, slow / fast
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread while the block lasts, as every command of the kit that computes with the stand-ins."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Row(NamedTuple):
