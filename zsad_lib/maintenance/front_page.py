@@ -39,8 +39,8 @@ SHOWN = {
 }  # fmt: skip
 CARD = "demo"  # whose run fills docs/model_card.md
 ELSEWHERE = {  # what that run shares with no other one -> its run there
-    "another render": get_profile("demo", bench_seed=1),
-    "stand-ins of another pretraining": get_profile("demo", pretrain_seed=1),
+    "Another render": get_profile("demo", bench_seed=1),
+    "Stand-ins of another pretraining": get_profile("demo", pretrain_seed=1),
 }
 FORMS = {  # of the proposed method -> why it has a row
     "full_memory": "the method, with its memory of training windows",
@@ -101,7 +101,8 @@ def show(home: Path) -> list[str]:
         method = rows[0]["Method"].strip("`")
         about = describe_run(profile, table, data_set, made)
         renders = shown.get(name, {}).get("renders", {}) | (show_renders(results, method) if name == CARD else {})
-        says = [*say_pairs(run, method), *renders.values()]
+        elsewhere = [" ".join([f"`{method}` on streams elsewhere, Micro AUC.", *renders.values()])] if renders else []
+        says = [*say_pairs(run, method), *elsewhere]
         shown[name] = {"about": about, "rows": rows, "says": says, "renders": renders, "origin": made}
         if name == CARD:
             card = (
@@ -178,9 +179,7 @@ def show_renders(results: Path, method: str) -> dict[str, str]:
         publish(run / "tables" / "detection.md", results / f"{run.name}.md", origin.of_run(run, profile.dataset))
         table = stream_tables.stream_table(pd.read_csv(run / "tables" / "detection.csv"))
         row, live = (table.loc[name, "Micro AUC"] for name in (method, tables.row_name(method, "causal")))
-        says[run.name] = (
-            f"On [{words}](docs/results/{run.name}.md) the Micro AUC of `{method}` on streams is {row}, causal {live}."
-        )
+        says[run.name] = f"[{words}](docs/results/{run.name}.md): {row}, causal {live}."
     return says
 
 
