@@ -144,6 +144,9 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         import papermill
         from nbclient.exceptions import DeadKernelError
 
+        from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
+
+    keep_kernels_warm()
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it would warn of settings that only begin() reads
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would complain of a kernel ended by Ctrl-C
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
