@@ -24,10 +24,11 @@ IDLE_S = 30.0  # a started computation needs the memory more
 def preload(modules: list[str]) -> None:
     """Imports what is installed of `modules`, in a state like that of a kernel: some look around as they are imported.
 
-    ipykernel asks for the process to end with, matplotlib for the backend, pandas for the width of a terminal.
+    ipykernel asks for the process to end with, matplotlib for the backend, pandas for a terminal's width and encoding.
     """
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    sys.stdout.reconfigure(encoding="UTF-8")
     builtins.get_ipython = lambda: types.SimpleNamespace(kernel=None)
     for module in modules:
         with contextlib.suppress(ImportError):
@@ -82,8 +83,10 @@ def _become(request: dict, asked: int, stdout: int, stderr: int) -> None:
     sys.argv[1:] = request["argv"]
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())
-    if "numpy.random" in sys.modules:  # Python's own generator is seeded anew by the fork, torch's starts from a constant
+    if "numpy.random" in sys.modules:  # Python's own generator is seeded anew by the fork
         sys.modules["numpy.random"].seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
     with socket.socket(fileno=asked) as told:
         told.send(str(os.getpid()).encode())
 

@@ -30,8 +30,7 @@ from zsad_lib.processes import parallel
 def execute(notebooks: Sequence[Path], profile: Profile) -> None:
     """Runs each notebook that is not up to date, with the compute steps it needs before it.
 
-    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs:
-    loading the libraries takes most of their time.
+    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs.
 
     Writes ``runs/<run>/notebooks/<name>.ipynb`` and ``.html``; the notebook itself writes ``<name>/result.json``.
 
