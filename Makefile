@@ -214,7 +214,7 @@ lab: env  ## open the notebooks in JupyterLab
 test-notebooks: env  ## run every notebook in the smoke profile under nbval
 	@$(ZSAD) step --profile smoke tables
 	@$(ZSAD) ablate --profile smoke --grid stream,gate,components,released,prompts,anomaly_clip > /dev/null
-	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	@$(PYTEST) -p zsad_lib.pipeline.warm_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 test-thorough: env  ## further cases of what the tests hold: every container, every limit of memory, every step killed once
 	@$(PYTEST) -m thorough tests

@@ -30,8 +30,7 @@ from zsad_lib.processes import parallel
 def execute(notebooks: Sequence[Path], profile: Profile) -> None:
     """Runs each notebook that is not up to date, with the compute steps it needs before it.
 
-    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs:
-    loading the libraries takes most of their time.
+    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs.
 
     Writes ``runs/<run>/notebooks/<name>.ipynb`` and ``.html``; the notebook itself writes ``<name>/result.json``.
 
@@ -144,6 +143,9 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         import papermill
         from nbclient.exceptions import DeadKernelError
 
+        from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
+
+    keep_kernels_warm()
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it would warn of settings that only begin() reads
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would complain of a kernel ended by Ctrl-C
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
