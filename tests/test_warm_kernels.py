@@ -38,6 +38,7 @@ def run(run_home: Path, monkeypatch: pytest.MonkeyPatch):
     factory = KernelProvisionerFactory.instance()
     monkeypatch.setattr(factory, "default_provisioner_name", "local-provisioner")
     warm_kernels._server.cache_clear()
+    warm_kernels.keep_kernels_warm()
     profile = get_profile("smoke")
 
     def execute(name: str, *cells: str) -> dict:
@@ -83,7 +84,6 @@ def test_what_goes_wrong_is_told_as_ever(run, run_home):
 
 
 def test_a_kernel_ends_with_a_signal_or_with_who_asked_for_it(run, process_ended):
-    warm_kernels.keep_kernels_warm()
     manager, client = start_new_kernel(env={**os.environ, "ZSAD_NOTEBOOK": ""})
     sleeping = client.execute("print('begun', flush=True)\nimport time\ntime.sleep(60)")
     while client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
@@ -108,12 +108,22 @@ def test_a_kernel_ends_with_a_signal_or_with_who_asked_for_it(run, process_ended
     assert all(process_ended(int(pid)) for pid in done.stdout.split())
 
 
+def test_only_a_process_with_several_notebooks_ahead_loads_for_all(run, monkeypatch):
+    asked = []
+    provisioner = KernelProvisionerFactory.instance()
+    monkeypatch.setattr(run_notebooks, "_run", lambda *_: asked.append(provisioner.default_provisioner_name))
+    for count in (1, 2, 1):
+        run_notebooks._run_all({str(n): Path("a.ipynb") for n in range(count)}, get_profile("smoke", jobs=1))
+    assert asked == ["local-provisioner", "warm", "warm", "local-provisioner"]
+
+
 def test_other_commands_systems_and_provisioners_stay_as_they_are(run, monkeypatch):
     for cmd, more in ((["julia", "-m", "x"], {}), (["python", "kernel.py"], {}),
                       (["python", "-m", "ipykernel_launcher"], {"stderr": subprocess.PIPE})):  # fmt: skip
         with pytest.raises(ValueError):
             warm_kernels.ForkedKernel(cmd, env={}, **more)
     factory = KernelProvisionerFactory.instance()
+    factory.default_provisioner_name = "local-provisioner"
     monkeypatch.setattr(sys, "platform", "darwin")
     warm_kernels.keep_kernels_warm()
     assert factory.default_provisioner_name == "local-provisioner"

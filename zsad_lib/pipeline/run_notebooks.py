@@ -113,13 +113,17 @@ def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
     """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
     if not waiting:
         return
-    tasks = [(title, notebook, profile) for title, notebook in waiting.items()]
+    warm = len(waiting) > profile.jobs  # else a process has one notebook, which can as well load the libraries itself
+    tasks = [(title, notebook, profile, warm) for title, notebook in waiting.items()]
     for title, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
         print(f"{title}: done in {seconds:.1f} s", flush=True)
 
 
-def _timed(title: str, notebook: Path, profile: Profile) -> tuple[str, float]:
+def _timed(title: str, notebook: Path, profile: Profile, warm: bool) -> tuple[str, float]:
+    from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
+
     start = time.monotonic()
+    keep_kernels_warm(warm)
     _run(notebook, profile)
     return title, time.monotonic() - start
 
@@ -143,9 +147,6 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         import papermill
         from nbclient.exceptions import DeadKernelError
 
-        from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
-
-    keep_kernels_warm()
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it would warn of settings that only begin() reads
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would complain of a kernel ended by Ctrl-C
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}

@@ -33,13 +33,13 @@ PRELOAD = (
 )  # fmt: skip
 
 
-def keep_kernels_warm() -> None:
-    """From now on, the Python kernels that this process starts are forked; other provisioners asked for stay."""
+def keep_kernels_warm(wanted: bool = True) -> None:
+    """Whether Python kernels that this process starts from now on are forked; another provisioner asked for stays."""
     factory = KernelProvisionerFactory.instance()
-    if sys.platform == "linux" and factory.default_provisioner_name == "local-provisioner":
-        ours = importlib.metadata.EntryPoint("warm", f"{__name__}:WarmProvisioner", factory.GROUP_NAME)
+    usual, ours = "local-provisioner", importlib.metadata.EntryPoint("warm", f"{__name__}:WarmProvisioner", "")
+    if sys.platform == "linux" and factory.default_provisioner_name in (usual, ours.name):
         factory.provisioners[ours.name] = ours
-        factory.default_provisioner_name = ours.name
+        factory.default_provisioner_name = ours.name if wanted else usual
 
 
 def pytest_configure() -> None:
