@@ -34,7 +34,7 @@ MARK = (
 @pytest.fixture
 def run(run_home: Path, monkeypatch: pytest.MonkeyPatch):
     """(name, cells) -> what the last cell printed, as JSON; the server has two modules more than an ordinary kernel."""
-    monkeypatch.setattr(warm_kernels, "PRELOAD", ("ipykernel.kernelapp", "mailbox", "numpy"))
+    monkeypatch.setattr(warm_kernels, "PRELOAD", ("ipykernel.kernelapp", "mailbox", "numpy.random"))
     factory = KernelProvisionerFactory.instance()
     monkeypatch.setattr(factory, "default_provisioner_name", "local-provisioner")
     warm_kernels._server.cache_clear()
