@@ -54,14 +54,13 @@ def test_only_code_counts(toy):
     assert {m for m in after if after[m] != before[m]} == {"toy.helper"}
 
 
-def test_shipped_weights_count_where_they_are_named(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprints, "SHIPPED", tmp_path)
+def test_shipped_weights_count_where_they_are_named(toy, tmp_path):
     (toy / "helper.py").write_text('WEIGHTS = ("a.safetensors",)')
     assert fingerprints.closure(["toy.step"])["weights/a.safetensors"] == "absent"
     seen = set()
     for content in ("one", "two and more"):
         (tmp_path / "a.safetensors").write_text(content)
-        seen.add(fingerprints.closure(["toy.step"])["weights/a.safetensors"])
+        seen.add(fingerprints.closure(["toy.step"], tmp_path)["weights/a.safetensors"])
     assert len(seen) == 2 and "weights/a.safetensors" not in fingerprints.closure(["toy.late"])
 
 

@@ -94,6 +94,18 @@ def toy(run_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
+def test_stand_ins_that_are_made_again_count(toy):
+    edit(toy, "train", "import os, time", "import os, time\nWEIGHTS = ('clip.safetensors',)")
+    usual, other = get_profile("demo"), get_profile("demo", pretrain_seed=1)
+    before, absent = run_step.fingerprint("train", usual), run_step.fingerprint("train", other)
+    folder = paths.make_folder(toy / "cache" / "stand_ins" / "seed1")
+    marks = set()
+    for content in ("one", "two and more"):
+        (folder / "clip.safetensors").write_text(content)
+        marks.add(run_step.fingerprint("train", other))
+    assert len(marks | {absent}) == 3 and run_step.fingerprint("train", usual) == before
+
+
 def ran(toy: Path) -> list[str]:
     """What ran since the last look."""
     log = toy / "log"

@@ -39,11 +39,12 @@ def digest(obj: Any) -> str:
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
 
-def closure(modules: Iterable[str]) -> dict[str, str]:
+def closure(modules: Iterable[str], folder: Path = SHIPPED) -> dict[str, str]:
     """Content hashes of `modules` and of all project modules that they import, directly or not.
 
     Imports are read from the source (functions' own imports too, ``if TYPE_CHECKING:`` not), so nothing is executed.
-    A constant ``WEIGHTS = ("name.safetensors", ...)`` in one of the modules adds those shipped files.
+    A constant ``WEIGHTS = ("name.safetensors", ...)`` in one of the modules adds those files of `folder`, by default
+    the shipped ones.
 
     Returns:
         Hash by module name, and by ``weights/<file>``.
@@ -61,7 +62,7 @@ def closure(modules: Iterable[str]) -> dict[str, str]:
         queue += [*imports, module.rpartition(".")[0]]  # packages run their __init__
         queue += extensions.NAMES if module in OPEN else ()  # who imports such a table may use what was added
         for name in weights:
-            path = SHIPPED / name
+            path = folder / name
             hashes[f"weights/{name}"] = _file_sha256(path, *_state(path)) if path.is_file() else "absent"
     return hashes
 

@@ -26,7 +26,7 @@ from zsad_lib.files import paths, unfinished
 from zsad_lib.pipeline import artefacts
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.steps import PUBLISHED, STEPS
+from zsad_lib.pipeline.steps import PRETRAINED, PUBLISHED, STEPS
 
 # These change no number but by rounding; the data step sees its data_root in another way.
 NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
@@ -63,10 +63,12 @@ def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
     """(fingerprint, result or None where it has to run) of every step; what depends on an outdated step is outdated."""
     settings = {name: value for name, value in as_dict(profile).items() if name not in NOT_IN_FINGERPRINT}
     states: dict[str, tuple[str, dict | None]] = {}
+    seen_with = profile.pretrain_seed, profile.held_out
+    weights = [import_function(PRETRAINED)(*seen_with)] if any(seen_with) else []  # seconds of imports
     for step, (target, needs) in STEPS[profile.dataset].items():  # declared in the order of computing
         inputs = {need: (states[need][1] or {}).get("output_hash") or states[need][0] for need in needs}
         source = {} if needs else _listing(profile.data_root)
-        mark = digest([step, target, closure([target.partition(":")[0]]), settings, inputs, source])
+        mark = digest([step, target, closure([target.partition(":")[0]], *weights), settings, inputs, source])
         folder = run_folder(profile) / step
         result = artefacts.read_result(folder) if all(states[need][1] for need in needs) else None
         if result is not None and not (

@@ -2,6 +2,7 @@
 
 AFTER_NOTEBOOKS = "zsad_lib.results.notebook_page:refresh"  # called with the folder of notebooks when some have run
 SHARED_OUT = {"features": "zsad_lib.features.extraction:extract_share"}  # machines share it: (profile, run, shard)
+PRETRAINED = "zsad_lib.features.backbones:pretrained"  # (seed, held out) -> folder of the stand-ins' weights
 PUBLISHED = "ablation_*"  # files in the folder of a step, `tables`, that the ablations have put there and look after
 
 Step = tuple[str, tuple[str, ...]]  # "module:function", needed steps
