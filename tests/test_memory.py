@@ -36,11 +36,12 @@ def test_a_step_holds_what_it_saves_and_not_the_weights():
 
 def test_each_gradient_window_takes_as_much_and_less_with_checkpointing(detector):
     one, two, four = (memory_plan.step_bytes(lambda n=n: live(detector, n), trained(detector)) for n in (1, 2, 4))
-    assert four - two == pytest.approx(2 * (two - one), rel=0.01) and one > two - one > one / 2
+    once = 2 * one - two  # the GRU's weights put together, whatever the windows
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01) and 0 < once < one / 2
     assert memory_plan.gradient_window_bytes(detector, lambda: live(detector, 1), trained(detector)) == one
     detector.dpc.set_grad_checkpointing()
     held = memory_plan.step_bytes(lambda: live(detector, 1), trained(detector))
-    assert held < 0.7 * one, "what the blocks of layer4 saved is gone"
+    assert held - once < 0.7 * (one - once), "what the blocks of layer4 saved is gone"
     assert memory_plan.gradient_window_bytes(detector, lambda: live(detector, 1), trained(detector)) == held + one // 2
     assert detector.dpc.grad_checkpointing
 
