@@ -15,7 +15,7 @@ from zsad_lib.features.extraction import Extractor, chunks
 from zsad_lib.files.video import iter_frames, write_video
 from zsad_lib.maintenance.matrix_limit import limit_of
 from zsad_lib.maintenance.speed_of_networks import COSINE, refuse_far
-from zsad_lib.maintenance.timing import Row, compare, one_thread, timed
+from zsad_lib.maintenance.timing import Row, compare, timed
 from zsad_lib.models import build_clip
 from zsad_lib.own_video.scoring import score_video
 
@@ -47,8 +47,7 @@ def one_decode(repeats: int = 3, n_frames: int = 300, size: Size = (240, 320)) -
 
 
 def own_video(repeats: int = 3, n_frames: int = 5400, size: Size = (240, 320), fps: float = 30.0) -> Row:
-    """Scores of one video of one's own, from file to table, against the time that it takes to watch it. On one thread
-    beside the one that decodes, as `make score` has it.
+    """Scores of one video of one's own, from file to table, against the time that it takes to watch it.
 
     Args:
         repeats: timed passes.
@@ -56,7 +55,7 @@ def own_video(repeats: int = 3, n_frames: int = 5400, size: Size = (240, 320), f
         size: height and width in pixels.
         fps: frames per second.
     """
-    with rendered(n_frames, size, fps) as path, one_thread():
+    with rendered(n_frames, size, fps) as path:
         table = score_video(path)
         if not (len(table) == n_frames and np.isfinite(table["score"]).all()):
             raise AssertionError(f"{len(table)} scores of {n_frames} frames, or some not finite")
