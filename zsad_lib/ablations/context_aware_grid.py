@@ -22,7 +22,7 @@ from zsad_lib.evaluate.protocol import Estimate, estimates
 from zsad_lib.features.extraction import extract
 from zsad_lib.features.window_plan import to_frames
 from zsad_lib.files import paths
-from zsad_lib.files.manifest import frame_labels, load_manifest
+from zsad_lib.files.manifest import frame_labels, load_manifest, save_manifest
 from zsad_lib.methods.context_aware.scores import fuse, normal_statistics
 from zsad_lib.models.mixture import Mixture
 from zsad_lib.pipeline.run_step import run_folder
@@ -37,6 +37,17 @@ def videos(profile: Profile) -> pd.DataFrame:
 def profile_of(row: Row, profile: Profile) -> Profile:
     """The profile with the row's own switches."""
     return dataclasses.replace(profile, released=row.released, held_out=row.held_out or profile.held_out)
+
+
+def extract_of(table: pd.DataFrame, profile: Profile, home: Path) -> None:
+    """The frozen features of the videos that a grid reads and of no others, where they are missing.
+
+    Args:
+        table: those videos' rows of the manifest; they are written to `home`.
+        profile: with the switches of the row that asks.
+    """
+    save_manifest(table, home / "data")
+    extract(profile, home / "features")
 
 
 class ContextAware:
@@ -59,7 +70,7 @@ class ContextAware:
             profile = profile_of(row, self.profile)
             switches = profile.released, profile.held_out
             if switches not in windows:
-                extract(profile, run_folder(self.profile) / "ablation")  # of the usual switches they are there by now
+                extract_of(self.table, profile, run_folder(self.profile) / "ablation" / "clips")
                 windows[switches] = frozen_windows.freeze(profile, self.table)
             arrays = windows[switches]
             for seed, folder in zip(profile.seeds, self.trials(row)):

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from zsad_lib.ablations import stream_arrays
-from zsad_lib.ablations.context_aware_grid import profile_of
+from zsad_lib.ablations.context_aware_grid import extract_of, profile_of
 from zsad_lib.ablations.engine import run_trials
 from zsad_lib.ablations.grids import StreamRow
 from zsad_lib.ablations.stream_arrays import LOCAL
@@ -28,9 +28,8 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.evaluate.event_families import event_families
 from zsad_lib.evaluate.protocol import Estimate, estimates
 from zsad_lib.features.backbones import stand_ins, weights_folder
-from zsad_lib.features.extraction import extract
 from zsad_lib.files import paths
-from zsad_lib.files.manifest import frame_labels, load_manifest, save_manifest
+from zsad_lib.files.manifest import frame_labels, load_manifest
 from zsad_lib.methods.context_aware.scorer import Scorer, normal_rows, remembered
 from zsad_lib.methods.context_aware.training_windows import training_rows
 from zsad_lib.methods.context_aware.variants import build_detector
@@ -115,8 +114,8 @@ class Streams:
         """The former stand-ins' features of what this grid reads, where they are missing."""
         home = run_folder(self.profile) / "ablation" / "former"
         table = load_manifest(run_folder(self.profile) / "data")
-        save_manifest(table[table.video.isin({*self.told.video, *self.table.video})], home / "data")
-        extract(dataclasses.replace(self.profile, backbones="former"), home / "features")
+        table = table[table.video.isin({*self.told.video, *self.table.video})]
+        extract_of(table, dataclasses.replace(self.profile, backbones="former"), home)
 
     def _freeze(self, row: StreamRow) -> Path:
         if row.former not in self.frozen:

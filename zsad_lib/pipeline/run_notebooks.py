@@ -114,8 +114,7 @@ def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
     if not waiting:
         return
     warm = len(waiting) > profile.jobs  # else a process has one notebook, which can as well load the libraries itself
-    # what the workers of an ablation's cells compute takes longer below a forked kernel
-    tasks = [(title, one, profile, warm and "_ablate_" not in one.stem) for title, one in waiting.items()]
+    tasks = [(title, one, profile, warm) for title, one in waiting.items()]
     for title, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
         print(f"{title}: done in {seconds:.1f} s", flush=True)
 
