@@ -327,6 +327,12 @@ def test_a_second_run_trains_and_evaluates_nothing(few_table, tiny_run, monkeypa
         run.ablate(["gate"], dataclasses.replace(tiny_run[0], bootstrap_draws=20))
 
 
+def test_trials_that_are_all_done_end_quietly(recwarn):
+    with engine.workers(2):
+        engine.run_trials({}, 3)
+    assert not recwarn.list
+
+
 def test_code_that_is_hashed_by_its_name_is_no_command():
     """As a command a module is called __main__, of which `closure` finds nothing: its tables were never outdated."""
     for path in Path(run.__file__).parents[1].rglob("*.py"):

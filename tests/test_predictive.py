@@ -274,8 +274,9 @@ def test_the_steps_write_what_evaluation_reads(tmp_path, run_home, monkeypatch, 
     fitted = predictive.fit(profile, run / "train")
     both = ("predictive", "predictive_half")
     assert set(fitted["metrics"]) == {f"loss {method}, seed {seed}" for method in both for seed in (0, 1)}
-    channels = [load(fitted["artefacts"][f"weights {method}, seed 0"])[0].backbone.channels for method in both]
-    assert channels == [8 * TINY.width, 4 * TINY.width]
+    trained = {method: load(fitted["artefacts"][f"weights {method}, seed 0"]) for method in both}
+    assert [model.backbone.channels for model, *_ in trained.values()] == [8 * TINY.width, 4 * TINY.width]
+    assert {method: recipe for method, (*_, recipe) in trained.items()} == predictive.recipes(profile)
     scored = score.score_all(profile, run / "score")
     forms = [f"{method}{form}" for method in both for form in ("", "@causal")]
     assert scored["metrics"]["methods"] == ["knn", "motion_floor", *forms]

@@ -1,7 +1,9 @@
 """The Ped2 step on a small tree in the official layout, on the same tree with each fault, and on the real one."""
 
+import re
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from data_prep import ucsd_ped2
 from data_prep.ucsd_ped2 import locate, prepare, read_masks, read_spans
+from zsad_lib.__main__ import main
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import pixel_masks
@@ -151,3 +154,14 @@ def test_the_real_tree(shared, run_home, tmp_path):
     assert sum(map(len, labels.values())) == 4560
     assert [v for v in labels if labels[v].all()] == ["Test008", "Test009", "Test010", "Test011"]
     assert read_spans(shared / "data" / "ucsd_ped2" / "UCSDped2" / "Test" / "UCSDped2.m")[1] == [(95, 180)]
+
+
+@pytest.mark.data
+@pytest.mark.thorough
+def test_every_notebook_of_the_profile_runs(shared, run_home):
+    """The other tests run notebooks on the benchmark, and so never their lines for this camera."""
+    home = Path(__file__).parents[1]
+    listed = re.search(r"^NOTEBOOKS_ped2 := ((?:.*\\\n)*.*)", (home / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    books = [str(home / "notebooks" / f"{name}.ipynb") for name in listed.replace("\\", "").split()]
+    settings = [f"DATA_ROOT={shared / 'data' / 'ucsd_ped2'}", "seeds=0,1", "train_steps=1"]
+    assert len(books) > 5 and main(["run", "--profile", "ped2", *settings, *books]) == 0

@@ -83,10 +83,8 @@ def run_trials(trials: Mapping[Path, tuple], total: int, first: Sequence[tuple] 
     calls = parallel(_call, [*first, *(trials[folder] for folder in folders)])
     for _ in first:
         next(calls)
-    named = zip(folders, calls)
-    for _ in report_progress(
-        named, "trials", len(trials), name=lambda trial: f"{trial[0].parent.name}, seed {trial[0].name}"
-    ):
+    named = (f"{folder.parent.name}, seed {folder.name}" for _, folder in zip(calls, folders))  # `calls` to its end
+    for _ in report_progress(named, "trials", len(trials), name=str):
         pass
 
 

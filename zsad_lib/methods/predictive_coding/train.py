@@ -14,6 +14,7 @@ Notebook: 11_predict_future
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +227,12 @@ def as_blocks(frames: Tensor, block_len: int) -> Tensor:
     return frames[: count * block_len].unflatten(0, (count, block_len))
 
 
+def recipes(profile: Profile) -> dict[str, Recipe]:
+    """How each method of `WIDTHS` is built and trained under a profile."""
+    usual = dataclasses.replace(RECIPE, steps=profile.train_steps)
+    return {method: dataclasses.replace(usual, width=width) for method, width in WIDTHS.items()}
+
+
 def fit(profile: Profile, folder: Path) -> dict:
     """Trains every width and seed of the profile on the training clips (step `train` of the pipeline).
 
@@ -236,15 +243,15 @@ def fit(profile: Profile, folder: Path) -> dict:
     rows = manifest[manifest["split"] == "train"]
     clips = {row.video: read_grey(row.path) for row in rows.itertuples()}
     median = np.median(np.concatenate([frames[::5] for frames in clips.values()]), axis=0).astype(np.float32)
-    recipe = dataclasses.replace(RECIPE, steps=profile.train_steps)
-    trainings = [(method, seed) for method in WIDTHS for seed in profile.seeds]
     tasks = [
-        (clips, median, dataclasses.replace(recipe, width=WIDTHS[method]), seed, folder / method / str(seed))
-        for method, seed in trainings
+        (clips, median, recipe, seed, folder / method / str(seed))
+        for method, recipe in recipes(profile).items()
+        for seed in profile.seeds
     ]
     metrics, artefacts = {}, {}
-    for (method, seed), path in zip(trainings, parallel(train, tasks, min(profile.jobs, len(tasks)))):
-        loss = pd.read_csv(path.parent / "history.csv")["loss"].tail(recipe.checkpoint_every).mean()
+    trained = parallel(train, tasks, min(profile.jobs, len(tasks)))
+    for (method, seed), path in zip(itertools.product(WIDTHS, profile.seeds), trained):
+        loss = pd.read_csv(path.parent / "history.csv")["loss"].tail(RECIPE.checkpoint_every).mean()
         metrics[f"loss {method}, seed {seed}"], artefacts[f"weights {method}, seed {seed}"] = float(loss), path
     return {"metrics": metrics, "artefacts": artefacts}
 
