@@ -154,7 +154,8 @@ def step(tmp_path, run_home, monkeypatch, clip):
 def in_this_process(monkeypatch):
     """Steps run here: what they print is tested, and a process of their own loads all libraries anew."""
     monkeypatch.setattr(
-        "zsad_lib.pipeline.commands.ensure_apart", lambda steps, profile: [run_step.ensure(s, profile) for s in steps]
+        "zsad_lib.pipeline.run_notebooks.ensure_apart",
+        lambda steps, profile: [run_step.ensure(s, profile) for s in steps],
     )
 
 

@@ -71,7 +71,7 @@ def test_executed_once_with_the_profile_and_its_settings(home, capsys):
 
 def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
     book = write(home, "01_look", "import toy.step", "run.need('data')")
-    folder, profile = home / "runs" / "smoke" / "notebooks", get_profile("smoke")
+    folder, profile = home / "runs" / "smoke" / "notebooks", get_profile("smoke", jobs=1)
     ran = []
 
     def fake(notebook, output, profile):

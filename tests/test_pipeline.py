@@ -75,7 +75,8 @@ from zsad_lib.__main__ import main
 fingerprints.PACKAGES["toy"] = Path({home!r}) / "toy"
 run_step.STEPS["scene_rules"] = {steps!r}
 {patch}
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -130,8 +131,8 @@ def test_needed_steps_run_first_and_only_once(toy):
     recorded = paths.read_json(toy / "runs" / "demo" / "train" / "result.json")
     assert recorded["metrics"] == {"total": 30} and recorded["artefacts"] == {"last": "4.txt"}
     assert set(recorded) == {
-        "fingerprint", "step", "profile", "seconds", "seconds_before", "versions", "git", "metrics", "artefacts",
-        "output_hash", "files", "sha256", "code", "date",
+        "fingerprint", "step", "profile", "began", "seconds", "seconds_before", "versions", "git", "metrics",
+        "artefacts", "output_hash", "files", "sha256", "code", "date",
     }  # fmt: skip
     assert recorded["code"] == run_step.code_of("train", "scene_rules") and recorded["date"] == run_step.today()
     assert list(recorded["files"]) == [f"runs/demo/train/{item}.txt" for item in range(5)]

@@ -108,12 +108,16 @@ def test_a_kernel_ends_with_a_signal_or_with_who_asked_for_it(run, process_ended
     assert all(process_ended(int(pid)) for pid in done.stdout.split())
 
 
-def test_only_a_process_with_several_notebooks_ahead_loads_for_all(run, monkeypatch):
+def test_only_a_process_with_several_notebooks_ahead_loads_for_all(run, run_home, monkeypatch):
     asked = []
     provisioner = KernelProvisionerFactory.instance()
     monkeypatch.setattr(run_notebooks, "_run", lambda *_: asked.append(provisioner.default_provisioner_name))
+    monkeypatch.setattr(run_notebooks, "is_current", lambda *_: False)
+    monkeypatch.setattr(run_notebooks.run_step, "import_function", lambda name: lambda folder: None)
+    for number in range(2):
+        (run_home / f"{number}.ipynb").write_text('{"cells": []}')
     for count in (1, 2, 1):
-        run_notebooks._run_all({str(n): Path("a.ipynb") for n in range(count)}, get_profile("smoke", jobs=1))
+        run_notebooks.execute([run_home / f"{n}.ipynb" for n in range(count)], get_profile("smoke", jobs=1))
     assert asked == ["local-provisioner", "warm", "warm", "local-provisioner"]
 
 

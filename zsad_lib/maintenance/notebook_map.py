@@ -8,6 +8,7 @@ docs/results/minutes.csv keeps what was measured.
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
+from zsad_lib.pipeline.artefacts import read_result
 from zsad_lib.pipeline.run_step import run_folder, steps_of
 
 SHOWN = ("smoke", "demo")  # profiles with a column, once they have been measured
@@ -53,10 +55,23 @@ def measured(profile: str) -> dict[str, float]:
     run, found = run_folder(get_profile(profile)), {}
     for file in sorted((run / "notebooks").glob("*/result.json")):
         found[file.parent.name] = paths.read_json(file, "seconds")["seconds"]
-    steps = [run / step / "result.json" for step in steps_of(get_profile(profile))]
-    if found and all(file.is_file() for file in steps):
-        found[STEPS] = sum(paths.read_json(file, "seconds")["seconds"] for file in steps)
+    steps = [read_result(run / step) or {} for step in steps_of(get_profile(profile))]
+    if found and all("began" in result for result in steps):
+        found[STEPS] = _at_work(steps)
     return found
+
+
+def _at_work(results: Iterable[dict]) -> float:
+    """Seconds in which at least one step ran: those that do not need each other run at the same time.
+
+    >>> _at_work([{"began": 1.0, "seconds": 10.0}, {"began": 5.0, "seconds": 8.0}, {"began": 99.0, "seconds": 1.0}])
+    13.0
+    """
+    total, until = 0.0, float("-inf")
+    for began, seconds in sorted((result["began"], result["seconds"]) for result in results):
+        total += max(began + seconds - max(began, until), 0.0)
+        until = max(until, began + seconds)
+    return total
 
 
 def update_minutes(home: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from zsad_lib.ablations.grids import GRIDS, grid
 from zsad_lib.ablations.run import METHODS, code_of_grid
 from zsad_lib.files import paths
 from zsad_lib.pipeline.run_step import code_of
-from zsad_lib.pipeline.steps import STEPS
+from zsad_lib.pipeline.steps import needed
 
 OPENING = "Run `"  # of the line with a page's origin
 CHANGED = " with changes"  # after the revision of a working copy that had some
@@ -28,7 +28,7 @@ def of_run(run: Path, dataset: str, last: str = "tables") -> Origin:
         `run`, `dataset`, and `steps`: name -> revision ("" where there is none), date, code (hash, "" where none was
         recorded); steps without a result are left out.
     """
-    files = {step: run / step / "result.json" for step in _needed(dataset, last)}
+    files = {step: run / step / "result.json" for step in needed(dataset, [last])}
     steps = {step: _facts(file) for step, file in files.items() if file.is_file()}
     return {"run": run.name, "dataset": dataset, "steps": steps}
 
@@ -73,14 +73,6 @@ def stamp(page: str, origin: Origin) -> str:
     """The page with the line of its origin on top, in the place of a former one."""
     first, _, rest = page.partition("\n")
     return f"{say(origin)}\n\n{rest.lstrip(chr(10)) if first.startswith(OPENING) else page}"
-
-
-def _needed(dataset: str, last: str) -> list[str]:
-    """The step and all that it starts from, in the order of computing."""
-    wanted = {last}
-    for step, (_, needs) in reversed(STEPS[dataset].items()):
-        wanted |= set(needs) if step in wanted else set()
-    return [step for step in STEPS[dataset] if step in wanted]
 
 
 def _facts(file: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What ``run``, ``step`` and ``status`` do: the commands of `make reproduce`, `make train` and `make status`."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +21,15 @@ def run(profile: Profile, notebooks: Sequence[str]) -> None:
         ZsadError: nothing is trained on this data set, or what a step or notebook raises.
     """
     start, folder = time.monotonic(), run_folder(profile)
+    _use_one_thread_of_numpy()
     with locked(folder):
-        ensure_apart(steps_of(profile), profile)  # all of them first: then notebooks run side by side to the end
-        if not notebooks and "tables" not in steps_of(profile):
+        steps = steps_of(profile)
+        run_notebooks.execute([Path(name) for name in notebooks], profile, steps)
+        if not notebooks and "tables" not in steps:
             raise ZsadError(
                 f"{profile.run_name}: the data are ready, and the kit trains nothing on {profile.dataset}; score it "
                 "with your own detector and run `make evaluate SCORES=folder LABELS=folder`"
             )
-        run_notebooks.execute([Path(name) for name in notebooks], profile)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"{profile.run_name}: up to date in {time.monotonic() - start:.0f} s, see {shown}", flush=True)
 
@@ -42,6 +44,7 @@ def step(
         shard: "i/n": a share of the step features, and no more.
         child: the steps run in this process; else each in one of its own.
     """
+    _use_one_thread_of_numpy()
     if shard:
         print(f"shard {shard}: {compute_share(steps, profile, read_shard(shard))} videos computed", flush=True)
         return
@@ -63,3 +66,9 @@ def status(profile: Profile, notebooks: Sequence[str]) -> None:
         print(f"{name}: {'up to date' if result else 'to run'}" + (f", {in_words(lost)}" if lost else ""))
     for path in map(Path, notebooks):
         print(f"{path.stem}: {'up to date' if run_notebooks.is_current(path, profile) else 'to run'}")
+
+
+def _use_one_thread_of_numpy() -> None:
+    """Beside other work, which steps have that share the cores, OpenBLAS's threads wait for each other; small products
+    then take twenty times as long. Called before NumPy is loaded; child processes inherit it."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

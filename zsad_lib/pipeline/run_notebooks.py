@@ -6,6 +6,7 @@ The executed notebook is never the sign of success, because papermill writes it 
 
 import ast
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -23,14 +24,15 @@ from zsad_lib.pipeline import artefacts, run_step
 from zsad_lib.pipeline.fingerprints import closure, digest, scan
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
+from zsad_lib.pipeline.side_by_side import Piece, run_pieces
 from zsad_lib.pipeline.steps import AFTER_NOTEBOOKS
-from zsad_lib.processes import parallel
 
 
-def execute(notebooks: Sequence[Path], profile: Profile) -> None:
-    """Runs each notebook that is not up to date, with the compute steps it needs before it.
+def execute(notebooks: Sequence[Path], profile: Profile, steps: Sequence[str] = ()) -> None:
+    """Runs each notebook that is not up to date, after the compute steps it needs, and `steps`.
 
-    Notebooks between two compute steps start in the given order and run side by side, as many as the profile has jobs.
+    Steps and notebooks start in the given order, steps first, each when what it needs is there: as many at a time as
+    the profile has jobs.
 
     Writes ``runs/<run>/notebooks/<name>.ipynb`` and ``.html``; the notebook itself writes ``<name>/result.json``.
 
@@ -41,19 +43,17 @@ def execute(notebooks: Sequence[Path], profile: Profile) -> None:
         if not notebook.is_file():
             raise ZsadError(f"{notebook}: no such notebook")
     with locked(run_step.run_folder(profile)):
-        waiting: dict[str, Path] = {}
-        for number, notebook in enumerate(notebooks, start=1):
-            if is_current(notebook, profile):
-                continue
-            title = f"[{number}/{len(notebooks)}] {notebook.stem}"
-            needs = _facts(notebook, profile)[1]
-            if any(run_step.current(step, profile) is None for step in needs):
-                _run_all(waiting, profile)
-                waiting.clear()
-                print(f"{title}: computing {', '.join(needs)}", flush=True)
-                ensure_apart(needs, profile)
-            waiting[title] = notebook
-        _run_all(waiting, profile)
+        titles = {f"[{number}/{len(notebooks)}] {one.stem}": one for number, one in enumerate(notebooks, start=1)}
+        waiting = {title: notebook for title, notebook in titles.items() if not is_current(notebook, profile)}
+        needs = {title: tuple(_facts(notebook, profile)[1]) for title, notebook in waiting.items()}
+        missing = run_step.missing([*steps, *itertools.chain.from_iterable(needs.values())], profile)
+        if profile.jobs == 1 or len(waiting) + len(missing) < 2:
+            ensure_apart(missing, profile)
+            ended = ((title, _timed(notebook, profile, len(waiting) > 1)) for title, notebook in waiting.items())
+        else:
+            ended = _side_by_side(waiting, needs, missing, profile)
+        for title, seconds in ended:
+            print(f"{title}: done in {seconds:.1f} s", flush=True)
         if waiting:
             run_step.import_function(AFTER_NOTEBOOKS)(run_step.run_folder(profile) / "notebooks")
 
@@ -109,23 +109,45 @@ def _facts(notebook: Path, profile: Profile) -> tuple[str, list[str]]:
     return digest([sources, closure(modules)]), needs
 
 
-def _run_all(waiting: dict[str, Path], profile: Profile) -> None:
-    """Runs notebooks whose compute steps are done, each in a process of its own, and says which has ended."""
-    if not waiting:
-        return
+def _side_by_side(
+    waiting: dict[str, Path], needs: dict[str, tuple[str, ...]], missing: Sequence[str], profile: Profile
+) -> Iterator[tuple[str, float]]:
+    """Seconds of each notebook as it ends; a step says itself that it has."""
     warm = len(waiting) > profile.jobs  # else a process has one notebook, which can as well load the libraries itself
-    tasks = [(title, one, profile, warm) for title, one in waiting.items()]
-    for title, seconds in parallel(_timed, tasks, min(profile.jobs, len(tasks)), ordered=False):
-        print(f"{title}: done in {seconds:.1f} s", flush=True)
+    pieces = [Piece(step, run_step.declared(step, profile)[1], _make, (step, profile)) for step in missing]
+    places = min(profile.jobs, len(pieces) + len(waiting))
+    threads = str(max((os.cpu_count() or 1) // places, 1))
+    pieces += [Piece(title, needs[title], _timed, (one, profile, warm, threads)) for title, one in waiting.items()]
+    for piece, seconds in run_pieces(pieces, places):
+        if piece.name in waiting:
+            yield piece.name, seconds
 
 
-def _timed(title: str, notebook: Path, profile: Profile, warm: bool) -> tuple[str, float]:
+def _make(step: str, profile: Profile) -> None:
+    run_step.ensure(step, profile)
+
+
+def _timed(notebook: Path, profile: Profile, warm: bool, threads: str = "") -> float:
     from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
 
     start = time.monotonic()
     keep_kernels_warm(warm)
-    _run(notebook, profile)
-    return title, time.monotonic() - start
+    with _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)):
+        _run(notebook, profile)
+    return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Sets variables of the environment for as long as it lasts; "" sets none."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if value})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def _run(notebook: Path, profile: Profile) -> None:
@@ -150,9 +172,9 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it would warn of settings that only begin() reads
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would complain of a kernel ended by Ctrl-C
     settings = {name.upper(): list(v) if isinstance(v, tuple) else v for name, v in changes(profile).items()}
-    os.environ["ZSAD_NOTEBOOK"] = notebook.stem
     try:
-        with paths.file_errors(output), _stderr_to(_folder(notebook, profile) / "kernel.log"):
+        log = _folder(notebook, profile) / "kernel.log"
+        with paths.file_errors(output), _stderr_to(log), _environment(ZSAD_NOTEBOOK=notebook.stem):
             papermill.execute_notebook(
                 str(notebook),
                 str(output),
@@ -170,8 +192,6 @@ def _papermill(notebook: Path, output: Path, profile: Profile) -> None:
         raise ZsadError(
             f"{notebook.stem}: its kernel died, most often because memory ran out: close other programs and run again"
         ) from None
-    finally:
-        del os.environ["ZSAD_NOTEBOOK"]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from zsad_lib.files import paths, unfinished
 from zsad_lib.pipeline import artefacts
 from zsad_lib.pipeline.fingerprints import closure, digest
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.steps import PRETRAINED, PUBLISHED, STEPS
+from zsad_lib.pipeline.steps import PRETRAINED, PUBLISHED, STEPS, needed
 
 # These change no number but by rounding; the data step sees its data_root in another way.
 NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
@@ -81,6 +81,13 @@ def survey(profile: Profile) -> dict[str, tuple[str, dict | None]]:
     return states
 
 
+def missing(steps: Iterable[str], profile: Profile) -> list[str]:
+    """What has to run so that `steps` are up to date, in the order of computing."""
+    wanted = [step for step in steps if declared(step, profile)]
+    states = survey(profile)
+    return [step for step in needed(profile.dataset, wanted) if states[step][1] is None]
+
+
 def code_of(step: str, dataset: str) -> str:
     """Hash of the code on a step's compute path, whatever its settings and inputs."""
     return digest(closure([STEPS[dataset][step][0].partition(":")[0]]))
@@ -117,9 +124,9 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
     to resume from; what another fingerprint left has been removed.
 
     Returns:
-        The content of ``result.json``: fingerprint, code, step, date, profile, seconds, seconds of the time before (or
-        None), versions, git, metrics, artefacts, the hashes of all `files` that the step wrote, and the ``sha256`` of
-        all these.
+        The content of ``result.json``: fingerprint, code, step, date, profile, when it began (seconds since 1970), its
+        seconds and those of the time before (or None), versions, git, metrics, artefacts, the hashes of all `files`
+        that the step wrote, and the ``sha256`` of all these.
     """
     target, needs = declared(step, profile)
     if (result := current(step, profile)) is not None:
@@ -137,7 +144,7 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
         before = artefacts.read_result(folder) or {}
         _clear(folder, mark)
         print(f"{step}: running", flush=True)
-        start = time.monotonic()
+        began, start = time.time(), time.monotonic()
         outputs = import_function(target)(profile, folder) or {}
         result = {
             "fingerprint": mark,
@@ -145,6 +152,7 @@ def ensure(step: str, profile: Profile) -> dict[str, Any]:
             "step": step,
             "date": today(),
             "profile": as_dict(profile),
+            "began": round(began, 2),
             "seconds": round(time.monotonic() - start, 2),
             "seconds_before": before.get("seconds"),
             **provenance(),

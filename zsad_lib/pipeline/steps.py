@@ -1,5 +1,7 @@
 """The compute steps of each data set, declared: which function makes a step, and which steps it needs."""
 
+from collections.abc import Iterable
+
 AFTER_NOTEBOOKS = "zsad_lib.results.notebook_page:refresh"  # called with the folder of notebooks when some have run
 SHARED_OUT = {"features": "zsad_lib.features.extraction:extract_share"}  # machines share it: (profile, run, shard)
 PRETRAINED = "zsad_lib.features.backbones:pretrained"  # (seed, held out) -> folder of the stand-ins' weights
@@ -51,3 +53,11 @@ STEPS: dict[str, dict[str, Step]] = {  # data set -> step, in the order of compu
     "nwpu_campus": {"data": ("data_prep.nwpu_campus:prepare", ())},
     "ubnormal": {"data": ("data_prep.ubnormal:prepare", ())},
 }
+
+
+def needed(dataset: str, steps: Iterable[str]) -> list[str]:
+    """The steps and all that they start from, in the order of computing."""
+    wanted = set(steps)
+    for step, (_, needs) in reversed(STEPS[dataset].items()):
+        wanted |= set(needs) if step in wanted else set()
+    return [step for step in STEPS[dataset] if step in wanted]
