@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -112,6 +113,7 @@ def parallel(
     """
     from joblib import Parallel, delayed
 
+    warnings.filterwarnings("ignore", message="A worker stopped")  # a grown worker was replaced: nothing lost
     runs = Parallel(jobs, return_as="generator" if ordered else "generator_unordered")
     return runs(delayed(_guarded)(os.getpid(), function, task) for task in tasks)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,8 +52,7 @@ class Method(Protocol):
 def workers(jobs: int, cluster: str = "") -> Iterator[None]:
     """joblib's processes here, or those of a dask cluster whose scheduler has the address `cluster`."""
     if not cluster:
-        with joblib.parallel_config(n_jobs=jobs), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="A worker stopped")  # a grown worker was replaced: nothing lost
+        with joblib.parallel_config(n_jobs=jobs):
             yield
         return
     with optional("cluster"):

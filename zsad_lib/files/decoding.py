@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 Size = int | tuple[int, int]  # side of a square, or (height, width), in pixels
+ONE_THREAD = 1  # of a conversion: with more of them, small pictures take four times as long, and none is faster
 PATIENCE = 30.0  # seconds until a file has shown what it is, and then until each of its packets has come
 
 
@@ -207,7 +208,7 @@ def rgb_converter() -> "Callable[[av.VideoFrame], np.ndarray]":
     reformatter = VideoReformatter()
 
     def to_rgb(frame: "av.VideoFrame") -> np.ndarray:
-        picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        picture = reformatter.reformat(frame, format="rgb24", threads=ONE_THREAD).to_ndarray()
         turns = round(
             frame.rotation / 90
         )  # telephones store the sensor's picture, and counter-clockwise how to turn it

@@ -20,6 +20,7 @@ import numpy as np
 from zsad_lib.errors import ZsadError
 from zsad_lib.files.clock import clock_of
 from zsad_lib.files.decoding import (
+    ONE_THREAD,
     Damage,
     Size,
     choose_stream,
@@ -230,13 +231,14 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
         Number of frames written.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise ZsadError(f"{path}: no frames to write")
     height, width = first.shape[:2]
-    pad = ((0, height % 2), (0, width % 2), (0, 0))
+    pad, is_odd = ((0, height % 2), (0, width % 2), (0, 0)), height % 2 or width % 2
     options = {"movflags": "+faststart"} if Path(path).suffix in (".mp4", ".mov") else {}
     n_frames = 0
     with atomic(path, mode=None) as temporary:
@@ -252,12 +254,14 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
                 # benchmark's, end with them.
                 stream.options |= {"x264-params": "cpu-independent=1"}
             stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+            reformatter = VideoReformatter()
             for image in itertools.chain([first], frames):
                 if image.shape != first.shape or image.dtype != np.uint8:
                     kind = f"{image.dtype} {image.shape}"
                     raise ZsadError(f"{path}: frame {n_frames} is {kind}; all must be uint8 {first.shape}")
-                frame = av.VideoFrame.from_ndarray(np.pad(image, pad, mode="edge"), format="rgb24")
-                container.mux(stream.encode(frame))
+                image = np.pad(image, pad, mode="edge") if is_odd else image
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                container.mux(stream.encode(reformatter.reformat(frame, format="yuv420p", threads=ONE_THREAD)))
                 n_frames += 1
             container.mux(stream.encode(None))
     return n_frames
