@@ -16,6 +16,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.files import paths
 from zsad_lib.pipeline import fingerprints, run_notebooks, run_step
 from zsad_lib.pipeline.artefacts import write_result
+from zsad_lib.processes import parallel
 
 REPOSITORY = Path(run_step.__file__).parents[2]
 SETUP = "import zsad_lib as z\nrun = z.begin(globals())"
@@ -67,6 +68,17 @@ def test_executed_once_with_the_profile_and_its_settings(home, capsys):
     write(home, "01_look", "changed = 1")
     assert not run_notebooks.is_current(book, profile)
     assert not run_notebooks.is_current(book, get_profile("demo"))
+
+
+def test_a_notebook_has_the_memory_of_the_workers_of_a_step_before(tmp_path, monkeypatch):
+    list(parallel(abs, [(-1,), (-2,)], jobs=2))
+    asked = ["pgrep", "-f", "-P", str(os.getpid()), "LokyProcess"]
+    count = lambda *_: counts.append(len(subprocess.run(asked, capture_output=True, check=False).stdout.split()))
+    counts = []
+    count()
+    monkeypatch.setattr(run_notebooks, "_run", count)
+    run_notebooks._timed(tmp_path / "a.ipynb", get_profile("smoke"), warm=False)
+    assert counts == [2, 0]
 
 
 def test_stamp_follows_library_and_needed_steps(home, monkeypatch):

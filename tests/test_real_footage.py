@@ -3,6 +3,11 @@ backbones."""
 
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +36,7 @@ FRAMES, STRIDE = 81, 2
 TRAIN = [f"Arson/Arson{i:03d}" for i in range(4)] + [f"Abuse/Abuse{i:03d}" for i in range(4)]
 TRAIN += [f"Training_Normal_Videos_Anomaly/Normal_Videos{i:03d}" for i in range(20)]
 TEST = ["Arson/Arson101", "Abuse/Abuse101", *(f"Testing_Normal_Videos_Anomaly/Normal_Videos_{i}" for i in (900, 901))]
+COUNTS = {"official": {"train": len(TRAIN), "test": len(TEST)}}
 
 
 def footage(number: int, event: bool):
@@ -68,8 +74,7 @@ def download(tmp_path_factory):
 @pytest.fixture(scope="module")
 def patch():
     with pytest.MonkeyPatch.context() as patch:
-        counts = {"official": {"train": len(TRAIN), "test": len(TEST)}}
-        patch.setattr(ucf_crime, "DATA", dataclasses.replace(ucf_crime.DATA, counts=counts))
+        patch.setattr(ucf_crime, "DATA", dataclasses.replace(ucf_crime.DATA, counts=COUNTS))
         yield patch
 
 
@@ -146,6 +151,43 @@ def test_published_features_stand_for_videos(run, download, monkeypatch, tmp_pat
         pd.testing.assert_series_equal(first.score, second.score)
     with pytest.raises(ZsadError, match="not a readable video"):  # the other method needs pictures
         ensure("features", other)
+
+
+MINIATURE = """
+import dataclasses
+from types import SimpleNamespace
+from official_files import camera_models
+from data_prep import ucf_crime
+from zsad_lib.features import backbones, published_weights
+ucf_crime.DATA = dataclasses.replace(ucf_crime.DATA, counts={counts})
+published_weights.fetch = lambda name, offline=False: name
+published_weights.load_published = lambda name, path: (camera_models(name, 32), "a report")
+published_weights.known_sha256 = lambda name: name
+published_weights.is_there = lambda name: True
+detector = SimpleNamespace(
+    dpc=camera_models("dpc"), video_head=backbones.LastPart(16), video_dim=24, scene_dim=16, text_dim=16, grid=(2, 2)
+)
+backbones.KINDS["official"] = backbones.KINDS["official"]._replace(outline=lambda: detector)
+"""
+
+
+@pytest.mark.thorough
+def test_every_notebook_of_the_profile_runs_on_the_published_streams(download, tmp_path):
+    """In miniature: elsewhere notebooks see the stand-ins alone, whose detector has other shapes."""
+    (tmp_path / "miniature.py").write_text(MINIATURE.format(counts=COUNTS))
+    here = Path(__file__).parent
+    listed = re.search(r"^NOTEBOOKS_ucf_crime := (.*)", (here.parent / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    books = [str(here.parent / "notebooks" / f"{name}.ipynb") for name in listed.split()]
+    settings = [f"DATA_ROOT={download}", *(f"{name}={value}" for name, value in SIZES.items())]
+    environment = {
+        **os.environ,
+        "ZSAD_HOME": str(tmp_path / "home"),
+        "ZSAD_EXTENSIONS": "miniature",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(here), str(here.parent)]),
+    }
+    command = [sys.executable, "-m", "zsad_lib", "run", "--profile", "ucf_crime", *settings, *books]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert len(books) > 3 and done.returncode == 0, done.stderr[-2000:]
 
 
 def test_published_recipes_have_their_own_length():

@@ -106,3 +106,7 @@ def test_a_run_is_its_steps_and_its_notebooks(run_home, monkeypatch, capsys):
     asked.clear()
     run_notebooks.execute([book], profile)
     assert {one.name for one in asked} == needs.keys() - {"weak_train", "weak_score", "evaluate", "tables"}
+    asked.clear()
+    run_notebooks.execute([book], get_profile("ucf_crime", jobs=2), ["tables"])
+    for at, one in enumerate(asked):
+        assert set(one.needs) >= {before.name for before in asked[:at] if before.name != "[1/1] 07_look"}

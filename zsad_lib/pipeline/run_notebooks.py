@@ -114,10 +114,12 @@ def _side_by_side(
 ) -> Iterator[tuple[str, float]]:
     """Seconds of each notebook as it ends; a step says itself that it has."""
     warm = len(waiting) > profile.jobs  # else a process has one notebook, which can as well load the libraries itself
-    pieces = [Piece(step, run_step.declared(step, profile)[1], _make, (step, profile)) for step in missing]
-    places = min(profile.jobs, len(pieces) + len(waiting))
+    places = min(profile.jobs, len(missing) + len(waiting))
     threads = str(max((os.cpu_count() or 1) // places, 1))
+    pieces = [Piece(step, run_step.declared(step, profile)[1], _make, (step, profile)) for step in missing]
     pieces += [Piece(title, needs[title], _timed, (one, profile, warm, threads)) for title, one in waiting.items()]
+    if profile.backbones == "official":  # they take all cores, or the GPU: one step after the other, then notebooks
+        pieces = [piece._replace(needs=(*piece.needs, *missing[:at])) for at, piece in enumerate(pieces)]
     for piece, seconds in run_pieces(pieces, places):
         if piece.name in waiting:
             yield piece.name, seconds
@@ -131,6 +133,8 @@ def _timed(notebook: Path, profile: Profile, warm: bool, threads: str = "") -> f
     from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
 
     start = time.monotonic()
+    if "joblib" in sys.modules:  # a step has run in this process: the kernel can use what its idle workers hold
+        sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown()
     keep_kernels_warm(warm)
     with _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)):
         _run(notebook, profile)

@@ -236,7 +236,8 @@ def _times(profile: Profile) -> list[str]:
     ratio = cells["seconds"] / cells["the time before"].astype(float)
     cells["ratio"] = ratio.map("{:.2f}".format, na_action="ignore")
     cells = cells.astype(object).where(cells.notna(), "-").set_index("step")
-    return [html_page.folded("Seconds per step", html_page.table(cells))]
+    note = html_page.markdown("Steps of which neither needs the other run at the same time and share the cores.")
+    return [html_page.folded("Seconds per step", note + html_page.table(cells))]
 
 
 def _provenance(result: dict[str, Any]) -> list[str]:
