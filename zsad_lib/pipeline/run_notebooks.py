@@ -27,6 +27,8 @@ from zsad_lib.pipeline.lock import locked
 from zsad_lib.pipeline.side_by_side import Piece, run_pieces
 from zsad_lib.pipeline.steps import AFTER_NOTEBOOKS
 
+IDLE_S = 10  # after which a step's workers end: other pieces need their memory, and this process waits for their end
+
 
 def execute(notebooks: Sequence[Path], profile: Profile, steps: Sequence[str] = ()) -> None:
     """Runs each notebook that is not up to date, after the compute steps it needs, and `steps`.
@@ -116,7 +118,7 @@ def _side_by_side(
     warm = len(waiting) > profile.jobs  # else a process has one notebook, which can as well load the libraries itself
     places = min(profile.jobs, len(missing) + len(waiting))
     threads = str(max((os.cpu_count() or 1) // places, 1))
-    pieces = [Piece(step, run_step.declared(step, profile)[1], _make, (step, profile)) for step in missing]
+    pieces = [Piece(step, run_step.declared(step, profile)[1], make, (step, profile)) for step in missing]
     pieces += [Piece(title, needs[title], _timed, (one, profile, warm, threads)) for title, one in waiting.items()]
     if profile.backbones == "official":  # they take all cores, or the GPU: one step after the other, then notebooks
         pieces = [piece._replace(needs=(*piece.needs, *missing[:at])) for at, piece in enumerate(pieces)]
@@ -125,16 +127,18 @@ def _side_by_side(
             yield piece.name, seconds
 
 
-def _make(step: str, profile: Profile) -> None:
-    run_step.ensure(step, profile)
+def make(step: str, profile: Profile) -> None:
+    """Brings a step up to date in a process that goes on with other pieces."""
+    import joblib
+
+    with joblib.parallel_config("loky", idle_worker_timeout=IDLE_S):
+        run_step.ensure(step, profile)
 
 
 def _timed(notebook: Path, profile: Profile, warm: bool, threads: str = "") -> float:
     from zsad_lib.pipeline.warm_kernels import keep_kernels_warm
 
     start = time.monotonic()
-    if "joblib" in sys.modules:  # a step has run in this process: the kernel can use what its idle workers hold
-        sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown()
     keep_kernels_warm(warm)
     with _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", threads)):
         _run(notebook, profile)
