@@ -84,6 +84,17 @@ def test_the_workers_of_a_step_end_soon_after_it(monkeypatch):
         time.sleep(0.1)
 
 
+def test_lines_of_progress_say_whose_they_are(monkeypatch, capsys):
+    def ensure(step, profile):
+        print(f"{step}: running", flush=True)
+        print("  trained, seed 0")
+        print("  3 of 4 videos", file=sys.stderr, flush=True)
+
+    monkeypatch.setattr(run_step, "ensure", ensure)
+    run_notebooks.make("train", get_profile("smoke"))
+    assert tuple(capsys.readouterr()) == ("train: running\n  train: trained, seed 0\n", "  train: 3 of 4 videos\n")
+
+
 def test_stamp_follows_library_and_needed_steps(home, monkeypatch):
     book = write(home, "01_look", "import toy.step", "run.need('data')")
     folder, profile = home / "runs" / "smoke" / "notebooks", get_profile("smoke", jobs=1)

@@ -24,7 +24,7 @@ from zsad_lib.pipeline import artefacts, run_step
 from zsad_lib.pipeline.fingerprints import closure, digest, scan
 from zsad_lib.pipeline.launch import ensure_apart
 from zsad_lib.pipeline.lock import locked
-from zsad_lib.pipeline.side_by_side import Piece, run_pieces
+from zsad_lib.pipeline.side_by_side import Named, Piece, run_pieces
 from zsad_lib.pipeline.steps import AFTER_NOTEBOOKS
 
 IDLE_S = 10  # after which a step's workers end: other pieces need their memory, and this process waits for their end
@@ -128,10 +128,14 @@ def _side_by_side(
 
 
 def make(step: str, profile: Profile) -> None:
-    """Brings a step up to date in a process that goes on with other pieces."""
+    """Brings a step up to date beside other pieces, in a process that goes on with some."""
     import joblib
 
-    with joblib.parallel_config("loky", idle_worker_timeout=IDLE_S):
+    with (
+        contextlib.redirect_stdout(Named(sys.stdout, step)),
+        contextlib.redirect_stderr(Named(sys.stderr, step)),
+        joblib.parallel_config("loky", idle_worker_timeout=IDLE_S),
+    ):
         run_step.ensure(step, profile)
 
 

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from zsad_lib.errors import ZsadError
 from zsad_lib.processes import die_with_parent
@@ -58,6 +58,19 @@ def run_pieces(pieces: Sequence[Piece], places: int) -> Iterator[tuple[Piece, An
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
+
+
+class Named:
+    """A stream whose indented lines, those that tell how far work is, say whose work it is."""
+
+    def __init__(self, stream: TextIO, name: str):
+        self._stream, self._name = stream, name
+
+    def write(self, text: str) -> int:
+        return self._stream.write(f"  {self._name}: {text[2:]}" if text.startswith("  ") else text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _begin() -> None:
