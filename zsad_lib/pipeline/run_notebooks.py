@@ -27,6 +27,7 @@ from zsad_lib.pipeline.lock import locked
 from zsad_lib.pipeline.side_by_side import Named, Piece, run_pieces
 from zsad_lib.pipeline.steps import AFTER_NOTEBOOKS
 
+FEW = 4  # jobs: of more, two steps at a time would take twice the memory; published networks take all cores, or the GPU
 IDLE_S = 10  # after which a step's workers end: other pieces need their memory, and this process waits for their end
 
 
@@ -120,7 +121,7 @@ def _side_by_side(
     threads = str(max((os.cpu_count() or 1) // places, 1))
     pieces = [Piece(step, run_step.declared(step, profile)[1], make, (step, profile)) for step in missing]
     pieces += [Piece(title, needs[title], _timed, (one, profile, warm, threads)) for title, one in waiting.items()]
-    if profile.backbones == "official":  # they take all cores, or the GPU: one step after the other, then notebooks
+    if profile.backbones == "official" or profile.jobs > FEW:  # one step after the other, then the notebooks
         pieces = [piece._replace(needs=(*piece.needs, *missing[:at])) for at, piece in enumerate(pieces)]
     for piece, seconds in run_pieces(pieces, places):
         if piece.name in waiting:
