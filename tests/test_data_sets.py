@@ -153,10 +153,11 @@ def step(tmp_path, run_home, monkeypatch, clip):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Steps run here: what they print is tested, and a process of their own loads all libraries anew."""
-    monkeypatch.setattr(
-        "zsad_lib.pipeline.run_notebooks.ensure_apart",
-        lambda steps, profile: [run_step.ensure(s, profile) for s in steps],
-    )
+    for module in ("commands", "run_notebooks"):
+        monkeypatch.setattr(
+            f"zsad_lib.pipeline.{module}.ensure_apart",
+            lambda steps, profile: [run_step.ensure(s, profile) for s in steps],
+        )
 
 
 @pytest.mark.parametrize(("name", "split"), LISTS)
@@ -329,7 +330,7 @@ def test_a_scan_goes_on_where_it_was(tmp_path, clip, monkeypatch):
     assert decoded == ["c.avi", "b.avi"]
 
 
-@pytest.mark.parametrize("command", [["step", "data"], ["run"]])
+@pytest.mark.parametrize("command", [["step", "data"], ["run", "JOBS=1"]])
 @pytest.mark.parametrize("name", ["ucf_crime", "ubnormal"])
 def test_an_empty_folder_is_told_what_belongs_there(run_home, in_this_process, capsys, command, name):
     (run_home / "empty").mkdir()

@@ -90,3 +90,34 @@ def test_every_step_is_killed_once_and_ends_the_same(tmp_path, monkeypatch):
     assert told.splitlines() == [f"{step}: up to date" for step in steps]
     remove(home)
     remove(undisturbed)
+
+
+@pytest.mark.thorough
+def test_steps_side_by_side_end_like_one_after_the_other_whatever_interrupts_them(tmp_path, monkeypatch):
+    """Two at a time, with Ctrl-C, killed, and at last left alone: the files are those of a run with one job."""
+    home, undisturbed = tmp_path / "home", tmp_path / "undisturbed"
+    monkeypatch.setenv("ZSAD_HOME", str(home))
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+
+    def begin(jobs: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "zsad_lib", "run", *PROFILE, f"JOBS={jobs}"]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(command, start_new_session=True, **pipes)
+
+    out, _ = (process := begin(1)).communicate()
+    assert process.returncode == 0, out
+    os.rename(home, undisturbed)
+    for sign, code, step in ((signal.SIGINT, 130, "features"), (signal.SIGKILL, -signal.SIGKILL, "train")):
+        process = begin(2)
+        while not (line := process.stdout.readline()).startswith(f"{step}: running"):
+            assert line, step
+        time.sleep(3)
+        os.killpg(process.pid, sign) if sign == signal.SIGINT else process.kill()  # Ctrl-C reaches all of them
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == code and "Traceback" not in out, out
+    out, _ = (process := begin(2)).communicate()
+    assert process.returncode == 0 and "data: running" not in out, out
+    assert not list(home.rglob(f"{PARTIAL}*"))
+    expected, made = files(undisturbed), files(home)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if content(made[name]) != content(expected[name])] == []
