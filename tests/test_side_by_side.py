@@ -19,7 +19,7 @@ ASLEEP = """
 import os, sys, time
 from zsad_lib.pipeline.side_by_side import Piece, run_pieces
 def sleep(name):
-    open(name, "w").write(str(os.getpid()))
+    open(name, "w", encoding="utf-8").write(str(os.getpid()))
     time.sleep(60)
 if __name__ == "__main__":
     from zsad_lib.errors import run_command
