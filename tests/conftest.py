@@ -75,7 +75,7 @@ def process_ended() -> Callable[[int], bool]:
     """Tells whether a process is gone within seconds; one that nobody has reaped yet is gone too."""
 
     def ended(pid: int) -> bool:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
                 if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
