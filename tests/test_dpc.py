@@ -187,6 +187,8 @@ def test_the_parts_make_the_whole():
     assert all(torch.equal(a, b) for a, b in zip(whole, parts))
     assert torch.equal(whole.context, model.aggregate(whole_features := model.encode(x)[:, :2]))
     assert whole_features.shape == (2, 2, 32, 1, 1)
+    again = model.predict(features := model.encode(x), read=model.read(features[:, : -model.pred_steps]))
+    torch.testing.assert_close(tuple(again), tuple(whole))
 
 
 def test_the_future_does_not_reach_the_prediction():

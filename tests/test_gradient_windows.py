@@ -1,6 +1,7 @@
 """The pass with gradient: in chunks, in pieces, with any setting, the gradients of one plain pass."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor
 from zsad_lib.config import get_profile
 from zsad_lib.errors import ZsadError
 from zsad_lib.losses import cpc_loss
-from zsad_lib.methods.context_aware.gradient_windows import predict_with_gradient, select_share, tune_speed
+from zsad_lib.methods.context_aware.gradient_windows import (
+    fill_gradients,
+    predict_with_gradient,
+    select_share,
+    tune_speed,
+)
 from zsad_lib.models.detector import Detector
 from zsad_lib.models.dpc import DPC
 
@@ -46,13 +52,7 @@ def test_chunks_give_the_gradients_of_the_whole(chunk, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("setting", "chunk"),
-    [
-        ({"checkpointing": True}, 0),
-        ({"checkpointing": True}, 2),
-        ({"channels_last": True}, 2),
-        ({"compile": "aot_eager"}, 0),
-    ],
+    ("setting", "chunk"), [({"checkpointing": True}, 0), ({"checkpointing": True}, 2), ({"compile": "aot_eager"}, 0)]
 )
 def test_settings_change_no_gradient(setting, chunk, capsys):
     plain, tuned = gradients(small()), small()
@@ -87,6 +87,22 @@ def test_a_compiler_that_fails_is_left_out_with_one_line(capsys):
         torch.testing.assert_close(gradients(detector), gradients(small()), rtol=0, atol=0)
     finally:
         torch.compiler.set_stance("default")
+
+
+def test_shared_gradients_have_their_weights_memory_layout():
+    """A fused optimiser goes through weight and gradient byte by byte: in two layouts, each weight takes another's."""
+    detector = small()
+    trained = detector.dpc.tuned_parameters()
+    two = SimpleNamespace(
+        num_processes=2, backward=Tensor.backward, reduce=lambda x, reduction: x / 2, unscale_gradients=lambda: None
+    )
+    fill_gradients(two, gradients_probe(detector) * 2, trained)
+    for weight, alone in zip(trained, torch.autograd.grad(gradients_probe(detector), trained, materialize_grads=True)):
+        if weight.grad is not None:
+            torch.testing.assert_close(weight.grad, alone)
+            strides = [[x.stride(i) for i, side in enumerate(x.shape) if side > 1] for x in (weight, weight.grad)]
+            assert strides[0] == strides[1]
+    assert not all(weight.is_contiguous() for weight in trained), "or there are no two layouts"
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])

@@ -147,8 +147,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(windows, tiny_run, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("readout", "setting"),
-    [("global", {"chunk": 3}), ("local", {"chunk": 3}), ("local", {"checkpointing": True, "channels_last": True})],
+    ("readout", "setting"), [("global", {"chunk": 3}), ("local", {"chunk": 3}), ("local", {"checkpointing": True})]
 )
 def test_settings_of_the_pass_change_no_curve(readout, setting, windows, tiny_run, tmp_path):
     profile = dataclasses.replace(tiny_run[0], train_steps=5)

@@ -43,7 +43,6 @@ class Profile:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # of training; bf16 where the device has units for it
     chunk: int = 0  # windows of the predictive stream per pass with gradient, to save memory; 0: as many as fit
     checkpointing: bool = False  # compute the predictive stream's blocks again in the backward pass, to save memory
-    channels_last: bool = False  # memory layout of the predictive stream's convolutions that most GPUs like
     compile: Literal["no", "inductor", "aot_eager"] = "no"  # back end of torch.compile for the predictive stream
     alpha: float = 0.5  # weight of the alignment loss, 0..1 (the rest: prediction loss)
     bootstrap_draws: int = 2000  # resamplings of the test videos behind every interval

@@ -63,7 +63,7 @@ WEIGHTS = ("timesformer.safetensors", "dpc.safetensors", "scene.safetensors", "c
 def normalise(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
     """uint8 frames [..., H, W, 3] -> float32 [..., 3, H, W], (pixel / 255 - mean) / std per channel."""
     mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in statistics)
-    return (frames.movedim(-1, -3).float() / 255 - mean) / std
+    return (frames.movedim(-1, -3).contiguous().float() / 255).sub_(mean).div_(std)
 
 
 def frame_differences(frames: Tensor, statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET) -> Tensor:

@@ -1,8 +1,7 @@
 """DPC-RNN: dense predictive coding, the stream that learns what ordinary motion does next.
 
 Paper: Han, Xie, Zisserman, "Video Representation Learning by Dense Predictive Coding", ICCVW 2019,
-https://arxiv.org/abs/1909.04656. Official code: https://github.com/TengdaHan/DPC (re-implemented here; its
-checkpoints load through `DPC.load_official`).
+https://arxiv.org/abs/1909.04656. Written anew; the official code's checkpoints load: https://github.com/TengdaHan/DPC
 
 A video is cut into N blocks of L frames. A 2D3D ResNet f turns each block into a grid of feature vectors, a
 convolutional GRU g sums up the blocks seen so far, and a small head phi guesses the next grid; the guess is fed back:
@@ -103,8 +102,8 @@ class ResidualBlock(nn.Module):
         With kernel W_k, k = -1, 0, 1, and zeros outside:  sum_t sum_k W_k * x_{t+k}  =  sum_k W_k * sum_t x_{t+k}.
         """
         total = x.sum(2)
-        shifted = torch.cat([total - x[:, :, -1], total, total - x[:, :, 0]], 1) / x.shape[2]  # [B, 3 C, H, W]
-        weight = self.conv2.weight.transpose(1, 2).flatten(1, 2)  # [C, 3 C, 3, 3], k before C
+        shifted = torch.cat([total - x[:, :, -1], total, total - x[:, :, 0]], 1)  # [B, 3 C, H, W]
+        weight = self.conv2.weight.transpose(1, 2).flatten(1, 2) / x.shape[2]  # [C, 3 C, 3, 3], k before C
         return self.bn2(F.conv2d(shifted, weight, padding=1)[:, :, None]).squeeze(2)
 
 
@@ -133,6 +132,7 @@ class ResNet2D3D(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last_3d)  # the layout in which processors convolve fastest
 
     def stem(self, x: Tensor) -> Tensor:
         """Everything up to and including layer3: x [B, C, T, H, W] -> [B, 4 width, T', H', W']."""
@@ -163,10 +163,9 @@ class DPC(nn.Module):
     Raises:
         ZsadError: an argument has no such value.
 
-    Example:
-        >>> model = DPC("resnet10", 32, num_blocks=4, pred_steps=1, norm_stats="batch", width=8)
-        >>> model(torch.zeros(2, 4, 3, 5, 32, 32)).predicted.shape
-        torch.Size([2, 1, 32, 1, 1])
+    >>> model = DPC("resnet10", 32, num_blocks=4, pred_steps=1, norm_stats="batch", width=8)
+    >>> model(torch.zeros(2, 4, 3, 5, 32, 32)).predicted.shape
+    torch.Size([2, 1, 32, 1, 1])
     """
 
     def __init__(
@@ -205,6 +204,7 @@ class DPC(nn.Module):
         )
         for name, parameter in (*self.agg.named_parameters(), *self.network_pred.named_parameters()):
             nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.orthogonal_(parameter)
+        self.agg.to(memory_format=torch.channels_last)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block of layer4 in the backward pass instead of keeping its activations."""
@@ -257,12 +257,13 @@ class DPC(nn.Module):
             hidden = self.agg(block, hidden)
         return hidden
 
-    def predict(self, features: Tensor, steps: int | None = None) -> DPCOutput:
+    def predict(self, features: Tensor, steps: int | None = None, read: Tensor | None = None) -> DPCOutput:
         """Observes all but the last P blocks, predicts those (Eq. 3): features [B, N, D, h, w], before ReLU.
 
         Args:
             features: of N blocks.
             steps: P; None: `pred_steps`.
+            read: of those observed [B, N - P, 3 D, h, w], where `read` was asked once for all windows.
 
         Raises:
             ZsadError: there is no block left to observe.
@@ -270,11 +271,10 @@ class DPC(nn.Module):
         steps = steps or self.pred_steps
         if features.shape[1] <= steps:
             raise ZsadError(f"DPC: {features.shape[1]} blocks leave none to observe with pred_steps={steps}")
-        context = hidden = self.aggregate(features[:, :-steps])
-        predicted = []
-        for step in range(steps):
-            if step:
-                hidden = self.agg(self.read(predicted[-1]), hidden)
+        context = hidden = self.aggregate(features[:, :-steps]) if read is None else self.sum_up(read)
+        predicted = [self.network_pred(hidden)]
+        for _ in range(steps - 1):
+            hidden = self.agg(self.read(predicted[-1]), hidden)
             predicted.append(self.network_pred(hidden))
         return DPCOutput(torch.stack(predicted, 1), features[:, -steps:], context)
 

@@ -29,7 +29,7 @@ from zsad_lib.pipeline.lock import locked
 from zsad_lib.pipeline.steps import PRETRAINED, PUBLISHED, STEPS, needed
 
 # These change no number but by rounding; the data step sees its data_root in another way.
-NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "channels_last", "compile")
+NOT_IN_FINGERPRINT = ("jobs", "data_root", "chunk", "checkpointing", "compile")
 
 
 def run_folder(profile: Profile) -> Path:

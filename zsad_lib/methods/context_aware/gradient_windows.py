@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.checkpoint import checkpoint
 
 from zsad_lib.config import Profile
@@ -86,8 +85,9 @@ def fill_gradients(accelerator: Accelerator, loss: Tensor, trained: list[nn.Para
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
         gradients = [p.grad for p in trained if p.grad is not None]
-        mean = accelerator.reduce(parameters_to_vector(gradients), reduction="mean")
-        vector_to_parameters(mean, gradients)
+        mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="mean")
+        for gradient, values in zip(gradients, mean.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(values.view_as(gradient))  # in its weight's memory layout, as the optimiser takes it to be
     accelerator.unscale_gradients()
 
 
@@ -109,7 +109,7 @@ def tune_pass(accelerator: Accelerator, detector: Detector, windows: Windows, li
 
 
 def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
-    """Applies the profile's settings `checkpointing`, `channels_last` and `compile` to the tuned parts of the stream.
+    """Applies the profile's settings `checkpointing` and `compile` to the tuned parts of the stream.
 
     Args:
         dpc: the predictive stream.
@@ -117,8 +117,6 @@ def tune_speed(dpc: DPC, profile: Profile, probe: Callable[[], Tensor]) -> None:
         probe: forward pass to a scalar; tells, before training starts, whether what was compiled also runs.
     """
     dpc.set_grad_checkpointing(profile.checkpointing)
-    if profile.channels_last:
-        dpc.backbone.layer4.to(memory_format=torch.channels_last_3d)
     if profile.compile == "no":
         return
     torch.compiler.set_stance("default")

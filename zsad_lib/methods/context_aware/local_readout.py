@@ -108,7 +108,7 @@ def region_novelty(keys: Tensor, memory: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """s_mem of each region: keys [R, J], memory [M, J] -> [R]; 1 where nothing is remembered."""
     if not len(memory):
         return torch.ones(len(keys), device=keys.device)
-    return torch.cat([neighbour_score(some, memory, k) for some in keys.split(2048)]) if len(keys) else keys.sum(1)
+    return torch.cat([neighbour_score(some, memory, k) for some in keys.split(512)]) if len(keys) else keys.sum(1)
 
 
 @torch.no_grad()

@@ -82,7 +82,8 @@ def predictive_terms(dpc: DPC, videos: Iterable[VideoFeatures]) -> Iterator[Pred
         while batch := list(itertools.islice(equally_long, count)):
             encoded = encode_long(dpc, torch.stack([features.stem for features in batch]))
             windows = [window_blocks(video) for video in encoded]  # per video [W, NUM_BLOCKS, D, h, w]
-            out = dpc.predict(torch.cat(windows))
+            read = [window_blocks(video)[:, : -dpc.pred_steps] for video in dpc.read(encoded)]
+            out = dpc.predict(torch.cat(windows), read=torch.cat(read))
             errors, contexts = (x.chunk(len(batch)) for x in (error_map(out), out.context))
             for video in zip(batch, windows, errors, contexts):
                 yield _summarise(dpc.pred_steps, *video)

@@ -174,7 +174,7 @@ def fit(profile: Profile, folder: Path) -> dict:
     windows = load_windows(profile, table, frozen_streams(profile).to(device()), regions=True)
     if together() > 1:
         start_accelerator(profile).wait_for_everyone()  # the first has emptied the folder
-    trainings = [(name, seed) for seed in profile.seeds for name in VARIANTS]
+    trainings = [(name, seed) for name in VARIANTS for seed in profile.seeds]  # the longest first: all end together
     jobs = min(processes(profile.jobs), len(trainings))
     planned = {name: plan_memory(profile, name, windows, jobs) for name in VARIANTS}
     tasks = [(planned[name], name, seed, windows, folder / name / str(seed)) for name, seed in trainings]

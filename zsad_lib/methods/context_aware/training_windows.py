@@ -18,7 +18,7 @@ from zsad_lib.errors import ZsadError
 from zsad_lib.features.backbones import Backbones, paper_clip
 from zsad_lib.features.cache import cache_folder, feature_file, load_features
 from zsad_lib.features.extraction import encode_long, window_blocks
-from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, window_count
+from zsad_lib.features.window_plan import BLOCK_LEN, NUM_BLOCKS, OBSERVED, window_count
 from zsad_lib.files.manifest import load_manifest
 from zsad_lib.methods.context_aware.region_pairs import RegionPairs, load_pairs
 from zsad_lib.models.dpc import DPC
@@ -137,8 +137,8 @@ def dpc_context(dpc: DPC, stem: list[Tensor]) -> Tensor:
     """GRU state's mean over space of every window, [W, D_dpc]."""
     means = []
     for blocks in stem:
-        windows = window_blocks(encode_long(dpc, blocks[None])[0])  # [W, NUM_BLOCKS, D, h, w]
-        means += [dpc.predict(few).context.mean((-2, -1)).cpu() for few in windows.split(WINDOWS_AT_ONCE)]
+        read = window_blocks(dpc.read(encode_long(dpc, blocks[None])[0]))[:, :OBSERVED]  # [W, O, 3 D, h, w]
+        means += [dpc.sum_up(few).mean((-2, -1)).cpu() for few in read.split(WINDOWS_AT_ONCE)]
     return torch.cat(means)
 
 
