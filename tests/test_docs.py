@@ -150,7 +150,7 @@ def test_the_page_on_gpus_names_what_is_there():
     page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
     usual = {"no": (False, "no"), "0": (0,)}
-    assert len(rows) == 6 and rows.pop("jobs") == "cores"
+    assert len(rows) == 5 and rows.pop("jobs") == "cores"
     assert all(getattr(PROFILES["demo"], name) in usual[default] for name, default in rows.items())
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target, settings in re.findall(r"make ([a-z]+)((?: [A-Z_]+=)?)", page):
