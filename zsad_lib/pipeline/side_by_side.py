@@ -50,9 +50,10 @@ def run_pieces(pieces: Sequence[Piece], places: int) -> Iterator[tuple[Piece, An
                     piece = running.pop(future)
                     yield piece, future.result()
         except BrokenProcessPool:
+            at_work = " or ".join([piece.name, *(other.name for other in running.values())])
             raise ZsadError(
-                f"{piece.name}: its process was ended; where nobody did that, memory ran out: close other programs and "
-                "run again, it resumes"
+                f"{at_work}: a process was ended; where nobody did that, memory ran out: close other programs and run "
+                "again, it resumes"
             ) from None
         except BaseException:
             for process in multiprocessing.active_children():
